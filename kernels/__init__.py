@@ -1,0 +1,1 @@
+"""Queue-softmax and augmentation kernels. A leaf: torch and triton only."""

@@ -1,0 +1,1 @@
+"""Stages as jobs: submitit local processes today, Slurm later. No torch at module level."""
