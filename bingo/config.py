@@ -1,0 +1,296 @@
+"""Settings of every stage: frozen dataclasses, one JSON form, one sentence for every wrong value."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from bingo.errors import UserError, did_you_mean
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+Impl = Literal["auto", "reference", "chunked", "triton"]
+Objective = Literal["paper", "release"]
+BagKind = Literal["knn", "kmeans", "label", "random"]
+EvalKind = Literal["linear", "knn", "fewshot"]
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """MoCo-v2 augmentation (method of the paper, section 4.1); sizes in pixels, probabilities in [0, 1]."""
+
+    size: int = 224
+    scale: tuple[float, float] = (0.2, 1.0)
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+    jitter_p: float = 0.8
+    grey_p: float = 0.2
+    blur_p: float = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    flip_p: float = 0.5
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 8, "augment.size", self.size, ">= 8 pixels")
+        _require(0 < self.scale[0] <= self.scale[1] <= 1, "augment.scale", self.scale, "0 < low <= high <= 1")
+        _require(0 < self.blur_sigma[0] <= self.blur_sigma[1], "augment.blur_sigma", self.blur_sigma, "0 < low <= high")
+        _require(0 <= self.hue <= 0.5, "augment.hue", self.hue, "between 0 and 0.5")
+        for name in ("brightness", "contrast", "saturation"):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "between 0 and 1")
+        for name in ("jitter_p", "grey_p", "blur_p", "flip_p"):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "between 0 and 1")
+
+    @property
+    def blur_kernel(self) -> int:
+        """Odd kernel width of about a tenth of the image (SimCLR's rule): 23 at 224 pixels, never below 3."""
+        return max(3, 2 * (self.size // 20) + 1)
+
+    @property
+    def eval_resize(self) -> int:
+        """Shorter side before the centre crop: 256 for 224."""
+        return round(self.size * 256 / 224)
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """SGD with a cosine schedule to zero. `lr` is per 256 images of global batch (linear scaling)."""
+
+    epochs: int = 200
+    batch: int = 256
+    lr: float = 0.03
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["epoch", "step"] = "epoch"
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "optim.epochs", self.epochs, ">= 1")
+        _require(self.batch >= 1, "optim.batch", self.batch, ">= 1")
+        _require(self.lr > 0, "optim.lr", self.lr, "> 0")
+        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "in [0, 1)")
+        _require(self.weight_decay >= 0, "optim.weight-decay", self.weight_decay, ">= 0")
+
+    def lr_at(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of global step `step` (0-based)."""
+        position = step / steps_per_epoch if self.schedule == "step" else step // steps_per_epoch
+        return self.lr * self.batch / 256 * 0.5 * (1 + math.cos(math.pi * position / self.epochs))
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a stage runs; nothing here changes what is being computed, only its speed and rounding."""
+
+    device: Device = "auto"
+    precision: Precision = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int = 0
+    """CPU threads per rank; 0 shares the machine's cores among its ranks."""
+    impl: Impl = "auto"
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; one more is written at each epoch's end, and the newest two are kept."""
+    log_every: int = 50
+    """Steps between flushes of metrics.jsonl (every step is in it; on a GPU each flush is one synchronisation)."""
+
+    def __post_init__(self) -> None:
+        _require(self.threads >= 0, "runtime.threads", self.threads, ">= 0 (0 = automatic)")
+        _require(self.checkpoint_every >= 1, "runtime.checkpoint-every", self.checkpoint_every, ">= 1")
+        _require(self.log_every >= 1, "runtime.log-every", self.log_every, ">= 1")
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The contrastive head and queue shared by pre-training and distillation."""
+
+    dim: int = 128
+    hidden: int = 2048
+    queue: int = 65536
+    queue_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    temperature: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0 and math.isfinite(self.temperature), "contrast.temperature", self.temperature, "> 0")
+        _require(self.queue >= 1, "contrast.queue", self.queue, ">= 1")
+        _require(self.dim >= 1, "contrast.dim", self.dim, ">= 1")
+        _require(self.hidden >= 1, "contrast.hidden", self.hidden, ">= 1")
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """kNN accuracy on a labelled validation set while training; off without `val`."""
+
+    val: Path | None = None
+    every: int = 10
+    """Epochs between evaluations; the last epoch is always evaluated."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "monitor.every", self.every, ">= 1")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """MoCo-v2 on unlabelled images: makes a teacher, and is the baseline a distilled student must beat."""
+
+    data: Path
+    out: Path
+    model: str = "resnet50"
+    key_momentum: float = 0.999
+    contrast: Contrast = field(default_factory=Contrast)
+    augment: Augmentation = field(default_factory=Augmentation)
+    optim: Optimiser = field(default_factory=Optimiser)
+    runtime: Runtime = field(default_factory=Runtime)
+    monitor: Monitor = field(default_factory=Monitor)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.key_momentum < 1, "key-momentum", self.key_momentum, "in [0, 1)")
+        _require(self.seed >= 0, "seed", self.seed, ">= 0")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """BINGO: a student learns to gather each image and its bag around the frozen teacher's keys."""
+
+    data: Path
+    out: Path
+    teacher: Path
+    bags: Path
+    student: str = "resnet18"
+    objective: Objective = "release"
+    """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: equations 5-7."""
+    warm_epochs: int = 11
+    """Release objective: epochs in which only each image's own key is a positive."""
+    cutmix: bool = True
+    key_view: Literal["cross", "same"] = "cross"
+    """`cross`: keys from a second view, as published; `same`: keys from the query's own view, as SEED does."""
+    view_norm: Literal["per-view", "joint"] = "per-view"
+    """Batch-norm statistics of the student: one set per view, or one over all views of the step."""
+    contrast: Contrast = field(default_factory=Contrast)
+    augment: Augmentation = field(default_factory=Augmentation)
+    optim: Optimiser = field(default_factory=Optimiser)
+    runtime: Runtime = field(default_factory=Runtime)
+    monitor: Monitor = field(default_factory=Monitor)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.warm_epochs >= 0, "warm-epochs", self.warm_epochs, ">= 0")
+        _require(self.seed >= 0, "seed", self.seed, ">= 0")
+        if self.objective not in typing.get_args(Objective):
+            raise UserError(f"objective={self.objective!r} is unknown; {did_you_mean(str(self.objective), typing.get_args(Objective))}")
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Pooled backbone features of every image (resize, centre crop, eval mode)."""
+
+    data: Path
+    model: Path
+    out: Path
+    augment: Augmentation = field(default_factory=Augmentation)
+    batch: int = 256
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def __post_init__(self) -> None:
+        _require(self.batch >= 1, "batch", self.batch, ">= 1")
+
+
+@dataclass(frozen=True)
+class BagsConfig:
+    """Bags of similar images: k members per anchor."""
+
+    data: Path
+    out: Path
+    features: Path | None = None
+    """Needed for `knn` and `kmeans`."""
+    kind: BagKind = "knn"
+    k: int = 5
+    clusters: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.k >= 1, "k", self.k, ">= 1")
+        _require(self.clusters >= 1, "clusters", self.clusters, ">= 1")
+        if self.kind in ("knn", "kmeans") and self.features is None:
+            raise UserError(f"{self.kind} bags need features: give --features DIR (made by `bingo features`)")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Frozen-feature evaluation of a trained model on a labelled train/validation pair."""
+
+    run: Path
+    """A run folder, or a model file."""
+    train: Path
+    val: Path
+    out: Path
+    kinds: tuple[EvalKind, ...] = ("linear", "knn", "fewshot")
+    k: int = 10
+    shots: int = 2
+    draws: int = 20
+    solver: Literal["lbfgs", "sgd"] = "sgd"
+    """`sgd`: the ImageNet protocol (lr 30, 100 epochs); `lbfgs`: the exact optimum, for small data."""
+    linear_lr: float = 30.0
+    linear_epochs: int = 100
+    augment: Augmentation = field(default_factory=Augmentation)
+    batch: int = 256
+    runtime: Runtime = field(default_factory=Runtime)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("k", "shots", "draws", "linear_epochs", "batch"):
+            _require(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), ">= 1")
+
+
+def _require(ok: bool, name: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise UserError(f"{name}={value} is not allowed: it must be {allowed}; set --{name}")
+
+
+def to_json(config: Any) -> Any:
+    """A dataclass as plain JSON values (paths become strings)."""
+    if dataclasses.is_dataclass(config):
+        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple | list):
+        return [to_json(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_json(cls: type[C], values: Mapping[str, Any], where: str = "config") -> C:
+    """Rebuild a dataclass from `to_json`'s form; unknown keys and values are `UserError`s that list what is close."""
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise UserError(f"{where}: unknown key {unknown[0]!r}; {did_you_mean(unknown[0], hints)}")
+    return cls(**{name: _coerce(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, value, where)
+    if origin in (types.UnionType, typing.Union):
+        inner = next(arg for arg in args if arg is not type(None))
+        return None if value is None else _coerce(inner, value, where)
+    if origin is tuple:
+        return tuple(_coerce(args[0], item, where) for item in value)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{where}: {value!r} is not allowed; {did_you_mean(str(value), args)}")
+        return value
+    if hint is Path:
+        return Path(value)
+    if hint is float and isinstance(value, int):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UserError(f"{where}: {value!r} is not a {hint.__name__}")
+    return value

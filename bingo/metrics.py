@@ -1,0 +1,64 @@
+"""metrics.jsonl: one line per training step and per evaluation, each step exactly once whatever happens to the job."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bingo.distributed import World
+from bingo.errors import UserError
+
+
+class Metrics:
+    """Appends on rank 0. Losses stay on the device until a flush, so logging costs one synchronisation per flush."""
+
+    def __init__(self, path: Path, world: World, offset: int) -> None:
+        self.path, self.world = path, world
+        self._losses: list[torch.Tensor] = []
+        self._lines: list[dict[str, Any]] = []
+        if world.main:
+            path.touch()
+            os.truncate(path, offset)  # what was written after the checkpoint will be written again
+
+    def step(self, loss: torch.Tensor, line: dict[str, Any]) -> None:
+        """Record one step; `line` carries `step`, `epoch`, `lr`."""
+        self._losses.append(loss.detach().float())
+        self._lines.append({"kind": "train", **line})
+
+    def flush(self) -> int:
+        """Average the losses over the ranks, write them and return the file's size in bytes.
+
+        Raises `UserError` naming the first step whose loss is not finite, on every rank.
+        """
+        if self._lines:
+            losses = torch.stack(self._losses)
+            self.world.average([losses])
+            for loss, line in zip(losses.tolist(), self._lines, strict=True):
+                if loss != loss or loss in (float("inf"), float("-inf")):
+                    raise UserError(f"the loss is {loss} at step {line['step']}; lower --optim.lr or raise --contrast.temperature, then resume")
+            self.write(*({**line, "loss": loss} for loss, line in zip(losses.tolist(), self._lines, strict=True)))
+            self._losses, self._lines = [], []
+        return self.path.stat().st_size if self.world.main else 0
+
+    def write(self, *lines: dict[str, Any]) -> None:
+        """Append lines durably (rank 0)."""
+        if self.world.main:
+            with open(self.path, "a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind (`train` or `eval`); a line half-written by a killed process is left out."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if line.get("kind") == kind:
+            lines.append(line)
+    return lines

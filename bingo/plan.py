@@ -1,0 +1,178 @@
+"""The stateless plan: which images, which crops, which distortions - a pure function of (seed, epoch, position, view).
+
+Every number comes from a Philox counter placed at the image's global position, so a plan needs no loader state: a run
+resumes at any step, and 1 rank x 32 equals 2 ranks x 16 byte for byte. Planning costs about a microsecond per view.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bingo.config import Augmentation
+from bingo.errors import UserError
+from bingo.kernels.augment import ViewParams
+
+# Streams of the generator: one per use, so that no two draws ever share a counter.
+PERMUTATION, MEMBER, CUTMIX, VIEW = 0, 1, 2, 8
+
+CROP_TRIES = 10
+# Per view: ten tries of area and ratio, two offsets, jitter coin and four factors, four order keys, grey, blur coin,
+# blur sigma, flip, and one spare to fill the last Philox block of four.
+VIEW_DRAWS = 2 * CROP_TRIES + 2 + 1 + 4 + 4 + 1 + 2 + 1 + 1
+RATIO = (3 / 4, 4 / 3)
+
+
+def uniforms(seed: int, epoch: int, stream: int, position: int, rows: int, columns: int) -> np.ndarray:
+    """rows x columns float64 in [0, 1) for the positions `position .. position + rows`; columns a multiple of 4.
+
+    Philox makes four numbers per counter value, so row r of position p is counter p * columns / 4 of its stream.
+    """
+    assert columns % 4 == 0
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
+    bits.advance(position * (columns // 4))
+    return np.random.Generator(bits).random((rows, columns))
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmented view of a batch: crop corners (N x 2 float32, y and x, in pixels) and the colour parameters."""
+
+    start: np.ndarray
+    end: np.ndarray
+    params: ViewParams
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one rank does in one step: anchors (B int64), positives (B int64 or None), the views of each group."""
+
+    epoch: int
+    step: int
+    groups: tuple[np.ndarray, ...]
+    views: tuple[tuple[View, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a whole run.
+
+    sizes: N x 2 int32 (height, width); batch: global batch; views: augmented views per group, (2,) for anchors alone,
+    (2, 1) or (2, 2) for anchors and positives; bags: N x k int32, needed when there is a second group.
+    """
+
+    sizes: np.ndarray
+    batch: int
+    augment: Augmentation
+    seed: int = 0
+    views: tuple[int, ...] = (2,)
+    bags: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch > len(self.sizes):
+            raise UserError(
+                f"the global batch of {self.batch} is larger than the dataset of {len(self.sizes)} images; "
+                f"set --optim.batch to {len(self.sizes)} or less"
+            )
+        if len(self.views) == 2 and (self.bags is None or len(self.bags) != len(self.sizes)):
+            raise UserError(f"bags for {0 if self.bags is None else len(self.bags)} images do not fit {len(self.sizes)} images")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full global batches in one epoch; the remainder is dropped, another one each epoch."""
+        return len(self.sizes) // self.batch
+
+    @cached_property
+    def _permutations(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """The order of the images in one epoch (N int64); the last one is kept."""
+        if epoch not in self._permutations:
+            self._permutations.clear()
+            bits = np.random.Philox(key=np.array([self.seed, epoch], np.uint64), counter=np.array([0, 0, 0, PERMUTATION], np.uint64))
+            self._permutations[epoch] = np.random.Generator(bits).permutation(len(self.sizes))
+        return self._permutations[epoch]
+
+    def step(self, global_step: int, rank: int = 0, world: int = 1) -> StepPlan:
+        """The rank's share of a step: rows `rank * batch / world ...` of the global batch."""
+        epoch, step = divmod(global_step, self.steps_per_epoch)
+        rows = self.batch // world
+        position = step * self.batch + rank * rows
+        anchors = self.permutation(epoch)[position : position + rows]
+        groups: tuple[np.ndarray, ...] = (anchors,)
+        if len(self.views) == 2:
+            assert self.bags is not None
+            u = uniforms(self.seed, epoch, MEMBER, position, rows, 4)[:, 0]
+            members = self.bags[anchors, (u * self.bags.shape[1]).astype(np.int64)].astype(np.int64)
+            groups = (anchors, members)
+        views = []
+        for g, (images, count) in enumerate(zip(groups, self.views, strict=True)):
+            streams = [VIEW + 8 * g + v for v in range(count)]
+            views.append(tuple(self._view(u, images) for u in (uniforms(self.seed, epoch, s, position, rows, VIEW_DRAWS) for s in streams)))
+        return StepPlan(epoch, step, groups, tuple(views))
+
+    def _view(self, u: np.ndarray, images: np.ndarray) -> View:
+        start, end = random_resized_crop(u[:, :22], self.sizes[images], self.augment.scale)
+        return View(start, end, view_params(u[:, 22:], self.augment))
+
+    def cutmix_box(self, global_step: int) -> tuple[int, int, int, int]:
+        """The step's box (y0, x0, y1, x1) in pixels of the view: cut area ~ Beta(2, 2), centre uniform, clipped."""
+        epoch, step = divmod(global_step, self.steps_per_epoch)
+        u = uniforms(self.seed, epoch, CUTMIX, step, 1, 4)[0]
+        size, side = self.augment.size, int(self.augment.size * np.sqrt(beta22(u[0])))
+        cy, cx = int(u[1] * size), int(u[2] * size)
+        y0, x0 = max(cy - side // 2, 0), max(cx - side // 2, 0)
+        return y0, x0, min(cy + side // 2, size), min(cx + side // 2, size)
+
+
+def beta22(u: float) -> float:
+    """Inverse of the Beta(2, 2) distribution function 3x^2 - 2x^3, in closed form."""
+    return float(0.5 - np.sin(np.arcsin(1 - 2 * u) / 3))
+
+
+def random_resized_crop(u: np.ndarray, sizes: np.ndarray, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """torchvision's RandomResizedCrop for a batch: ten tries, then the largest centred crop of an allowed ratio.
+
+    u: N x 22 uniforms, sizes: N x 2 (height, width). Returns top-left and bottom-right corners, N x 2 float32 (y, x).
+    """
+    height, width = sizes[:, 0].astype(np.float64), sizes[:, 1].astype(np.float64)
+    area = (scale[0] + (scale[1] - scale[0]) * u[:, :CROP_TRIES]) * (height * width)[:, None]
+    low, high = np.log(RATIO[0]), np.log(RATIO[1])
+    ratio = np.exp(low + (high - low) * u[:, CROP_TRIES : 2 * CROP_TRIES])
+    w, h = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
+    fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
+    row, first, found = np.arange(len(u)), fits.argmax(1), fits.any(1)
+    image_ratio = width / height
+    w = np.where(found, w[row, first], np.where(image_ratio > RATIO[1], np.rint(height * RATIO[1]), width))
+    h = np.where(found, h[row, first], np.where(image_ratio < RATIO[0], np.rint(width / RATIO[0]), height))
+    y = np.where(found, np.floor(u[:, 20] * (height - h + 1)), np.floor((height - h) / 2))
+    x = np.where(found, np.floor(u[:, 21] * (width - w + 1)), np.floor((width - w) / 2))
+    return np.stack([y, x], 1).astype(np.float32), np.stack([y + h, x + w], 1).astype(np.float32)
+
+
+def centre_crop(sizes: np.ndarray, augment: Augmentation) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the evaluation crop: resize the shorter side to 256/224 of the size, then take the centre."""
+    height, width = sizes[:, 0].astype(np.float64), sizes[:, 1].astype(np.float64)
+    side = np.minimum(height, width) * augment.size / augment.eval_resize
+    start = np.stack([(height - side) / 2, (width - side) / 2], 1)
+    return start.astype(np.float32), (start + side[:, None]).astype(np.float32)
+
+
+def view_params(u: np.ndarray, augment: Augmentation) -> ViewParams:
+    """Colour, blur and flip parameters of N images from N x 14 uniforms."""
+    strengths = (augment.brightness, augment.contrast, augment.saturation)
+    factors = [(1 - s + 2 * s * u[:, 1 + i]).astype(np.float32) for i, s in enumerate(strengths)]
+    low, high = augment.blur_sigma
+    sigma = np.where(u[:, 10] < augment.blur_p, low + (high - low) * u[:, 11], 0.0)
+    return ViewParams(
+        jitter=u[:, 0] < augment.jitter_p,
+        brightness=factors[0],
+        contrast=factors[1],
+        saturation=factors[2],
+        hue=(augment.hue * (2 * u[:, 4] - 1)).astype(np.float32),
+        order=np.argsort(u[:, 5:9], axis=1, kind="stable"),
+        grey=u[:, 9] < augment.grey_p,
+        blur_sigma=sigma.astype(np.float32),
+        flip=u[:, 12] < augment.flip_p,
+    )

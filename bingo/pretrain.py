@@ -1,0 +1,65 @@
+"""MoCo-v2 pre-training: the teacher where none is at hand, and the undistilled baseline of a student.
+
+One departure from MoCo-v2: the key encoder runs in eval mode on an exponential average of the batch-norm statistics
+(EMAN, Cai et al. 2021) instead of shuffled batch norm, so no images travel between ranks and small batches do not leak.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from bingo.config import PretrainConfig
+from bingo.dataset import Dataset
+from bingo.distributed import World
+from bingo.loader import Batch, augmenter
+from bingo.loss import contrastive_loss
+from bingo.models import seeded_encoder
+from bingo.plan import Plan
+from bingo.queue import KeyQueue
+from bingo.train import autocast, check_run, run_folder, train, wrap
+
+
+class MoCo:
+    """Query encoder by gradient, key encoder by momentum, one queue."""
+
+    def __init__(self, config: PretrainConfig, world: World) -> None:
+        self.config, self.world = config, world
+        contrast = config.contrast
+        self.encoder = seeded_encoder(config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed).to(world.device)
+        self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
+        self.model = wrap(self.encoder, config, world)
+        self.queue = KeyQueue(contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed)
+        self.augment = augmenter(config.augment, torch.float32)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "key_encoder": self.key_encoder}
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        (view_q, view_k) = (self.augment(crop, batch.params(0, v)) for v, crop in enumerate(batch.crops[0]))
+        with autocast(self.config, self.world.device):
+            with torch.no_grad():
+                key = self.key_encoder(view_k)
+            self._keys = self.world.gather_rows(key)
+            (query,) = self.model(view_q)
+        return contrastive_loss(query, key, self.queue.keys_KC, self.config.contrast.temperature, impl=self.config.runtime.impl)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        self.queue.enqueue(self._keys())
+        statistics = [b for b in self.encoder.buffers() if b.is_floating_point()]
+        self.world.average(statistics)  # the key encoder uses them: they must agree between ranks
+        momentum = self.config.key_momentum
+        pairs = [*zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True),
+                 *zip((b for b in self.key_encoder.buffers() if b.is_floating_point()), statistics, strict=True)]
+        torch._foreach_lerp_([old for old, _ in pairs], [new.detach() for _, new in pairs], 1 - momentum)
+
+
+def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:
+    """Train or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
+    dataset = Dataset.open(config.data)
+    check_run(config, dataset, world)
+    run_folder(config.out)
+    plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=(2,))
+    return train(config, key, dataset, plan, MoCo(config, world), world)

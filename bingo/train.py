@@ -1,0 +1,192 @@
+"""The training loop of `pretrain` and `distill`, read from top to bottom: plan, decode, loss, step, checkpoint."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from bingo.checkpoint import load_newest, save_checkpoint
+from bingo.config import DistillConfig, PretrainConfig
+from bingo.dataset import Dataset
+from bingo.distributed import World
+from bingo.errors import UserError
+from bingo.evaluate import knn_accuracy
+from bingo.features import extract
+from bingo.kernels import resolve_impl
+from bingo.loader import Batch, training_batches
+from bingo.metrics import Metrics
+from bingo.models import Encoder, save_encoder
+from bingo.plan import Plan
+from bingo.queue import KeyQueue
+
+Config = PretrainConfig | DistillConfig
+
+
+class Method(Protocol):
+    """What a training method adds to the loop."""
+
+    encoder: Encoder
+    """The network that is trained, evaluated and saved."""
+    model: nn.Module
+    """The encoder as the loop calls it: wrapped for several views, compiled, in DDP."""
+    queue: KeyQueue
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Scalar loss of this rank's share of the step."""
+
+    def after_step(self) -> None:
+        """Called once the optimiser has stepped."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Modules whose state belongs in a checkpoint."""
+
+
+class PerView(nn.Module):
+    """Several views in one forward pass, so that DDP sees one; batch norm per view or joint."""
+
+    def __init__(self, encoder: nn.Module, joint: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.joint = encoder, joint
+
+    def forward(self, *views: torch.Tensor) -> list[torch.Tensor]:
+        if self.joint:
+            return list(self.encoder(torch.cat(views)).chunk(len(views)))
+        return [self.encoder(view) for view in views]
+
+
+def wrap(encoder: Encoder, config: Config, world: World, *, joint: bool = False) -> nn.Module:
+    """The encoder on its device, compiled if asked for, in DDP if there are peers.
+
+    No buffers are broadcast: batch-norm statistics never enter the training forward pass, and rank 0's are saved.
+    """
+    if config.runtime.channels_last:
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inner: nn.Module = torch.compile(encoder) if config.runtime.compile else encoder  # type: ignore[assignment]
+    model: nn.Module = PerView(inner, joint)
+    if world.size > 1:
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        model = nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return model
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """bf16 autocast when the precision asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16")
+
+
+def check_run(config: Config, dataset: Dataset, world: World) -> None:
+    """Refuse, before any work, what cannot be trained."""
+    if config.optim.batch > len(dataset):
+        raise UserError(f"the global batch of {config.optim.batch} is larger than the {len(dataset)} images of {config.data}; lower --optim.batch")
+    if config.optim.batch % world.size:
+        raise UserError(f"the global batch of {config.optim.batch} does not divide among {world.size} ranks; set --optim.batch to a multiple")
+    if config.contrast.queue >= len(dataset):
+        raise UserError(
+            f"a queue of {config.contrast.queue} keys is not smaller than the {len(dataset)} images of {config.data}: every image would be its "
+            f"own negative; set --contrast.queue below {len(dataset)} (an eighth, {max(1, len(dataset) // 8)}, is a good start)"
+        )
+    try:
+        resolve_impl(config.runtime.impl, world.device)
+    except ValueError as error:
+        raise UserError(f"runtime.impl={config.runtime.impl}: {error}") from error
+
+
+def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method, world: World) -> dict[str, Any]:
+    """Run or resume the training; returns the figures for the stage record.
+
+    Writes `model.pt`, `metrics.jsonl` and `checkpoints/` below `config.out`. Bit-exact on the CPU for a fixed number of
+    ranks and threads: killed at any point and started again, it ends with the weights of an uninterrupted run.
+    """
+    per_epoch = plan.steps_per_epoch
+    total = config.optim.epochs * per_epoch
+    optimiser = torch.optim.SGD(method.model.parameters(), lr=config.optim.lr, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
+    folder, metrics_path = config.out / "checkpoints", config.out / "metrics.jsonl"
+    state = load_newest(folder, key, world.device)
+    start, offset = (state["step"], state["metrics_offset"]) if state else (0, 0)
+    if state:
+        _restore(state, method, optimiser)
+    metrics = Metrics(metrics_path, world, offset)
+    val = Dataset.open(config.monitor.val) if config.monitor.val else None
+    batches = training_batches(dataset, plan, start=start, stop=total, rank=world.rank, world=world.size, device=world.device, threads=world.threads)
+    began, accuracy = time.perf_counter(), None
+    method.encoder.train()
+    with progress(total, start, world) as advance:
+        for step in range(start, total):
+            batch = next(batches)
+            learning_rate = config.optim.lr_at(step, per_epoch)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate
+            # Dropout is a function of (seed, step, rank): no generator state to save, none to lose.
+            torch.manual_seed((config.seed * 1_000_003 + step) * 65_537 + world.rank)
+            loss = method.loss(batch)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            method.after_step()
+            done = step + 1
+            metrics.step(loss, {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)})
+            epoch_ends = done % per_epoch == 0
+            if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
+                accuracy = monitor(method.encoder, dataset, val, config, world)
+                metrics.flush()
+                metrics.write({"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": accuracy})
+            if epoch_ends or done % config.runtime.checkpoint_every == 0:
+                offset = metrics.flush()
+                if world.main:
+                    save_checkpoint(folder, done, _state(method, optimiser, key, offset))
+            elif done % config.runtime.log_every == 0:
+                metrics.flush()
+            advance(done)
+    weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
+    seconds = time.perf_counter() - began
+    return {"steps": total, "resumed_from": start, "knn": accuracy, "weights": weights, "steps_per_second": round((total - start) / max(seconds, 1e-9), 2)}
+
+
+def monitor(encoder: Encoder, dataset: Dataset, val: Dataset, config: Config, world: World) -> float:
+    """kNN accuracy (k = 10, cosine) of the current weights with rank 0's batch-norm statistics, as a fraction."""
+    world.broadcast([buffer for buffer in encoder.buffers() if buffer.is_floating_point()])
+    parts = [extract(encoder, data, config.augment, config.optim.batch, config.runtime, world) for data in (dataset, val)]
+    labels = [torch.from_numpy(data.labels).long().to(world.device) for data in (dataset, val)]
+    encoder.train()
+    return knn_accuracy(parts[0], labels[0], parts[1], labels[1], k=min(10, len(dataset)))
+
+
+def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int) -> dict[str, Any]:
+    modules = {name: module.state_dict() for name, module in method.modules().items()}
+    return {"key": key, "metrics_offset": offset, "modules": modules, "optimiser": optimiser.state_dict(), "queue": method.queue.state()}
+
+
+def _restore(state: dict[str, Any], method: Method, optimiser: torch.optim.Optimizer) -> None:
+    for name, module in method.modules().items():
+        module.load_state_dict(state["modules"][name], strict=True)
+    optimiser.load_state_dict(state["optimiser"])
+    method.queue.load(state["queue"])
+
+
+@contextmanager
+def progress(total: int, start: int, world: World) -> Iterator[Any]:
+    """A progress bar for rank 0 on a terminal; otherwise silent (metrics.jsonl has every step)."""
+    if not (world.main and sys.stderr.isatty()):
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, completed=start)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def run_folder(out: Path) -> Path:
+    """Create a run folder, or say why it cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the run folder {out}: {error.strerror}; choose another --out") from error
+    return out
