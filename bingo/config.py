@@ -138,6 +138,32 @@ class Monitor:
 
 
 @dataclass(frozen=True)
+class DemoDataConfig:
+    """scikit-learn's handwritten digits as JPEG files in ImageFolder layout."""
+
+    out: Path
+    size: int = 32
+    """Pixels per side; the originals are 8 x 8."""
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 8, "size", self.size, ">= 8 pixels")
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """An image folder as one flat file and an index."""
+
+    source: Path
+    out: Path
+    convert: bool = False
+    """Store CMYK, 16-bit and misnamed files in a form every decoder takes, pixels unchanged."""
+    allow_bad: bool = False
+    """Leave undecodable files out instead of refusing the folder."""
+    workers: int = 0
+    """Decoding threads; 0 uses every core."""
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """MoCo-v2 on unlabelled images: makes a teacher, and is the baseline a distilled student must beat."""
 
@@ -249,6 +275,17 @@ class EvalConfig:
     def __post_init__(self) -> None:
         for name in ("k", "shots", "draws", "linear_epochs", "batch"):
             _require(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), ">= 1")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """A trained backbone as plain torchvision weights."""
+
+    model: Path
+    out: Path
+    classifier: Path | None = None
+    """An evaluation folder whose linear classifier goes with the backbone; without one a zero classifier is written."""
+    classes: int = 1000
 
 
 def _require(ok: bool, name: str, value: object, allowed: str) -> None:

@@ -1,1 +1,6 @@
-"""Stages as jobs: submitit local processes today, Slurm later. No torch at module level."""
+"""Stages as jobs of a submitit executor: local processes today. No torch at module level (login nodes)."""
+
+from bingo.launch.chain import Chain, Job, run_chain
+from bingo.launch.job import StageJob
+
+__all__ = ["Chain", "Job", "StageJob", "run_chain"]
