@@ -119,7 +119,9 @@ class Contrast:
     temperature: float = 0.2
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0 and math.isfinite(self.temperature), "contrast.temperature", self.temperature, "> 0")
+        _require(
+            self.temperature > 0 and math.isfinite(self.temperature), "contrast.temperature", self.temperature, "> 0"
+        )
         _require(self.queue >= 1, "contrast.queue", self.queue, ">= 1")
         _require(self.dim >= 1, "contrast.dim", self.dim, ">= 1")
         _require(self.hidden >= 1, "contrast.hidden", self.hidden, ">= 1")
@@ -212,7 +214,9 @@ class DistillConfig:
         _require(self.warm_epochs >= 0, "warm-epochs", self.warm_epochs, ">= 0")
         _require(self.seed >= 0, "seed", self.seed, ">= 0")
         if self.objective not in typing.get_args(Objective):
-            raise UserError(f"objective={self.objective!r} is unknown; {did_you_mean(str(self.objective), typing.get_args(Objective))}")
+            raise UserError(
+                f"objective={self.objective!r} is unknown; {did_you_mean(str(self.objective), typing.get_args(Objective))}"
+            )
 
 
 @dataclass(frozen=True)

@@ -27,33 +27,55 @@ class Bingo:
         contrast = config.contrast
         self.teacher = teacher.to(world.device).eval().requires_grad_(False)
         if config.runtime.channels_last:
-            self.teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.encoder = seeded_encoder(config.student, dim=teacher.dim, hidden=contrast.hidden, seed=config.seed).to(world.device)
+            self.teacher.to(memory_format=torch.channels_last)
+        self.encoder = seeded_encoder(config.student, dim=teacher.dim, hidden=contrast.hidden, seed=config.seed).to(
+            world.device
+        )
         self.model = wrap(self.encoder, config, world, joint=config.view_norm == "joint")
-        self.queue = KeyQueue(contrast.queue, teacher.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed)
+        self.queue = KeyQueue(
+            contrast.queue, teacher.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
+        )
         self.augment = augmenter(config.augment, torch.float32)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        views = [[self.augment(crop, batch.params(g, v)) for v, crop in enumerate(crops)] for g, crops in enumerate(batch.crops)]
+        views = [
+            [self.augment(crop, batch.params(g, v)) for v, crop in enumerate(crops)]
+            for g, crops in enumerate(batch.crops)
+        ]
         anchor, positive = views[0][0], views[1][0]
         # The last view of a group is its key view: the query's own when key_view="same".
         key_views = [views[0][-1]] if self.config.objective == "paper" else [views[0][-1], views[1][-1]]
         release = self.config.objective == "release"
         step = batch.plan.epoch * self.plan.steps_per_epoch + batch.plan.step
-        mixed, share = cutmix(anchor, positive, self.plan.cutmix_box(step)) if release and self.config.cutmix else (None, 1.0)
+        mixed, share = (
+            cutmix(anchor, positive, self.plan.cutmix_box(step)) if release and self.config.cutmix else (None, 1.0)
+        )
         with autocast(self.config, self.world.device):
             with torch.no_grad():
                 keys = self.teacher(torch.cat(key_views)).chunk(len(key_views))
             self._keys = self.world.gather_rows(keys[0])
             queries = self.model(anchor, positive) if mixed is None else self.model(anchor, positive, mixed)
-        common = {"queue": self.queue.keys_KC, "temperature": self.config.contrast.temperature, "impl": self.config.runtime.impl}
+        common = {
+            "queue": self.queue.keys_KC,
+            "temperature": self.config.contrast.temperature,
+            "impl": self.config.runtime.impl,
+        }
         if not release:
             return paper_loss(queries[0], queries[1], keys[0], **common)
         lambdas = (1.0, 0.0) if batch.plan.epoch < self.config.warm_epochs else (0.5, 0.5)
-        return release_loss(queries[0], queries[1], None if mixed is None else queries[2], keys[0], keys[1], lambdas=lambdas, mix=share, **common)
+        return release_loss(
+            queries[0],
+            queries[1],
+            None if mixed is None else queries[2],
+            keys[0],
+            keys[1],
+            lambdas=lambdas,
+            mix=share,
+            **common,
+        )
 
     def after_step(self) -> None:
         self.queue.enqueue(self._keys())  # only the anchors' keys, after the loss, as in the release
@@ -72,8 +94,12 @@ def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
     check_run(config, dataset, world)
     teacher, teacher_hash = load_encoder(config.teacher)
     if config.contrast.dim != teacher.dim:
-        raise UserError(f"contrast.dim={config.contrast.dim} but the teacher {config.teacher} has {teacher.dim}-d keys; set --contrast.dim {teacher.dim}")
+        raise UserError(
+            f"contrast.dim={config.contrast.dim} but the teacher {config.teacher} has {teacher.dim}-d keys; set --contrast.dim {teacher.dim}"
+        )
     bags = load_bags(config.bags, dataset_hash=dataset.hash, teacher_hash=teacher_hash)
     run_folder(config.out)
-    plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=bags.members)
+    plan = Plan(
+        dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=bags.members
+    )
     return train(config, key, dataset, plan, Bingo(config, teacher, plan, world), world)

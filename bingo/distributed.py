@@ -40,6 +40,7 @@ class World:
         work = dist.all_gather_into_tensor(out, rows.contiguous(), async_op=True)
 
         def wait() -> torch.Tensor:
+            assert work is not None
             work.wait()
             return out
 
@@ -81,14 +82,21 @@ def shard(count: int, rank: int, world: int) -> tuple[int, int]:
 @contextlib.contextmanager
 def world(runtime: Runtime) -> Iterator[World]:
     """Join the process group when WORLD_SIZE > 1 (NCCL on GPUs, gloo on the CPU) and leave it at the end."""
-    rank, size, local = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    rank, size, local = (
+        int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
     device = pick_device(runtime, local)
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     threads = runtime.threads or max(1, len(os.sched_getaffinity(0)) // local_size)
     torch.set_num_threads(threads)
     if size > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT, rank=rank, world_size=size,
-                                device_id=device if device.type == "cuda" else None)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            timeout=TIMEOUT,
+            rank=rank,
+            world_size=size,
+            device_id=device if device.type == "cuda" else None,
+        )
     try:
         yield World(rank, size, device, threads)
     finally:
@@ -100,10 +108,14 @@ def pick_device(runtime: Runtime, local_rank: int = 0) -> torch.device:
     """The rank's device; `UserError` when a GPU is asked for and there is none."""
     available = torch.cuda.is_available()
     if runtime.device == "cuda" and not available:
-        raise UserError("runtime.device=cuda was asked for but torch sees no GPU; set --runtime.device cpu, or see `bingo doctor`")
+        raise UserError(
+            "runtime.device=cuda was asked for but torch sees no GPU; set --runtime.device cpu, or see `bingo doctor`"
+        )
     if runtime.device == "cpu" or not available:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
-        raise UserError(f"local rank {local_rank} has no GPU of its own: this node has {torch.cuda.device_count()}; use fewer ranks per node")
+        raise UserError(
+            f"local rank {local_rank} has no GPU of its own: this node has {torch.cuda.device_count()}; use fewer ranks per node"
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

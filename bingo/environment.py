@@ -23,7 +23,11 @@ def fingerprint() -> dict[str, Any]:
         "gpu": gpus(),
         "driver": driver(),
         "git": git_state(),
-        "slurm": {name: value for name, value in sorted(os.environ.items()) if name in ("SLURM_JOB_ID", "SLURM_NNODES", "SLURM_JOB_PARTITION")},
+        "slurm": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name in ("SLURM_JOB_ID", "SLURM_NNODES", "SLURM_JOB_PARTITION")
+        },
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
@@ -38,7 +42,11 @@ def version(package: str) -> str | None:
 
 def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
@@ -61,8 +69,12 @@ def git_state() -> str | None:
     if not (here.parent / ".git").exists():
         return None
     try:
-        sha = subprocess.run(["git", "-C", here, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout.strip()
+        sha = subprocess.run(
+            ["git", "-C", here, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{sha}+dirty" if dirty else sha

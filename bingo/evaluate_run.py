@@ -18,7 +18,9 @@ def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
     """Write `results.json` (accuracies as fractions) and, for `linear`, the classifier in `linear.pt`."""
     train, val = Dataset.open(config.train), Dataset.open(config.val)
     if train.classes != val.classes:
-        raise UserError(f"{config.train} and {config.val} have different classes; pack them from folders with the same class names")
+        raise UserError(
+            f"{config.train} and {config.val} have different classes; pack them from folders with the same class names"
+        )
     encoder, model_hash = load_encoder(config.run)
     encoder.to(world.device)
     x, y = [], []
@@ -32,17 +34,36 @@ def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
     return {name: value for name, value in results.items() if isinstance(value, float)}
 
 
-def evaluate(config: EvalConfig, train_x: torch.Tensor, train_y: torch.Tensor, val_x: torch.Tensor, val_y: torch.Tensor, classes: int) -> dict[str, Any]:
+def evaluate(
+    config: EvalConfig,
+    train_x: torch.Tensor,
+    train_y: torch.Tensor,
+    val_x: torch.Tensor,
+    val_y: torch.Tensor,
+    classes: int,
+) -> dict[str, Any]:
     """The accuracies asked for, on N x D features."""
     results: dict[str, Any] = {}
     if "knn" in config.kinds:
         results["knn"] = knn_accuracy(train_x, train_y, val_x, val_y, k=config.k)
     if "fewshot" in config.kinds:
-        draws = fewshot_accuracy(train_x, train_y, val_x, val_y, classes=classes, shots=config.shots, draws=config.draws, seed=config.seed)
+        draws = fewshot_accuracy(
+            train_x, train_y, val_x, val_y, classes=classes, shots=config.shots, draws=config.draws, seed=config.seed
+        )
         results |= {"fewshot": sum(draws) / len(draws), "fewshot_draws": draws, "shots": config.shots}
     if "linear" in config.kinds:
-        probe = linear_probe(train_x, train_y, val_x, val_y, classes=classes, solver=config.solver, lr=config.linear_lr,
-                             epochs=config.linear_epochs, milestones=(config.linear_epochs * 3 // 5, config.linear_epochs * 4 // 5), seed=config.seed)
+        probe = linear_probe(
+            train_x,
+            train_y,
+            val_x,
+            val_y,
+            classes=classes,
+            solver=config.solver,
+            lr=config.linear_lr,
+            epochs=config.linear_epochs,
+            milestones=(config.linear_epochs * 3 // 5, config.linear_epochs * 4 // 5),
+            seed=config.seed,
+        )
         results |= {"linear": probe.top1, "linear_top5": probe.top5, "solver": config.solver}
         with atomic_write(config.out / "linear.pt") as file:
             torch.save({"weight": probe.weight.cpu(), "bias": probe.bias.cpu()}, file)

@@ -23,7 +23,16 @@ def run(config: ExportConfig, key: str, world: World) -> dict[str, Any]:
         with atomic_write(config.out / "weights.pt") as file:
             torch.save(state, file)
         source = "linear evaluation" if config.classifier else "zeros: train it, or export with an evaluation folder"
-        write_json(config.out / "weights.json", {"model": encoder.name, "classes": classes, "classifier": source, "from": model_hash, "hash": state_hash(state)})
+        write_json(
+            config.out / "weights.json",
+            {
+                "model": encoder.name,
+                "classes": classes,
+                "classifier": source,
+                "from": model_hash,
+                "hash": state_hash(state),
+            },
+        )
     return {"model": encoder.name, "classes": classes}
 
 
@@ -35,5 +44,7 @@ def _classifier(config: ExportConfig, dim: int) -> tuple[torch.Tensor, torch.Ten
         raise UserError(f"{path} does not exist; run `bingo eval linear` first, or export without --classifier")
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if saved["weight"].shape[1] != dim:
-        raise UserError(f"{path} is a classifier of {saved['weight'].shape[1]}-d features, the model has {dim}; evaluate this model first")
+        raise UserError(
+            f"{path} is a classifier of {saved['weight'].shape[1]}-d features, the model has {dim}; evaluate this model first"
+        )
     return saved["weight"].float(), saved["bias"].float()

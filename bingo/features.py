@@ -16,11 +16,15 @@ from bingo.models import Encoder, load_encoder
 
 
 @torch.no_grad()
-def extract(encoder: Encoder, dataset: Dataset, augment: Augmentation, batch: int, runtime: Runtime, world: World) -> torch.Tensor:
+def extract(
+    encoder: Encoder, dataset: Dataset, augment: Augmentation, batch: int, runtime: Runtime, world: World
+) -> torch.Tensor:
     """N x D float32 features on the rank's device, complete on every rank; leaves the encoder in eval mode."""
     encoder.eval()
     rows = []
-    batches = evaluation_batches(dataset, augment, batch=batch, rank=world.rank, world=world.size, device=world.device, threads=world.threads)
+    batches = evaluation_batches(
+        dataset, augment, batch=batch, rank=world.rank, world=world.size, device=world.device, threads=world.threads
+    )
     for images in batches:
         with torch.autocast(world.device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
             rows.append(encoder.features(images))
@@ -49,5 +53,7 @@ def load_features(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / 'features.npy'} cannot be read ({error}); run `bingo features` again") from error
     if len(features) != header["count"]:
-        raise UserError(f"{folder / 'features.npy'} has {len(features)} rows, its header says {header['count']}; run `bingo features` again")
+        raise UserError(
+            f"{folder / 'features.npy'} has {len(features)} rows, its header says {header['count']}; run `bingo features` again"
+        )
     return features, header

@@ -49,7 +49,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except OSError as error:
         kept = f"; the previous {path.name} is intact" if path.exists() else ""
-        raise UserError(f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another folder") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another folder"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -28,7 +28,9 @@ def import_dali() -> tuple[Any, Any, Any]:
     try:
         from nvidia.dali import fn, pipeline_def, types
     except ImportError as error:
-        raise UserError(f"NVIDIA DALI is needed to decode images but does not import ({error}); pip install nvidia-dali-cuda130") from None
+        raise UserError(
+            f"NVIDIA DALI is needed to decode images but does not import ({error}); pip install nvidia-dali-cuda130"
+        ) from None
     return pipeline_def, fn, types
 
 
@@ -39,8 +41,17 @@ class CropStream:
     decoded raises `UserError` naming the files, which DALI itself does not.
     """
 
-    def __init__(self, dataset: Dataset, requests: Iterator[list[Group]], crops: tuple[int, ...], *, batch: int, size: int,
-                 device: torch.device, threads: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        requests: Iterator[list[Group]],
+        crops: tuple[int, ...],
+        *,
+        batch: int,
+        size: int,
+        device: torch.device,
+        threads: int,
+    ) -> None:
         pipeline_def, fn, types = import_dali()
         gpu = device.type == "cuda"
         self.dataset, self._device, self._pending = dataset, device, deque[list[Group]]()
@@ -57,16 +68,34 @@ class CropStream:
 
         kinds = [t for count in crops for t in [types.UINT8] + [types.FLOAT] * (2 * count)]
 
-        @pipeline_def(batch_size=batch, num_threads=threads, device_id=device.index or 0 if gpu else None, prefetch_queue_depth=2)
+        @pipeline_def(
+            batch_size=batch, num_threads=threads, device_id=device.index or 0 if gpu else None, prefetch_queue_depth=2
+        )
         def graph() -> tuple[Any, ...]:
-            inputs = iter(fn.external_source(source=source, num_outputs=len(kinds), batch=True, no_copy=True, dtype=kinds))
+            inputs = iter(
+                fn.external_source(source=source, num_outputs=len(kinds), batch=True, no_copy=True, dtype=kinds)
+            )
             views = []
             for count in crops:
                 hints = _size_hints(dataset) if gpu else {}
-                image = fn.decoders.image(next(inputs), device="mixed" if gpu else "cpu", output_type=types.RGB,
-                                          adjust_orientation=False, **hints)
-                views += [fn.resize(image, size=[size, size], roi_start=next(inputs), roi_end=next(inputs),
-                                    interp_type=types.INTERP_LINEAR, antialias=True) for _ in range(count)]
+                image = fn.decoders.image(
+                    next(inputs),
+                    device="mixed" if gpu else "cpu",
+                    output_type=types.RGB,
+                    adjust_orientation=False,
+                    **hints,
+                )
+                views += [
+                    fn.resize(
+                        image,
+                        size=[size, size],
+                        roi_start=next(inputs),
+                        roi_end=next(inputs),
+                        interp_type=types.INTERP_LINEAR,
+                        antialias=True,
+                    )
+                    for _ in range(count)
+                ]
             return tuple(views)
 
         self._pipeline = graph()
@@ -113,17 +142,29 @@ class Batch:
         return self.plan.views[group][view].params
 
 
-def training_batches(dataset: Dataset, plan: Plan, *, start: int, stop: int, rank: int, world: int, device: torch.device,
-                     threads: int) -> Iterator[Batch]:
+def training_batches(
+    dataset: Dataset, plan: Plan, *, start: int, stop: int, rank: int, world: int, device: torch.device, threads: int
+) -> Iterator[Batch]:
     """Batches of the global steps start .. stop of one rank."""
     plans = deque[StepPlan]()
 
     def requests() -> Iterator[list[Group]]:
         for step in range(start, stop):
             plans.append(plan.step(step, rank, world))
-            yield [(images, [(v.start, v.end) for v in views]) for images, views in zip(plans[-1].groups, plans[-1].views, strict=True)]
+            yield [
+                (images, [(v.start, v.end) for v in views])
+                for images, views in zip(plans[-1].groups, plans[-1].views, strict=True)
+            ]
 
-    stream = CropStream(dataset, requests(), plan.views, batch=plan.batch // world, size=plan.augment.size, device=device, threads=threads)
+    stream = CropStream(
+        dataset,
+        requests(),
+        plan.views,
+        batch=plan.batch // world,
+        size=plan.augment.size,
+        device=device,
+        threads=threads,
+    )
     for crops in stream:
         grouped, rest = [], iter(crops)
         for count in plan.views:
@@ -131,8 +172,9 @@ def training_batches(dataset: Dataset, plan: Plan, *, start: int, stop: int, ran
         yield Batch(plans.popleft(), grouped)
 
 
-def evaluation_batches(dataset: Dataset, config: Augmentation, *, batch: int, rank: int, world: int, device: torch.device,
-                       threads: int) -> Iterator[torch.Tensor]:
+def evaluation_batches(
+    dataset: Dataset, config: Augmentation, *, batch: int, rank: int, world: int, device: torch.device, threads: int
+) -> Iterator[torch.Tensor]:
     """Normalised images (B x 3 x size x size float32) of this rank's contiguous share, in order, centre crop."""
     lo, hi = shard(len(dataset), rank, world)
     start, end = centre_crop(dataset.sizes, config)
@@ -144,7 +186,9 @@ def evaluation_batches(dataset: Dataset, config: Augmentation, *, batch: int, ra
 
     stream = CropStream(dataset, requests(), (1,), batch=batch, size=config.size, device=device, threads=threads)
     for (crop,) in stream:
-        yield augment(crop, ViewParams.identity(len(crop)), mean=config.mean, std=config.std, blur_kernel=config.blur_kernel)
+        yield augment(
+            crop, ViewParams.identity(len(crop)), mean=config.mean, std=config.std, blur_kernel=config.blur_kernel
+        )
 
 
 def augmenter(config: Augmentation, dtype: torch.dtype) -> Callable[[torch.Tensor, ViewParams], torch.Tensor]:

@@ -37,7 +37,9 @@ class Metrics:
             self.world.average([losses])
             for loss, line in zip(losses.tolist(), self._lines, strict=True):
                 if loss != loss or loss in (float("inf"), float("-inf")):
-                    raise UserError(f"the loss is {loss} at step {line['step']}; lower --optim.lr or raise --contrast.temperature, then resume")
+                    raise UserError(
+                        f"the loss is {loss} at step {line['step']}; lower --optim.lr or raise --contrast.temperature, then resume"
+                    )
             self.write(*({**line, "loss": loss} for loss, line in zip(losses.tolist(), self._lines, strict=True)))
             self._losses, self._lines = [], []
         return self.path.stat().st_size if self.world.main else 0

@@ -21,8 +21,11 @@ class TinyNet(nn.Sequential):
         channels = (3, width, 2 * width, 4 * width)
         layers: list[nn.Module] = []
         for i in range(3):
-            layers += [nn.Conv2d(channels[i], channels[i + 1], 3, stride=1 + (i > 0), padding=1, bias=False),
-                       nn.BatchNorm2d(channels[i + 1]), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(channels[i], channels[i + 1], 3, stride=1 + (i > 0), padding=1, bias=False),
+                nn.BatchNorm2d(channels[i + 1]),
+                nn.ReLU(inplace=True),
+            ]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes))
 
 
@@ -34,7 +37,9 @@ def build_classifier(name: str, num_classes: int = 1000) -> nn.Module:
 
     names = zoo.list_models(module=zoo)
     if name not in names:
-        raise UserError(f"model {name!r} is unknown; {did_you_mean(name, [*names, 'tiny'])} (any torchvision classifier, tiny or tiny-WIDTH)")
+        raise UserError(
+            f"model {name!r} is unknown; {did_you_mean(name, [*names, 'tiny'])} (any torchvision classifier, tiny or tiny-WIDTH)"
+        )
     extra: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return zoo.get_model(name, weights=None, num_classes=num_classes, **extra)
 
@@ -43,7 +48,9 @@ def split_classifier(model: nn.Module, name: str) -> tuple[str, int]:
     """Replace the last linear layer by the identity; returns its dotted name and its number of inputs."""
     linears = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
-        raise UserError(f"model {name!r} has no linear classifier to remove; choose another torchvision model, such as resnet18")
+        raise UserError(
+            f"model {name!r} has no linear classifier to remove; choose another torchvision model, such as resnet18"
+        )
     path, last = linears[-1]
     parent, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(parent) if parent else model, leaf, nn.Identity())
@@ -105,9 +112,13 @@ def load_encoder(path: Path) -> tuple[Encoder, str]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"model file {path} does not exist; give a run folder or a model.pt written by pretrain or distill") from None
+        raise UserError(
+            f"model file {path} does not exist; give a run folder or a model.pt written by pretrain or distill"
+        ) from None
     except Exception as error:
-        raise UserError(f"model file {path} cannot be read ({type(error).__name__}: it is truncated or not a torch file)") from error
+        raise UserError(
+            f"model file {path} cannot be read ({type(error).__name__}: it is truncated or not a torch file)"
+        ) from error
     if isinstance(saved, dict) and saved.get("format") == FORMAT:
         name, dim, hidden, state = saved["model"], saved["dim"], saved["hidden"], saved["state_dict"]
     else:
@@ -131,16 +142,24 @@ def _read_moco(saved: Any, path: Path) -> tuple[str, int, int, dict[str, torch.T
             renamed[re.sub(r"^fc\.", "head.", inner) if inner.startswith("fc.") else f"backbone.{inner}"] = value
     last, first = renamed.get("head.2.weight"), renamed.get("head.0.weight")
     if first is None or last is None:
-        raise UserError(f"{path} has no two-layer head (fc.0, fc.2): MoCo-v1 checkpoints cannot serve as BINGO teachers")
+        raise UserError(
+            f"{path} has no two-layer head (fc.0, fc.2): MoCo-v1 checkpoints cannot serve as BINGO teachers"
+        )
     return str(saved.get("arch", "resnet50")), last.shape[0], first.shape[0], renamed
 
 
 def _load_strictly(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -> None:
     wanted = encoder.state_dict()
     missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
-    shapes = [f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}" for k in wanted if k in state and wanted[k].shape != state[k].shape]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in state and wanted[k].shape != state[k].shape
+    ]
     if missing or extra or shapes:
-        raise UserError(f"{path} does not fit {encoder.name}: missing keys {_first(missing)}; unexpected keys {_first(extra)}; wrong shapes {_first(shapes)}")
+        raise UserError(
+            f"{path} does not fit {encoder.name}: missing keys {_first(missing)}; unexpected keys {_first(extra)}; wrong shapes {_first(shapes)}"
+        )
     encoder.load_state_dict(state, strict=True)
 
 

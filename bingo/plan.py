@@ -75,7 +75,9 @@ class Plan:
                 f"set --optim.batch to {len(self.sizes)} or less"
             )
         if len(self.views) == 2 and (self.bags is None or len(self.bags) != len(self.sizes)):
-            raise UserError(f"bags for {0 if self.bags is None else len(self.bags)} images do not fit {len(self.sizes)} images")
+            raise UserError(
+                f"bags for {0 if self.bags is None else len(self.bags)} images do not fit {len(self.sizes)} images"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,7 +92,9 @@ class Plan:
         """The order of the images in one epoch (N int64); the last one is kept."""
         if epoch not in self._permutations:
             self._permutations.clear()
-            bits = np.random.Philox(key=np.array([self.seed, epoch], np.uint64), counter=np.array([0, 0, 0, PERMUTATION], np.uint64))
+            bits = np.random.Philox(
+                key=np.array([self.seed, epoch], np.uint64), counter=np.array([0, 0, 0, PERMUTATION], np.uint64)
+            )
             self._permutations[epoch] = np.random.Generator(bits).permutation(len(self.sizes))
         return self._permutations[epoch]
 
@@ -109,7 +113,12 @@ class Plan:
         views = []
         for g, (images, count) in enumerate(zip(groups, self.views, strict=True)):
             streams = [VIEW + 8 * g + v for v in range(count)]
-            views.append(tuple(self._view(u, images) for u in (uniforms(self.seed, epoch, s, position, rows, VIEW_DRAWS) for s in streams)))
+            views.append(
+                tuple(
+                    self._view(u, images)
+                    for u in (uniforms(self.seed, epoch, s, position, rows, VIEW_DRAWS) for s in streams)
+                )
+            )
         return StepPlan(epoch, step, groups, tuple(views))
 
     def _view(self, u: np.ndarray, images: np.ndarray) -> View:

@@ -27,10 +27,14 @@ class MoCo:
     def __init__(self, config: PretrainConfig, world: World) -> None:
         self.config, self.world = config, world
         contrast = config.contrast
-        self.encoder = seeded_encoder(config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed).to(world.device)
+        self.encoder = seeded_encoder(config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed).to(
+            world.device
+        )
         self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.model = wrap(self.encoder, config, world)
-        self.queue = KeyQueue(contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed)
+        self.queue = KeyQueue(
+            contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
+        )
         self.augment = augmenter(config.augment, torch.float32)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -43,7 +47,9 @@ class MoCo:
                 key = self.key_encoder(view_k)
             self._keys = self.world.gather_rows(key)
             (query,) = self.model(view_q)
-        return contrastive_loss(query, key, self.queue.keys_KC, self.config.contrast.temperature, impl=self.config.runtime.impl)
+        return contrastive_loss(
+            query, key, self.queue.keys_KC, self.config.contrast.temperature, impl=self.config.runtime.impl
+        )
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -51,8 +57,10 @@ class MoCo:
         statistics = [b for b in self.encoder.buffers() if b.is_floating_point()]
         self.world.average(statistics)  # the key encoder uses them: they must agree between ranks
         momentum = self.config.key_momentum
-        pairs = [*zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True),
-                 *zip((b for b in self.key_encoder.buffers() if b.is_floating_point()), statistics, strict=True)]
+        pairs = [
+            *zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True),
+            *zip((b for b in self.key_encoder.buffers() if b.is_floating_point()), statistics, strict=True),
+        ]
         torch._foreach_lerp_([old for old, _ in pairs], [new.detach() for _, new in pairs], 1 - momentum)
 
 

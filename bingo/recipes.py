@@ -48,8 +48,18 @@ def digits(root: Path, *, seeds: int = 3, ranks: int = 2, epochs: int = 60, devi
     optim = Optimiser(epochs=epochs, batch=64, lr=0.24, schedule="step")
     train, val = root / "train", root / "val"
     monitor = Monitor(val=val, every=10)
-    teacher = PretrainConfig(data=train, out=root / "teacher", model="tiny-24", key_momentum=0.99, contrast=contrast, augment=augment,
-                             optim=replace(optim, epochs=3 * epochs), runtime=runtime, monitor=replace(monitor, every=30), seed=100)
+    teacher = PretrainConfig(
+        data=train,
+        out=root / "teacher",
+        model="tiny-24",
+        key_momentum=0.99,
+        contrast=contrast,
+        augment=augment,
+        optim=replace(optim, epochs=3 * epochs),
+        runtime=runtime,
+        monitor=replace(monitor, every=30),
+        seed=100,
+    )
     features = FeaturesConfig(data=train, model=teacher.out, out=root / "features", augment=augment, runtime=runtime)
     prepare = (
         Stage("demo-data", "demo-data", DemoDataConfig(out=root / "images")),
@@ -58,11 +68,28 @@ def digits(root: Path, *, seeds: int = 3, ranks: int = 2, epochs: int = 60, devi
     )
     teach = (Stage("teacher", "pretrain", teacher), Stage("features", "features", features))
     bags = tuple(
-        Stage(f"bags {kind}", "bags", BagsConfig(data=train, out=root / "bags" / kind, features=features.out if kind == "knn" else None, kind=kind, k=5))  # type: ignore[arg-type]
+        Stage(
+            f"bags {kind}",
+            "bags",
+            BagsConfig(
+                data=train, out=root / "bags" / kind, features=features.out if kind == "knn" else None, kind=kind, k=5
+            ),
+        )  # type: ignore[arg-type]
         for kind in DIGITS_ARMS
     )
-    base = DistillConfig(data=train, out=root, teacher=teacher.out, bags=root, student="tiny", objective="paper", contrast=contrast,
-                         augment=augment, optim=optim, runtime=runtime, monitor=monitor)
+    base = DistillConfig(
+        data=train,
+        out=root,
+        teacher=teacher.out,
+        bags=root,
+        student="tiny",
+        objective="paper",
+        contrast=contrast,
+        augment=augment,
+        optim=optim,
+        runtime=runtime,
+        monitor=monitor,
+    )
     jobs: list[tuple[tuple[Stage, ...], int]] = [(prepare, 1), (teach, ranks), (bags, 1)]
     arms: dict[str, list[str]] = {arm: [] for arm in ("no teacher", *DIGITS_ARMS)}
     for seed in range(seeds):
@@ -70,12 +97,32 @@ def digits(root: Path, *, seeds: int = 3, ranks: int = 2, epochs: int = 60, devi
             out = root / "students" / f"{arm.replace(' ', '-')}-{seed}"
             train_stage: Stage
             if arm == "no teacher":
-                config = PretrainConfig(data=train, out=out, model="tiny", key_momentum=0.99, contrast=contrast, augment=augment,
-                                        optim=replace(optim, epochs=2 * epochs), runtime=runtime, monitor=replace(monitor, every=20), seed=seed)
+                config = PretrainConfig(
+                    data=train,
+                    out=out,
+                    model="tiny",
+                    key_momentum=0.99,
+                    contrast=contrast,
+                    augment=augment,
+                    optim=replace(optim, epochs=2 * epochs),
+                    runtime=runtime,
+                    monitor=replace(monitor, every=20),
+                    seed=seed,
+                )
                 train_stage = Stage(f"pretrain {arm} {seed}", "pretrain", config)
             else:
-                train_stage = Stage(f"distill {arm} {seed}", "distill", replace(base, out=out, bags=root / "bags" / arm, seed=seed))
-            evaluation = EvalConfig(run=out, train=train, val=val, out=root / "eval" / out.name, solver="lbfgs", augment=augment, runtime=runtime)
+                train_stage = Stage(
+                    f"distill {arm} {seed}", "distill", replace(base, out=out, bags=root / "bags" / arm, seed=seed)
+                )
+            evaluation = EvalConfig(
+                run=out,
+                train=train,
+                val=val,
+                out=root / "eval" / out.name,
+                solver="lbfgs",
+                augment=augment,
+                runtime=runtime,
+            )
             jobs.append(((train_stage, Stage(f"eval {arm} {seed}", "eval", evaluation)), ranks))
             arms[arm].append(f"eval {arm} {seed}")
     best = root / "students" / "knn-0"
@@ -86,7 +133,9 @@ def digits(root: Path, *, seeds: int = 3, ranks: int = 2, epochs: int = 60, devi
 
 def resnet18_r50(data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:
     """ResNet-18 from a MoCo-v2 ResNet-50 on ImageNet: 200 epochs, batch 256; the paper reports 64.0 % linear top-1."""
-    return DistillConfig(data=data, out=out, teacher=teacher, bags=bags, student="resnet18", runtime=Runtime(precision="bf16"))
+    return DistillConfig(
+        data=data, out=out, teacher=teacher, bags=bags, student="resnet18", runtime=Runtime(precision="bf16")
+    )
 
 
 def resnet34_r50(data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:

@@ -79,7 +79,9 @@ class Stage:
     def from_json(value: dict[str, Any]) -> "Stage":
         if value["kind"] not in KINDS:
             raise UserError(f"stage kind {value['kind']!r} is unknown; {did_you_mean(value['kind'], KINDS)}")
-        return Stage(value["name"], value["kind"], from_json(KINDS[value["kind"]].config, value["config"], value["name"]))
+        return Stage(
+            value["name"], value["kind"], from_json(KINDS[value["kind"]].config, value["config"], value["name"])
+        )
 
 
 def stage_key(stage: Stage) -> str:
@@ -169,11 +171,21 @@ def run_stage(stage: Stage, *, world: "World | None" = None, replace: bool = Fal
         began = time.perf_counter()
         figures = importlib.import_module(kind.module).run(stage.config, key, peers)
         peers.barrier()
-        record = {"name": stage.name, "kind": stage.kind, "key": key, "seconds": round(time.perf_counter() - began, 2), "figures": figures, "ranks": peers.size}
+        record = {
+            "name": stage.name,
+            "kind": stage.kind,
+            "key": key,
+            "seconds": round(time.perf_counter() - began, 2),
+            "figures": figures,
+            "ranks": peers.size,
+        }
         if peers.main:
             _write_config(stage)
             files = output_hashes(stage.out, {})
-            write_json(stage.out / RECORD, {**record, "outputs": {name: entry["hash"] for name, entry in files.items()}, "files": files})
+            write_json(
+                stage.out / RECORD,
+                {**record, "outputs": {name: entry["hash"] for name, entry in files.items()}, "files": files},
+            )
         peers.barrier()
     return {**record, "skipped": False}
 
@@ -190,7 +202,9 @@ def _prepare(stage: Stage, key: str, kind: Kind, replace: bool) -> None:
     started = read_json(stage.out / RECORD).get("key") if (stage.out / RECORD).exists() else None
     if started is not None and started != key:
         if not replace:
-            raise UserError(f"{stage.out} holds a {stage.kind} with other settings or inputs; choose another --out or delete that folder")
+            raise UserError(
+                f"{stage.out} holds a {stage.kind} with other settings or inputs; choose another --out or delete that folder"
+            )
         remove_tree(stage.out)
     if kind.resumable:  # a run folder says what it is from its first second, and a killed run knows that it may resume
         _write_config(stage)

@@ -65,12 +65,14 @@ def wrap(encoder: Encoder, config: Config, world: World, *, joint: bool = False)
     No buffers are broadcast: batch-norm statistics never enter the training forward pass, and rank 0's are saved.
     """
     if config.runtime.channels_last:
-        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder.to(memory_format=torch.channels_last)
     inner: nn.Module = torch.compile(encoder) if config.runtime.compile else encoder  # type: ignore[assignment]
     model: nn.Module = PerView(inner, joint)
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
-        model = nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        model = nn.parallel.DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
     return model
 
 
@@ -82,9 +84,13 @@ def autocast(config: Config, device: torch.device) -> torch.autocast:
 def check_run(config: Config, dataset: Dataset, world: World) -> None:
     """Refuse, before any work, what cannot be trained."""
     if config.optim.batch > len(dataset):
-        raise UserError(f"the global batch of {config.optim.batch} is larger than the {len(dataset)} images of {config.data}; lower --optim.batch")
+        raise UserError(
+            f"the global batch of {config.optim.batch} is larger than the {len(dataset)} images of {config.data}; lower --optim.batch"
+        )
     if config.optim.batch % world.size:
-        raise UserError(f"the global batch of {config.optim.batch} does not divide among {world.size} ranks; set --optim.batch to a multiple")
+        raise UserError(
+            f"the global batch of {config.optim.batch} does not divide among {world.size} ranks; set --optim.batch to a multiple"
+        )
     if config.contrast.queue >= len(dataset):
         raise UserError(
             f"a queue of {config.contrast.queue} keys is not smaller than the {len(dataset)} images of {config.data}: every image would be its "
@@ -104,7 +110,12 @@ def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method
     """
     per_epoch = plan.steps_per_epoch
     total = config.optim.epochs * per_epoch
-    optimiser = torch.optim.SGD(method.model.parameters(), lr=config.optim.lr, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
+    optimiser = torch.optim.SGD(
+        method.model.parameters(),
+        lr=config.optim.lr,
+        momentum=config.optim.momentum,
+        weight_decay=config.optim.weight_decay,
+    )
     folder, metrics_path = config.out / "checkpoints", config.out / "metrics.jsonl"
     state = load_newest(folder, key, world.device)
     start, offset = (state["step"], state["metrics_offset"]) if state else (0, 0)
@@ -112,7 +123,16 @@ def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method
         _restore(state, method, optimiser)
     metrics = Metrics(metrics_path, world, offset)
     val = Dataset.open(config.monitor.val) if config.monitor.val else None
-    batches = training_batches(dataset, plan, start=start, stop=total, rank=world.rank, world=world.size, device=world.device, threads=world.threads)
+    batches = training_batches(
+        dataset,
+        plan,
+        start=start,
+        stop=total,
+        rank=world.rank,
+        world=world.size,
+        device=world.device,
+        threads=world.threads,
+    )
     began, accuracy = time.perf_counter(), None
     method.encoder.train()
     with progress(total, start, world) as advance:
@@ -129,7 +149,9 @@ def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method
             optimiser.step()
             method.after_step()
             done = step + 1
-            metrics.step(loss, {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)})
+            metrics.step(
+                loss, {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
+            )
             epoch_ends = done % per_epoch == 0
             if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
                 accuracy = monitor(method.encoder, dataset, val, config, world)
@@ -144,13 +166,21 @@ def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method
             advance(done)
     weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
     seconds = time.perf_counter() - began
-    return {"steps": total, "resumed_from": start, "knn": accuracy, "weights": weights, "steps_per_second": round((total - start) / max(seconds, 1e-9), 2)}
+    return {
+        "steps": total,
+        "resumed_from": start,
+        "knn": accuracy,
+        "weights": weights,
+        "steps_per_second": round((total - start) / max(seconds, 1e-9), 2),
+    }
 
 
 def monitor(encoder: Encoder, dataset: Dataset, val: Dataset, config: Config, world: World) -> float:
     """kNN accuracy (k = 10, cosine) of the current weights with rank 0's batch-norm statistics, as a fraction."""
     world.broadcast([buffer for buffer in encoder.buffers() if buffer.is_floating_point()])
-    parts = [extract(encoder, data, config.augment, config.optim.batch, config.runtime, world) for data in (dataset, val)]
+    parts = [
+        extract(encoder, data, config.augment, config.optim.batch, config.runtime, world) for data in (dataset, val)
+    ]
     labels = [torch.from_numpy(data.labels).long().to(world.device) for data in (dataset, val)]
     encoder.train()
     return knn_accuracy(parts[0], labels[0], parts[1], labels[1], k=min(10, len(dataset)))
@@ -158,7 +188,13 @@ def monitor(encoder: Encoder, dataset: Dataset, val: Dataset, config: Config, wo
 
 def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int) -> dict[str, Any]:
     modules = {name: module.state_dict() for name, module in method.modules().items()}
-    return {"key": key, "metrics_offset": offset, "modules": modules, "optimiser": optimiser.state_dict(), "queue": method.queue.state()}
+    return {
+        "key": key,
+        "metrics_offset": offset,
+        "modules": modules,
+        "optimiser": optimiser.state_dict(),
+        "queue": method.queue.state(),
+    }
 
 
 def _restore(state: dict[str, Any], method: Method, optimiser: torch.optim.Optimizer) -> None:

@@ -62,7 +62,11 @@ def _done(stage: Stage) -> dict[str, Any] | None:
 
 def line(stage: Stage, record: dict[str, Any], *, skipped: bool) -> str:
     """One line for people: name, time or `done before`, figures."""
-    figures = "  ".join(f"{name} {_show(value)}" for name, value in record["figures"].items() if name not in ("weights", "resumed_from") and value is not None)
+    figures = "  ".join(
+        f"{name} {_show(value)}"
+        for name, value in record["figures"].items()
+        if name not in ("weights", "resumed_from") and value is not None
+    )
     return f"{stage.name:28s} {'done before' if skipped else format(record['seconds'], '8.1f') + ' s':>11s}   {figures}".rstrip()
 
 
@@ -83,18 +87,20 @@ def _run_job(logs: Path, job: Job, gpus: int) -> list[dict[str, Any]]:
 
 def _result(submitted: Any, job: Job) -> list[dict[str, Any]]:
     names = ", ".join(stage.name for stage in job.stages)
+    results: list[Any] = []
+    cause: Exception | None = None
     try:
         results = submitted.results()
     except Exception as error:  # submitit raises several types; each carries the failed task's traceback
-        results, cause = [], error
-    else:
-        cause = None
+        cause = error
     told = next((r for r in results if isinstance(r, str)), None)
     if told:
         raise UserError(told)
     if cause is not None:
         reason = str(cause).strip().splitlines()
-        raise UserError(f"job {submitted.job_id} ({names}) failed: {reason[-1] if reason else type(cause).__name__}; see {submitted.paths.folder}; run the same command to resume")
+        raise UserError(
+            f"job {submitted.job_id} ({names}) failed: {reason[-1] if reason else type(cause).__name__}; see {submitted.paths.folder}; run the same command to resume"
+        )
     shutil.rmtree(submitted.paths.folder / "pickles", ignore_errors=True)
     return results[0]
 

@@ -26,7 +26,9 @@ class StageJob:
         os.environ.update(rank_environment(submitit.JobEnvironment(), self.port))
         stages = [Stage.from_json(value) for value in self.stages]
         try:
-            with world(next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), _default_runtime())) as peers:
+            with world(
+                next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), _default_runtime())
+            ) as peers:
                 return [run_stage(stage, world=peers, replace=True) for stage in stages]
         except UserError as error:
             return str(error)

@@ -1,0 +1,36 @@
+# Two commands matter: make demo, make test. Both build .venv once, from constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/digits
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+demo: .venv/.stamp  ## distil a small encoder on real images and write runs/digits/report.html (15 minutes, 2 cores)
+	$(BIN)/bingo run digits --out $(OUT)
+
+test: .venv/.stamp  ## every test (12 minutes, 2 cores)
+	$(BIN)/python -m pytest
+
+lint: .venv/.stamp  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.stamp  ## kernels against the naive loss on this machine, and the ahead-of-time report
+	$(BIN)/bingo bench env
+	$(BIN)/bingo bench kernels
+	$(BIN)/bingo bench aot
+
+clean:  ## remove the environment, runs and caches
+	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.stamp: constraints.txt pyproject.toml preflight.sh
+	@sh preflight.sh $(PYTHON)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,report,dev]'
+	@touch $@

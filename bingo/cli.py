@@ -1,0 +1,295 @@
+"""The `bingo` command. `--help` and typos answer without importing torch: every verb imports what it needs."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bingo import __version__
+from bingo.errors import UserError, did_you_mean
+
+
+class Verb(NamedTuple):
+    """A verb: its group in the help, one line of help, and the function that gets the remaining arguments."""
+
+    group: str
+    help: str
+    run: Callable[[list[str]], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0 done, 1 problems found, 2 wrong input, 130 interrupted."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(f"bingo {__version__}")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        if words[0] not in VERBS:
+            raise UserError(f"unknown verb {words[0]!r}; {did_you_mean(words[0], VERBS)} (`bingo --help` lists all)")
+        return VERBS[words[0]].run(words[1:])
+    except UserError as error:
+        print(f"bingo {words[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        return 130
+
+
+def usage() -> str:
+    """The top-level help."""
+    lines = ["usage: bingo VERB [arguments]   (bingo VERB --help for its settings)", ""]
+    groups: dict[str, list[str]] = {}
+    for name, verb in VERBS.items():
+        groups.setdefault(verb.group, []).append(f"  {name:10s} {verb.help}")
+    for group, rows in groups.items():
+        lines += [group, *rows, ""]
+    return "\n".join(lines).rstrip()
+
+
+def parse(cls: type, argv: list[str], verb: str, default: Any = None) -> Any:
+    """Command line -> config dataclass through tyro (nested flags, hints for typos); exits with 2 on wrong flags."""
+    import tyro
+
+    kwargs = {} if default is None else {"default": default}
+    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", config=(tyro.conf.FlagConversionOff,), **kwargs)
+
+
+def with_config_file(cls: type, argv: list[str]) -> tuple[list[str], Any]:
+    """Take `--config FILE` (a run's config.json) out of the arguments: (the rest, its settings or None)."""
+    if "--config" not in argv:
+        return argv, None
+    from bingo.config import from_json
+    from bingo.files import read_json
+
+    at = argv.index("--config")
+    if at + 1 == len(argv):
+        raise UserError("--config needs a file: give a run's config.json")
+    values = read_json(Path(argv[at + 1]))
+    values.pop("kind", None)
+    return argv[:at] + argv[at + 2 :], from_json(cls, values, argv[at + 1])
+
+
+def stage_verb(kind: str) -> Callable[[list[str]], int]:
+    """The verb that runs one kind of stage in this process (or under torchrun / srun, as one of several ranks)."""
+
+    def run(argv: list[str]) -> int:
+        from bingo.stages import KINDS, Stage, run_stage
+
+        rest, default = with_config_file(KINDS[kind].config, argv)
+        config = parse(KINDS[kind].config, rest, kind, default)
+        return say(run_stage(Stage(kind, kind, config)), config.out)
+
+    return run
+
+
+def say(record: dict[str, Any], out: Path) -> int:
+    """Print one line about a finished stage (rank 0)."""
+    if os.environ.get("RANK", "0") == "0":
+        figures = "  ".join(f"{name}={value}" for name, value in record["figures"].items() if value is not None)
+        print(f"{out}: {'already done' if record['skipped'] else format(record['seconds'], '.1f') + ' s'}  {figures}")
+    return 0
+
+
+def demo_data(argv: list[str]) -> int:
+    """`bingo demo-data DIR`."""
+    return stage_verb("demo-data")(positional(argv, ["--out"]))
+
+
+def pack(argv: list[str]) -> int:
+    """`bingo pack SOURCE OUT`."""
+    return stage_verb("pack")(positional(argv, ["--source", "--out"]))
+
+
+def positional(argv: list[str], names: list[str]) -> list[str]:
+    """Leading bare words become the named flags, in order."""
+    flags: list[str] = []
+    rest = list(argv)
+    for name in names:
+        if rest and not rest[0].startswith("-"):
+            flags += [name, rest.pop(0)]
+    return flags + rest
+
+
+def check(argv: list[str]) -> int:
+    """`bingo check DIR [--json FILE]`: every file that is not plainly usable is named with the reason."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="bingo check", description="Decode every image of an ImageFolder strictly and name what is wrong."
+    )
+    parser.add_argument("source", type=Path, help="folder with one sub-folder per class")
+    parser.add_argument("--json", type=Path, help="write the verdict of every file here")
+    parser.add_argument("--workers", type=int, default=0, help="decoding threads (0: all cores)")
+    options = parser.parse_args(argv)
+    from bingo.check import check_folder
+    from bingo.files import write_json
+
+    result = check_folder(options.source, workers=options.workers)
+    for problem in result.problems:
+        print(f"{problem.verdict:12s} {problem.path}: {problem.reason}")
+    print("  ".join(f"{name} {count}" for name, count in result.counts.items()))
+    if options.json:
+        write_json(options.json, result.to_json())
+    return 1 if result.problems else 0
+
+
+def evaluate(argv: list[str]) -> int:
+    """`bingo eval linear|knn|fewshot RUN`: datasets and augmentation default to those of the run."""
+    from bingo.config import EvalConfig
+    from bingo.stages import Stage, run_stage
+
+    kinds = ("linear", "knn", "fewshot")
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: bingo eval linear|knn|fewshot RUN [--train DIR] [--val DIR] [settings]")
+        return 0
+    if argv[0] not in kinds:
+        raise UserError(f"unknown evaluation {argv[0]!r}; {did_you_mean(argv[0], kinds)}")
+    rest = positional(argv[1:], ["--run"])
+    defaults = run_defaults(Path(rest[1])) if rest[:1] == ["--run"] else {}
+    for flag, value in defaults.items():
+        if flag not in rest:
+            rest += [flag, *value]
+    if rest[:1] == ["--run"] and "--out" not in rest:
+        rest += ["--out", str(Path(rest[1]) / "eval" / argv[0])]
+    config = parse(EvalConfig, [*rest, "--kinds", argv[0]], f"eval {argv[0]}")
+    return say(run_stage(Stage(f"eval {argv[0]}", "eval", config)), config.out)
+
+
+def run_defaults(run: Path) -> dict[str, list[str]]:
+    """Flags that a run folder's own config.json answers."""
+    if not run.exists():
+        raise UserError(f"run {run} does not exist; give a run folder written by pretrain or distill, or a model.pt")
+    path = run / "config.json"
+    if not path.exists():
+        return {}
+    config = json.loads(path.read_text())
+    flags = {"--train": [config["data"]], "--augment.size": [str(config["augment"]["size"])]}
+    if config.get("monitor", {}).get("val"):
+        flags["--val"] = [config["monitor"]["val"]]
+    return flags
+
+
+def run_recipe(argv: list[str]) -> int:
+    """`bingo run digits`: the chain through submitit, then the report."""
+    import argparse
+
+    from bingo.recipes import CHAINS
+
+    parser = argparse.ArgumentParser(
+        prog="bingo run", description="Run a whole recipe on this machine; what is done is skipped."
+    )
+    parser.add_argument("recipe", help="one of: " + ", ".join(CHAINS))
+    parser.add_argument("--out", type=Path, default=None, help="folder for everything (default: runs/RECIPE)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per arm (default 3)")
+    parser.add_argument("--ranks", type=int, default=2, help="processes per job (default 2)")
+    parser.add_argument("--epochs", type=int, default=None, help="student epochs of the distilled arms")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    options = parser.parse_args(argv)
+    if options.recipe not in CHAINS:
+        raise UserError(f"recipe {options.recipe!r} is unknown; {did_you_mean(options.recipe, CHAINS)}")
+    if options.seeds < 1 or options.ranks < 1:
+        raise UserError("--seeds and --ranks must be at least 1")
+    return run_chain_and_report(options)
+
+
+def run_chain_and_report(options: Any) -> int:
+    """Run the chain, then write the report beside it."""
+    from bingo.files import write_json
+    from bingo.launch import Chain, Job, run_chain
+    from bingo.recipes import CHAINS
+
+    extra = {"epochs": options.epochs} if options.epochs else {}
+    root = options.out or Path("runs") / options.recipe
+    recipe = CHAINS[options.recipe](root, seeds=options.seeds, ranks=options.ranks, device=options.device, **extra)
+    records = run_chain(
+        Chain(root, tuple(Job(stages, ranks) for stages, ranks in recipe.jobs)), gpus=visible_gpus(options.device)
+    )
+    summary = {
+        "recipe": options.recipe,
+        "arms": recipe.arms,
+        "stages": [stage.to_json() for stages, _ in recipe.jobs for stage in stages],
+    }
+    changed = any(not record["skipped"] for record in records) or not (root / "report.html").exists()
+    if changed:
+        write_json(root / "recipe.json", summary)
+        report([str(root)])
+    else:
+        print(f"{'report':28s} {'done before':>11s}   {root / 'report.html'}")
+    return 0
+
+
+def visible_gpus(device: str) -> int:
+    """GPUs that a local job may have, counted without importing torch."""
+    if device == "cpu":
+        return 0
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        len([d for d in named.split(",") if d])
+        if named is not None
+        else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    )
+
+
+def report(argv: list[str]) -> int:
+    """`bingo report ROOT`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="bingo report", description="One self-contained HTML page about a finished recipe."
+    )
+    parser.add_argument("root", type=Path, help="the folder given to `bingo run`")
+    parser.add_argument("--out", type=Path, default=None, help="default: ROOT/report.html")
+    options = parser.parse_args(argv)
+    from bingo.bench.report import write_report
+
+    for text in write_report(options.root, options.out or options.root / "report.html"):
+        print(text)
+    return 0
+
+
+def doctor(argv: list[str]) -> int:
+    """`bingo doctor`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="bingo doctor",
+        description="What is installed, what hardware and scheduler there is, and what would not work.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(argv)
+    from bingo.doctor import examine, show
+
+    findings = examine()
+    print(json.dumps(findings, indent=2) if options.json else show(findings))
+    return 0
+
+
+def bench(argv: list[str]) -> int:
+    """`bingo bench env | aot | kernels`."""
+    from bingo.bench.command import main as bench_main
+
+    return bench_main(argv)
+
+
+VERBS = {
+    "doctor": Verb("look", "what is installed, which hardware and scheduler there is, what would not work", doctor),
+    "check": Verb("look", "decode an image folder strictly and name every bad file", check),
+    "demo-data": Verb("data", "write scikit-learn's handwritten digits as JPEG files", demo_data),
+    "pack": Verb("data", "an image folder as one flat file with an index", pack),
+    "pretrain": Verb("method", "MoCo-v2: make a teacher, or the undistilled baseline", stage_verb("pretrain")),
+    "features": Verb("method", "pooled teacher features of every image", stage_verb("features")),
+    "bags": Verb("method", "nearest neighbours (or clusters, labels, random) of every image", stage_verb("bags")),
+    "distill": Verb("method", "train a student on bags under a frozen teacher", stage_verb("distill")),
+    "eval": Verb("method", "linear, kNN and few-label accuracy of a run", evaluate),
+    "export": Verb("method", "plain torchvision weights", stage_verb("export")),
+    "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
+    "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
+    "bench": Verb("measure", "env, aot, kernels", bench),
+}

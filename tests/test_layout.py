@@ -1,0 +1,112 @@
+"""The layout's promises: three links, import direction, no work at import, one README row per file."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LINKS = ("kernels", "launch", "bench")
+SOURCES = sorted(p for folder in ("bingo", *LINKS) for p in (ROOT / folder).glob("*.py"))
+
+
+def package(path: Path) -> str:
+    return "bingo" if path.parent.name == "bingo" else f"bingo.{path.parent.name}"
+
+
+def imports(path: Path, top_level: bool = False) -> set[str]:
+    """Dotted names a file imports; top_level: only those that run at import time."""
+    tree = ast.parse(path.read_text())
+    skipped = set()
+    if top_level:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+                isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+            ):
+                skipped |= set(ast.walk(node))
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_links(name: str) -> None:
+    link = ROOT / "bingo" / name
+    assert link.is_symlink()
+    assert link.readlink() == Path("..") / name
+    mode = subprocess.run(
+        ["git", "ls-files", "-s", f"bingo/{name}"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert mode.startswith("120000"), "the link itself must be committed"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_import_direction(path: Path) -> None:
+    """kernels <- bingo <- {launch, bench}; only bingo.cli reaches launch and bench, inside functions."""
+    names = {n for n in imports(path) if n.startswith("bingo")}
+    here = package(path)
+    if here == "bingo.kernels":
+        assert all(n.startswith("bingo.kernels") for n in names)
+        allowed = {"torch", "triton", *sys.stdlib_module_names, "numpy", "bingo"}
+        assert {n.split(".")[0] for n in imports(path)} <= allowed
+    if here == "bingo":
+        outward = {n for n in names if n.startswith(("bingo.launch", "bingo.bench"))}
+        assert not outward or path.name == "cli.py"
+        assert not {n for n in imports(path, top_level=True) if n.startswith(("bingo.launch", "bingo.bench"))}
+    if here == "bingo.launch":
+        assert not {n for n in names if n.startswith("bingo.bench")}
+    if here == "bingo.bench":
+        assert not {n for n in names if n.startswith("bingo.launch")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_files_stay_small_and_documented(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)), "every module starts with a docstring"
+
+
+def test_faiss_is_imported_in_one_function_only() -> None:
+    users = [p for p in SOURCES if "faiss" in {n.split(".")[0] for n in imports(p)}]
+    assert [p.name for p in users] == ["bags.py"]
+    assert "faiss" not in {n.split(".")[0] for n in imports(users[0], top_level=True)}
+
+
+def test_launch_and_cli_import_without_torch() -> None:
+    code = "import sys, bingo.launch, bingo.cli, bingo.recipes; assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_readme_tree_names_every_source_file() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for path in SOURCES:
+        if path.name != "__init__.py" and not path.name.startswith("_"):
+            assert re.search(rf"^\s+{re.escape(path.name)}\s+\S", readme, re.M), (
+                f"{path.parent.name}/{path.name} has no phrase in README's tree"
+            )
+    for name in re.findall(r"^  (\w+\.py)\s", readme, re.M):
+        assert any(p.name == name for p in [*SOURCES, *(ROOT / "tests").glob("*.py")]), (
+            f"README names {name}, which does not exist"
+        )
+
+
+def test_readme_commands_exist() -> None:
+    """Every `bingo VERB` and `make TARGET` in the documents is real."""
+    from bingo.cli import VERBS
+
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "kernels" / "README.md"]:
+        blocks = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", document.read_text(), re.S))
+        for verb in re.findall(r"\bbingo ([a-z][a-z-]+)\b", blocks):
+            assert verb in VERBS, f"{document.name} names `bingo {verb}`"
+        for target in re.findall(r"\bmake ([a-z]+)\b", blocks):
+            assert target in targets, f"{document.name} names `make {target}`"

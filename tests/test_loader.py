@@ -1,0 +1,109 @@
+"""DALI loader: planned crops, identical bytes for any world size and after a resume, pixels as PIL and torchvision."""
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as TF
+
+from bingo.config import Augmentation
+from bingo.dataset import Dataset
+from bingo.errors import UserError
+from bingo.loader import Batch, augmenter, evaluation_batches, import_dali, training_batches
+from bingo.plan import Plan, StepPlan
+
+CPU = torch.device("cpu")
+AUGMENT = Augmentation(size=24)
+
+
+@pytest.fixture(scope="module")
+def data(digits: Path) -> Dataset:
+    return Dataset.open(digits / "train")
+
+
+@pytest.fixture(scope="module")
+def plan(data: Dataset) -> Plan:
+    bags = np.random.default_rng(0).integers(0, len(data), (len(data), 5)).astype(np.int32)
+    return Plan(data.sizes, 32, AUGMENT, seed=3, views=(2, 2), bags=bags)
+
+
+def batches(data: Dataset, plan: Plan, start: int, stop: int, rank: int = 0, world: int = 1, threads: int = 2) -> list[Batch]:
+    return list(training_batches(data, plan, start=start, stop=stop, rank=rank, world=world, device=CPU, threads=threads))
+
+
+def views(batch: Batch) -> list[torch.Tensor]:
+    """All finished views of a batch, colour and blur included."""
+    apply = augmenter(AUGMENT, torch.float32)
+    return [apply(crop, batch.params(g, v)) for g, crops in enumerate(batch.crops) for v, crop in enumerate(crops)]
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_any_number_of_ranks_gives_the_same_bytes(data: Dataset, plan: Plan, world: int) -> None:
+    whole = batches(data, plan, 0, 3)
+    parts = [batches(data, plan, 0, 3, rank, world, threads=1) for rank in range(world)]
+    for step in range(3):
+        for i, expected in enumerate(views(whole[step])):
+            joined = torch.cat([views(part[step])[i] for part in parts])
+            assert torch.equal(joined, expected)
+
+
+def test_resume_mid_epoch_gives_the_same_bytes(data: Dataset, plan: Plan) -> None:
+    last = plan.steps_per_epoch + 2
+    whole = batches(data, plan, last - 4, last)
+    resumed = batches(data, plan, last - 1, last, threads=1)
+    assert len(resumed) == 1
+    for a, b in zip(views(whole[-1]), views(resumed[0]), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_crops_are_the_planned_ones(data: Dataset, plan: Plan) -> None:
+    """Each crop against PIL's decode and torchvision's antialiased resize of the same box."""
+    batch = batches(data, plan, 5, 6)[0]
+    step: StepPlan = plan.step(5)
+    worst = 0.0
+    for group, images in enumerate(step.groups):
+        for v, view in enumerate(step.views[group]):
+            for row, image in enumerate(images):
+                pixels = np.asarray(Image.open(io.BytesIO(bytes(data.encoded(int(image))))))
+                (y0, x0), (y1, x1) = view.start[row].astype(int), view.end[row].astype(int)
+                theirs = TF.resize(torch.from_numpy(pixels[y0:y1, x0:x1].copy()).permute(2, 0, 1), [24, 24], antialias=True)
+                ours = batch.crops[group][v][row].permute(2, 0, 1)
+                worst = max(worst, (ours.float() - theirs.float()).abs().mean().item())
+    assert worst < 1.0, "mean difference in levels of the worst crop"
+
+
+def test_evaluation_order_and_last_batch(data: Dataset) -> None:
+    whole = torch.cat(list(evaluation_batches(data, AUGMENT, batch=100, rank=0, world=1, device=CPU, threads=2)))
+    assert whole.shape == (len(data), 3, 24, 24)
+    parts = [torch.cat(list(evaluation_batches(data, AUGMENT, batch=33, rank=r, world=3, device=CPU, threads=1))) for r in range(3)]
+    assert torch.equal(torch.cat(parts), whole)
+    pixels = Image.open(io.BytesIO(bytes(data.encoded(7))))
+    side = 32 * 24 / AUGMENT.eval_resize
+    box = tuple(round((32 - side) / 2 + s, 4) for s in (0, 0, side, side))
+    theirs = TF.to_tensor(pixels.resize((24, 24), Image.Resampling.BILINEAR, box=box))
+    ours = whole[7] * torch.tensor(AUGMENT.std)[:, None, None] + torch.tensor(AUGMENT.mean)[:, None, None]
+    assert (ours - theirs).abs().mean() < 1.5 / 255
+
+
+def test_a_file_damaged_after_packing_is_named(data: Dataset, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = int(plan.step(0).groups[0][3])
+    intact = Dataset.encoded
+
+    def encoded(self: Dataset, index: int) -> np.ndarray:
+        return np.frombuffer(b"\xff\xd8 not a jpeg any more", np.uint8) if index == victim else intact(self, index)
+
+    monkeypatch.setattr(Dataset, "encoded", encoded)
+    with pytest.raises(UserError) as error:
+        batches(data, plan, 0, 1)
+    assert data.paths[victim] in str(error.value)
+    assert "cannot be decoded" in str(error.value)
+
+
+def test_without_dali(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    with pytest.raises(UserError, match=r"DALI is needed to decode images.*pip install nvidia-dali-cuda130"):
+        import_dali()

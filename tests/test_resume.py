@@ -1,0 +1,141 @@
+"""Killed anywhere, resumed from disk: the weights of an uninterrupted run, every step once."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ranks import finish, start_ranks, wait_for
+
+EPOCHS, PER_EPOCH = 4, 16
+
+
+def command(digits: Path, teacher: Path, bags: Path, out: Path, objective: str = "release") -> list[object]:
+    small = [
+        "--augment.size",
+        16,
+        "--contrast.dim",
+        16,
+        "--contrast.hidden",
+        32,
+        "--contrast.queue",
+        100,
+        "--optim.batch",
+        64,
+    ]
+    pace = [
+        "--optim.epochs",
+        EPOCHS,
+        "--runtime.threads",
+        1,
+        "--runtime.checkpoint-every",
+        7,
+        "--runtime.log-every",
+        1,
+        "--warm-epochs",
+        1,
+    ]
+    return [
+        "distill",
+        "--data",
+        digits / "train",
+        "--teacher",
+        teacher,
+        "--bags",
+        bags,
+        "--student",
+        "tiny",
+        "--objective",
+        objective,
+        "--out",
+        out,
+        *small,
+        *pace,
+    ]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return torch.load(out / "model.pt", weights_only=True)["state_dict"]
+
+
+def steps(out: Path) -> list[int]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line["step"] for line in lines if line["kind"] == "train"]
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits: Path, teacher: Path, bags: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    results = finish(start_ranks(command(digits, teacher, bags, out), 2))
+    assert [code for code, _ in results] == [0, 0], results
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "after"), [(1, 21), (0, 42)])
+def test_sigkill_of_one_rank_mid_epoch(
+    uninterrupted: Path, digits: Path, teacher: Path, bags: Path, tmp_path: Path, victim: int, after: int
+) -> None:
+    out = tmp_path / "run"
+    ranks = start_ranks(command(digits, teacher, bags, out), 2)
+    metrics = out / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > after)
+    os.kill(ranks[victim].pid, signal.SIGKILL)
+    codes = [code for code, _ in finish(ranks)]
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] != 0, "the other rank must not report success"
+    assert not (out / "model.pt").exists()
+    newest = max((out / "checkpoints").glob("step-*.pt"))
+    reached = int(newest.stem.split("-")[1])
+    assert 0 < reached < EPOCHS * PER_EPOCH
+    results = finish(start_ranks(command(digits, teacher, bags, out), 2))
+    assert [code for code, _ in results] == [0, 0], results
+    assert_same(weights(out), weights(uninterrupted))
+    assert steps(out) == list(range(EPOCHS * PER_EPOCH))
+    assert json.loads((out / "stage.json").read_text())["figures"]["resumed_from"] == reached
+
+
+@pytest.mark.slow
+def test_resume_in_the_middle_of_an_epoch_with_a_truncated_newest_checkpoint(
+    uninterrupted: Path, digits: Path, teacher: Path, bags: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    ranks = start_ranks(command(digits, teacher, bags, out), 2)
+    wait_for(lambda: (out / "checkpoints" / "step-0000000035.pt").exists())  # 35 = 2 epochs and 3 steps
+    for process in ranks:
+        os.kill(process.pid, signal.SIGKILL)
+    finish(ranks)
+    whole = sorted((out / "checkpoints").glob("step-*.pt"))
+    assert len(whole) == 2
+    whole[-1].write_bytes(whole[-1].read_bytes()[:-1000])
+    results = finish(start_ranks(command(digits, teacher, bags, out), 2))
+    assert [code for code, _ in results] == [0, 0], results
+    assert "truncated or damaged; falling back to the one before it" in results[0][1]
+    assert json.loads((out / "stage.json").read_text())["figures"]["resumed_from"] == int(whole[0].stem.split("-")[1])
+    assert_same(weights(out), weights(uninterrupted))
+    assert steps(out) == list(range(EPOCHS * PER_EPOCH))
+
+
+def test_a_finished_run_is_recognised(uninterrupted: Path, digits: Path, teacher: Path, bags: Path) -> None:
+    before = (uninterrupted / "model.pt").stat().st_mtime_ns
+    results = finish(start_ranks(command(digits, teacher, bags, uninterrupted), 2))
+    assert [code for code, _ in results] == [0, 0]
+    assert "already done" in results[0][1]
+    assert (uninterrupted / "model.pt").stat().st_mtime_ns == before
+
+
+def test_other_settings_do_not_touch_a_run(uninterrupted: Path, digits: Path, teacher: Path, bags: Path) -> None:
+    before = weights(uninterrupted)
+    results = finish(start_ranks([*command(digits, teacher, bags, uninterrupted), "--contrast.temperature", 0.1], 1))
+    assert results[0][0] == 2
+    assert "other settings or inputs" in results[0][1]
+    assert_same(weights(uninterrupted), before)
