@@ -1,7 +1,8 @@
 """Look at every image of a folder before training does, and name the ones that would fail or be read wrongly.
 
 Stricter than DALI on purpose: one bad image fails a whole DALI batch without naming the file, and DALI passes garbage
-in the middle of a file and a tail of zeros in silence. What cannot be found: damage that leaves a valid stream. EXIF orientation is ignored, as it is in training (`adjust_orientation=False`): heights and widths are those stored.
+in the middle of a file and a tail of zeros in silence. What cannot be found: damage that leaves a valid stream. EXIF
+orientation is ignored, as it is in training (`adjust_orientation=False`): heights and widths are those stored.
 """
 
 import contextlib
@@ -38,8 +39,8 @@ class FileVerdict:
     """What `check` found out about one file.
 
     `path` is relative to the folder, with `/`; `verdict` is "ok", "convertible" or "bad", `reason` a short phrase,
-    empty when ok; `format` is the content's, "jpeg", "png" or "" (not known); height and width in pixels, 0 when not known;
-    `bytes` is the size of the file; `recode` says that packing must store the pixels anew, as an 8-bit RGB PNG.
+    empty when ok; `format` is the content's, "jpeg", "png" or "" (not known); height and width in pixels, 0 when not
+    known; `bytes` is the size of the file; `recode` says that packing must store the pixels anew, as an 8-bit RGB PNG.
     """
 
     path: str

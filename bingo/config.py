@@ -214,9 +214,8 @@ class DistillConfig:
         _require(self.warm_epochs >= 0, "warm-epochs", self.warm_epochs, ">= 0")
         _require(self.seed >= 0, "seed", self.seed, ">= 0")
         if self.objective not in typing.get_args(Objective):
-            raise UserError(
-                f"objective={self.objective!r} is unknown; {did_you_mean(str(self.objective), typing.get_args(Objective))}"
-            )
+            known = typing.get_args(Objective)
+            raise UserError(f"objective={self.objective!r} is unknown; {did_you_mean(self.objective, known)}")
 
 
 @dataclass(frozen=True)

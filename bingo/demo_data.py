@@ -4,13 +4,18 @@ import hashlib
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bingo.config import DemoDataConfig
 from bingo.errors import UserError
 from bingo.files import new_hash, read_json, remove_tree, write_json
+
+if TYPE_CHECKING:
+    from bingo.distributed import World
 
 VAL_SHARE = (719, 1797)  # of 1 797 digits 719 go to val, 1 078 to train
 QUALITY = 95
@@ -116,3 +121,8 @@ def _existing(out: Path, size: int) -> dict[str, int]:
     if manifest.get("hash") != _hash(files):
         raise UserError(f"{another} complete or was changed; delete it and write the demo digits again")
     return {"train": int(manifest["train"]), "val": int(manifest["val"])}
+
+
+def run(config: DemoDataConfig, key: str, world: "World") -> dict[str, Any]:
+    """The `demo-data` stage."""
+    return dict(write_digits(config.out, size=config.size))

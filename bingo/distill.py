@@ -95,7 +95,8 @@ def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
     teacher, teacher_hash = load_encoder(config.teacher)
     if config.contrast.dim != teacher.dim:
         raise UserError(
-            f"contrast.dim={config.contrast.dim} but the teacher {config.teacher} has {teacher.dim}-d keys; set --contrast.dim {teacher.dim}"
+            f"contrast.dim={config.contrast.dim} but the teacher {config.teacher} has {teacher.dim}-d keys; "
+            f"set --contrast.dim {teacher.dim}"
         )
     bags = load_bags(config.bags, dataset_hash=dataset.hash, teacher_hash=teacher_hash)
     run_folder(config.out)

@@ -115,7 +115,8 @@ def pick_device(runtime: Runtime, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"local rank {local_rank} has no GPU of its own: this node has {torch.cuda.device_count()}; use fewer ranks per node"
+            f"local rank {local_rank} has no GPU of its own: this node has {torch.cuda.device_count()}; "
+            "use fewer ranks per node"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

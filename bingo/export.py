@@ -45,6 +45,7 @@ def _classifier(config: ExportConfig, dim: int) -> tuple[torch.Tensor, torch.Ten
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if saved["weight"].shape[1] != dim:
         raise UserError(
-            f"{path} is a classifier of {saved['weight'].shape[1]}-d features, the model has {dim}; evaluate this model first"
+            f"{path} is a classifier of {saved['weight'].shape[1]}-d features, the model has {dim}; "
+            "evaluate this model first"
         )
     return saved["weight"].float(), saved["bias"].float()

@@ -54,6 +54,7 @@ def load_features(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
         raise UserError(f"{folder / 'features.npy'} cannot be read ({error}); run `bingo features` again") from error
     if len(features) != header["count"]:
         raise UserError(
-            f"{folder / 'features.npy'} has {len(features)} rows, its header says {header['count']}; run `bingo features` again"
+            f"{folder / 'features.npy'} has {len(features)} rows, its header says {header['count']}; "
+            "run `bingo features` again"
         )
     return features, header

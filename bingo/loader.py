@@ -115,14 +115,20 @@ class CropStream:
             yield crops
 
     def _name_bad_images(self, error: RuntimeError) -> str:
-        from bingo.check import decode_error  # only on failure: it needs torchvision's decoder
+        from bingo.check import judge  # only on failure: it starts a decoding process
+        from bingo.jpeg_strict import StrictDecoder
 
         images = {int(i) for groups in self._pending for indices, _ in groups for i in indices}
-        reasons = [(self.dataset.paths[i], decode_error(bytes(self.dataset.encoded(i)))) for i in sorted(images)]
-        bad = [f"{path} ({reason})" for path, reason in reasons if reason]
+        bad = []
+        with StrictDecoder(1) as decoder:
+            for i in sorted(images):
+                verdict = judge(self.dataset.paths[i], bytes(self.dataset.encoded(i)), decoder=decoder)
+                if verdict.verdict == "bad":
+                    bad.append(f"{verdict.path} ({verdict.reason})")
         if not bad:
             return f"DALI failed on a batch of {self.dataset.path}: {str(error).splitlines()[0]}"
-        return f"{len(bad)} image(s) of {self.dataset.path} cannot be decoded: {', '.join(bad[:5])}; run `bingo check` and pack again"
+        named = ", ".join(bad[:5])
+        return f"{len(bad)} image(s) of {self.dataset.path} cannot be decoded: {named}; run `bingo check`, pack again"
 
 
 def _size_hints(dataset: Dataset) -> dict[str, Any]:

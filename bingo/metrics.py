@@ -38,7 +38,8 @@ class Metrics:
             for loss, line in zip(losses.tolist(), self._lines, strict=True):
                 if loss != loss or loss in (float("inf"), float("-inf")):
                     raise UserError(
-                        f"the loss is {loss} at step {line['step']}; lower --optim.lr or raise --contrast.temperature, then resume"
+                        f"the loss is {loss} at step {line['step']}; lower --optim.lr or raise "
+                        "--contrast.temperature and start again in a new --out"
                     )
             self.write(*({**line, "loss": loss} for loss, line in zip(losses.tolist(), self._lines, strict=True)))
             self._losses, self._lines = [], []

@@ -1,4 +1,4 @@
-"""Encoders: any torchvision classifier without its last linear layer, or one tiny net for CPUs, and a projection head."""
+"""Encoders: any torchvision classifier without its last linear layer, or one tiny net for CPUs, and a head."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,8 @@ def build_classifier(name: str, num_classes: int = 1000) -> nn.Module:
     names = zoo.list_models(module=zoo)
     if name not in names:
         raise UserError(
-            f"model {name!r} is unknown; {did_you_mean(name, [*names, 'tiny'])} (any torchvision classifier, tiny or tiny-WIDTH)"
+            f"model {name!r} is unknown; {did_you_mean(name, [*names, 'tiny'])} "
+            "(any torchvision classifier, tiny or tiny-WIDTH)"
         )
     extra: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return zoo.get_model(name, weights=None, num_classes=num_classes, **extra)
@@ -158,7 +159,8 @@ def _load_strictly(encoder: Encoder, state: dict[str, torch.Tensor], path: Path)
     ]
     if missing or extra or shapes:
         raise UserError(
-            f"{path} does not fit {encoder.name}: missing keys {_first(missing)}; unexpected keys {_first(extra)}; wrong shapes {_first(shapes)}"
+            f"{path} does not fit {encoder.name}: missing keys {_first(missing)}; "
+            f"unexpected keys {_first(extra)}; wrong shapes {_first(shapes)}"
         )
     encoder.load_state_dict(state, strict=True)
 

@@ -13,11 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from bingo.check import FileVerdict, Inspection, Listing, Progress, inspect_images, list_images, to_rgb_png
+from bingo.config import PackConfig
 from bingo.dataset import (
     COLUMNS,
     INDEX,
@@ -33,6 +34,9 @@ from bingo.dataset import (
 )
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, atomic_write
+
+if TYPE_CHECKING:
+    from bingo.distributed import World
 
 LISTED = 10
 FLAT_FILE = re.compile(r"images-[0-9a-f]{12}\.bin")
@@ -232,3 +236,11 @@ def _sweep(out: Path) -> None:
         if stale or TEMPORARY.fullmatch(name):
             with contextlib.suppress(OSError):
                 (out / name).unlink()
+
+
+def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
+    """The `pack` stage."""
+    dataset = pack_folder(
+        config.source, config.out, convert=config.convert, allow_bad=config.allow_bad, workers=config.workers
+    )
+    return {"images": len(dataset), "classes": len(dataset.classes)}

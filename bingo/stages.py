@@ -40,7 +40,10 @@ BY_PRODUCTS = ("checkpoints", RECORD, "config.json", "environment.json", "metric
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of stage: its config class, the module whose `run(config, key, world)` does the work."""
+    """A kind of stage: its config class and the module whose `run(config, key, world)` does the work.
+
+    resumable: it continues after a kill, from what is in its folder; distributed: every rank takes part.
+    """
 
     config: type
     module: str
@@ -169,7 +172,8 @@ def run_stage(stage: Stage, *, world: "World | None" = None, replace: bool = Fal
             _prepare(stage, key, kind, replace)
         peers.barrier()
         began = time.perf_counter()
-        figures = importlib.import_module(kind.module).run(stage.config, key, peers)
+        alone = not kind.distributed  # rank 0 does it for all
+        figures = importlib.import_module(kind.module).run(stage.config, key, peers) if peers.main or not alone else {}
         peers.barrier()
         record = {
             "name": stage.name,
@@ -203,7 +207,8 @@ def _prepare(stage: Stage, key: str, kind: Kind, replace: bool) -> None:
     if started is not None and started != key:
         if not replace:
             raise UserError(
-                f"{stage.out} holds a {stage.kind} with other settings or inputs; choose another --out or delete that folder"
+                f"{stage.out} holds a {stage.kind} with other settings or inputs; "
+                "choose another --out or delete that folder"
             )
         remove_tree(stage.out)
     if kind.resumable:  # a run folder says what it is from its first second, and a killed run knows that it may resume

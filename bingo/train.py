@@ -85,16 +85,19 @@ def check_run(config: Config, dataset: Dataset, world: World) -> None:
     """Refuse, before any work, what cannot be trained."""
     if config.optim.batch > len(dataset):
         raise UserError(
-            f"the global batch of {config.optim.batch} is larger than the {len(dataset)} images of {config.data}; lower --optim.batch"
+            f"the global batch of {config.optim.batch} is larger than the {len(dataset)} images of {config.data}; "
+            "lower --optim.batch"
         )
     if config.optim.batch % world.size:
         raise UserError(
-            f"the global batch of {config.optim.batch} does not divide among {world.size} ranks; set --optim.batch to a multiple"
+            f"the global batch of {config.optim.batch} does not divide among {world.size} ranks; "
+            "set --optim.batch to a multiple"
         )
     if config.contrast.queue >= len(dataset):
         raise UserError(
-            f"a queue of {config.contrast.queue} keys is not smaller than the {len(dataset)} images of {config.data}: every image would be its "
-            f"own negative; set --contrast.queue below {len(dataset)} (an eighth, {max(1, len(dataset) // 8)}, is a good start)"
+            f"a queue of {config.contrast.queue} keys is not smaller than the {len(dataset)} images of {config.data}: "
+            f"every image would be its own negative; set --contrast.queue below {len(dataset)} "
+            f"({max(1, len(dataset) // 8)} is a good start)"
         )
     try:
         resolve_impl(config.runtime.impl, world.device)

@@ -67,7 +67,8 @@ def line(stage: Stage, record: dict[str, Any], *, skipped: bool) -> str:
         for name, value in record["figures"].items()
         if name not in ("weights", "resumed_from") and value is not None
     )
-    return f"{stage.name:28s} {'done before' if skipped else format(record['seconds'], '8.1f') + ' s':>11s}   {figures}".rstrip()
+    took = "done before" if skipped else f"{record['seconds']:.1f} s"
+    return f"{stage.name:28s} {took:>11s}   {figures}".rstrip()
 
 
 def _show(value: Any) -> str:
@@ -97,9 +98,10 @@ def _result(submitted: Any, job: Job) -> list[dict[str, Any]]:
     if told:
         raise UserError(told)
     if cause is not None:
-        reason = str(cause).strip().splitlines()
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
         raise UserError(
-            f"job {submitted.job_id} ({names}) failed: {reason[-1] if reason else type(cause).__name__}; see {submitted.paths.folder}; run the same command to resume"
+            f"job {submitted.job_id} ({names}) failed: {reason}; see {submitted.paths.folder}; "
+            "run the same command to resume"
         )
     shutil.rmtree(submitted.paths.folder / "pickles", ignore_errors=True)
     return results[0]

@@ -31,8 +31,10 @@ def plan(data: Dataset) -> Plan:
     return Plan(data.sizes, 32, AUGMENT, seed=3, views=(2, 2), bags=bags)
 
 
-def batches(data: Dataset, plan: Plan, start: int, stop: int, rank: int = 0, world: int = 1, threads: int = 2) -> list[Batch]:
-    return list(training_batches(data, plan, start=start, stop=stop, rank=rank, world=world, device=CPU, threads=threads))
+def batches(data: Dataset, plan: Plan, start: int, stop: int, rank: int = 0, world: int = 1) -> list[Batch]:
+    threads = 2 if world == 1 else 1
+    stream = training_batches(data, plan, start=start, stop=stop, rank=rank, world=world, device=CPU, threads=threads)
+    return list(stream)
 
 
 def views(batch: Batch) -> list[torch.Tensor]:
@@ -44,7 +46,7 @@ def views(batch: Batch) -> list[torch.Tensor]:
 @pytest.mark.parametrize("world", [2, 4])
 def test_any_number_of_ranks_gives_the_same_bytes(data: Dataset, plan: Plan, world: int) -> None:
     whole = batches(data, plan, 0, 3)
-    parts = [batches(data, plan, 0, 3, rank, world, threads=1) for rank in range(world)]
+    parts = [batches(data, plan, 0, 3, rank, world) for rank in range(world)]
     for step in range(3):
         for i, expected in enumerate(views(whole[step])):
             joined = torch.cat([views(part[step])[i] for part in parts])
@@ -54,7 +56,7 @@ def test_any_number_of_ranks_gives_the_same_bytes(data: Dataset, plan: Plan, wor
 def test_resume_mid_epoch_gives_the_same_bytes(data: Dataset, plan: Plan) -> None:
     last = plan.steps_per_epoch + 2
     whole = batches(data, plan, last - 4, last)
-    resumed = batches(data, plan, last - 1, last, threads=1)
+    resumed = batches(data, plan, last - 1, last)
     assert len(resumed) == 1
     for a, b in zip(views(whole[-1]), views(resumed[0]), strict=True):
         assert torch.equal(a, b)
@@ -70,17 +72,21 @@ def test_crops_are_the_planned_ones(data: Dataset, plan: Plan) -> None:
             for row, image in enumerate(images):
                 pixels = np.asarray(Image.open(io.BytesIO(bytes(data.encoded(int(image))))))
                 (y0, x0), (y1, x1) = view.start[row].astype(int), view.end[row].astype(int)
-                theirs = TF.resize(torch.from_numpy(pixels[y0:y1, x0:x1].copy()).permute(2, 0, 1), [24, 24], antialias=True)
+                box = torch.from_numpy(pixels[y0:y1, x0:x1].copy()).permute(2, 0, 1)
+                theirs = TF.resize(box, [24, 24], antialias=True)
                 ours = batch.crops[group][v][row].permute(2, 0, 1)
                 worst = max(worst, (ours.float() - theirs.float()).abs().mean().item())
     assert worst < 1.0, "mean difference in levels of the worst crop"
 
 
 def test_evaluation_order_and_last_batch(data: Dataset) -> None:
-    whole = torch.cat(list(evaluation_batches(data, AUGMENT, batch=100, rank=0, world=1, device=CPU, threads=2)))
+    def share(batch: int, rank: int, world: int) -> torch.Tensor:
+        stream = evaluation_batches(data, AUGMENT, batch=batch, rank=rank, world=world, device=CPU, threads=1)
+        return torch.cat(list(stream))
+
+    whole = share(100, 0, 1)
     assert whole.shape == (len(data), 3, 24, 24)
-    parts = [torch.cat(list(evaluation_batches(data, AUGMENT, batch=33, rank=r, world=3, device=CPU, threads=1))) for r in range(3)]
-    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(torch.cat([share(33, rank, 3) for rank in range(3)]), whole)
     pixels = Image.open(io.BytesIO(bytes(data.encoded(7))))
     side = 32 * 24 / AUGMENT.eval_resize
     box = tuple(round((32 - side) / 2 + s, 4) for s in (0, 0, side, side))

@@ -22,7 +22,7 @@ def test_features_are_what_the_classifier_would_see(name: str, dim: int) -> None
     encoder = Encoder(name, dim=8, hidden=16).eval()
     whole = build_classifier(name, 10).eval()
     assert encoder.feature_dim == dim
-    inner = {k: v for k, v in encoder.backbone.state_dict().items()}
+    inner = dict(encoder.backbone.state_dict())
     last = encoder.classifier_name
     whole.load_state_dict(
         {**inner, f"{last}.weight": whole.get_submodule(last).weight, f"{last}.bias": whole.get_submodule(last).bias},
