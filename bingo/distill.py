@@ -98,7 +98,8 @@ def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
             f"contrast.dim={config.contrast.dim} but the teacher {config.teacher} has {teacher.dim}-d keys; "
             f"set --contrast.dim {teacher.dim}"
         )
-    bags = load_bags(config.bags, dataset_hash=dataset.hash, teacher_hash=teacher_hash)
+    path = config.bags / "bags.npz" if config.bags.is_dir() else config.bags
+    bags = load_bags(path, dataset_hash=dataset.hash, teacher_hash=teacher_hash)
     run_folder(config.out)
     plan = Plan(
         dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=bags.members

@@ -56,7 +56,7 @@ KINDS = {
     "pack": Kind(PackConfig, "bingo.pack"),
     "pretrain": Kind(PretrainConfig, "bingo.pretrain", resumable=True, distributed=True),
     "features": Kind(FeaturesConfig, "bingo.features", distributed=True),
-    "bags": Kind(BagsConfig, "bingo.bags"),
+    "bags": Kind(BagsConfig, "bingo.build_bags"),
     "distill": Kind(DistillConfig, "bingo.distill", resumable=True, distributed=True),
     "eval": Kind(EvalConfig, "bingo.evaluate_run", distributed=True),
     "export": Kind(ExportConfig, "bingo.export"),
