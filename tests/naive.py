@@ -3,18 +3,20 @@
 import torch
 from torch import Tensor
 
+# The Triton kernels run on the GPU where there is one, and in the interpreter otherwise.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def unit_rows(rows: int, channels: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Random rows of length one, drawn in fp64 and then rounded."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(rows, channels, generator=generator, dtype=torch.float64)
-    return (values / values.norm(dim=1, keepdim=True)).to(dtype)
+    return (values / values.norm(dim=1, keepdim=True)).to(DEVICE, dtype)
 
 
 def ce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """Cross-entropy (R) of the class "k" among [k, every queue key]."""
     logits = torch.cat([torch.linalg.vecdot(q, k)[:, None], torch.einsum("rc,kc->rk", q, queue)], dim=1) / temperature
-    target = torch.zeros(len(q), dtype=torch.long)
+    target = torch.zeros(len(q), dtype=torch.long, device=q.device)
     return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
