@@ -1,0 +1,255 @@
+"""Batched image augmentation with explicit per-image parameters: colour jitter, grey, blur, flip, normalise; CutMix.
+
+No randomness here: the parameters say what happens to each image. The arithmetic is torchvision's on uint8 tensors
+(`torchvision.transforms.v2.functional`), including its rounding to whole levels after every operation; a stage touches
+only the images it concerns, and finds them on the host, so that a GPU is never waited for.
+
+Stages take and return "levels": fp32 (N, 3, H, W), whole numbers 0..255, and work in place.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class ViewParams:
+    """What happens to each of N images; numpy arrays (CPU tensors are accepted and converted).
+
+    jitter (N) bool: whether the four colour factors apply; brightness, contrast, saturation (N) fp32 >= 0: 1 leaves the
+    image as it is; hue (N) fp32 in [-0.5, 0.5] turns; order (N, 4) int64: the order of the four operations, a
+    permutation of 0..3 = brightness, contrast, saturation, hue; grey (N) bool; blur_sigma (N) fp32, pixels, 0 for no
+    blur; flip (N) bool. Raises ValueError for lengths or values outside these.
+    """
+
+    jitter: NDArray[np.bool_]
+    brightness: NDArray[np.float32]
+    contrast: NDArray[np.float32]
+    saturation: NDArray[np.float32]
+    hue: NDArray[np.float32]
+    order: NDArray[np.int64]
+    grey: NDArray[np.bool_]
+    blur_sigma: NDArray[np.float32]
+    flip: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        kinds = {"jitter": np.bool_, "grey": np.bool_, "flip": np.bool_, "order": np.int64}
+        for field in fields(self):
+            array = np.asarray(getattr(self, field.name), dtype=kinds.get(field.name, np.float32))
+            object.__setattr__(self, field.name, array)
+        self._check_shapes()
+        self._check_values()
+
+    def __len__(self) -> int:
+        return len(self.jitter)
+
+    def _check_shapes(self) -> None:
+        for field in fields(self):
+            shape = getattr(self, field.name).shape
+            expected = (len(self), 4) if field.name == "order" else (len(self),)
+            if shape != expected:
+                raise ValueError(f"{field.name} has shape {shape}; with {len(self)} images it must be {expected}")
+
+    def _check_values(self) -> None:
+        for name in ("brightness", "contrast", "saturation", "blur_sigma"):
+            if not (np.isfinite(getattr(self, name)).all() and (getattr(self, name) >= 0).all()):
+                raise ValueError(f"{name} must be finite and not negative for every image")
+        if not (np.abs(self.hue) <= 0.5).all():
+            raise ValueError("hue must be in [-0.5, 0.5] turns for every image")
+        if not (np.sort(self.order, axis=1) == np.arange(4)).all():
+            raise ValueError("each row of order must be a permutation of 0, 1, 2, 3 (brightness, contrast, saturation, hue)")
+
+
+def augment(
+    images: Tensor,
+    params: ViewParams,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    blur_kernel: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The whole chain: jitter, grey, blur, flip, normalise.
+
+    images: (N, H, W, 3) uint8, left unchanged. mean, std: per channel, of values in 0..1. blur_kernel: odd, pixels.
+    Returns (N, 3, H, W) in `dtype`, channels-last in memory. ValueError for other shapes and dtypes.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images must be (N, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}")
+    if len(params) != len(images):
+        raise ValueError(f"there are {len(images)} images but parameters for {len(params)}")
+    levels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    levels = to_grey(colour_jitter(levels, params), params.grey)
+    levels = horizontal_flip(gaussian_blur(levels, params.blur_sigma, blur_kernel), params.flip)
+    return normalise(levels, mean, std, dtype)
+
+
+def colour_jitter(levels: Tensor, params: ViewParams) -> Tensor:
+    """torchvision's ColorJitter on the images with `params.jitter`, each in its own order of operations."""
+    factors_N4 = np.stack([params.brightness, params.contrast, params.saturation, params.hue], axis=1)
+    groups = [
+        (operation, np.flatnonzero(params.jitter & (params.order[:, slot] == operation)))
+        for slot in range(4)
+        for operation in (BRIGHTNESS, CONTRAST, SATURATION, HUE)
+    ]
+    # One copy to the device for all groups: on a GPU sixteen small ones would cost more than the arithmetic.
+    indices = _to_device(np.concatenate([chosen for _, chosen in groups]), levels.device)
+    factors = np.concatenate([factors_N4[chosen, operation] for operation, chosen in groups]).astype(np.float64)
+    # torchvision blends with 1 - factor, subtracted in double precision.
+    pairs = _to_device(np.stack([factors, 1 - factors]).astype(np.float32), levels.device)[:, :, None, None, None]
+    start = 0
+    for operation, chosen in groups:
+        part = slice(start, start + len(chosen))
+        start = part.stop
+        if len(chosen):
+            touched = levels.index_select(0, indices[part])
+            levels.index_copy_(0, indices[part], _OPERATIONS[operation](touched, pairs[0, part], pairs[1, part]))
+    return levels
+
+
+def _luma(levels: Tensor) -> Tensor:
+    """ITU-R 601 luma (N, 1, H, W), not rounded."""
+    red, green, blue = levels.split(1, dim=1)
+    return red.mul(GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
+
+
+def _blend(levels: Tensor, other: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
+    """factor * levels + rest * other, cut to whole levels."""
+    return levels.mul_(factor).add_(other.mul(rest)).clamp_(0, 255).floor_()
+
+
+def _brightness(levels: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
+    return levels.mul_(factor).clamp_(0, 255).floor_()
+
+
+def _contrast(levels: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
+    return _blend(levels, _luma(levels).floor_().mean(dim=(1, 2, 3), keepdim=True), factor, rest)
+
+
+def _saturation(levels: Tensor, factor: Tensor, rest: Tensor) -> Tensor:
+    return _blend(levels, _luma(levels).floor_(), factor, rest)
+
+
+def _hue(levels: Tensor, turns: Tensor, rest: Tensor) -> Tensor:
+    """Turn the hue, keeping HSV's saturation and value.
+
+    With h in sixths of a turn, channel c is max - range * clamp(min(k, 4 - k), 0, 1), k = (c's offset + h) mod 6: the
+    closed form of the six cases of HSV to RGB.
+    """
+    red, green, blue = levels.split(1, dim=1)
+    largest = torch.maximum(torch.maximum(red, green), blue)
+    spread = largest - torch.minimum(torch.minimum(red, green), blue)
+    after_red = torch.where(largest == green, blue - red + 2 * spread, red - green + 4 * spread)
+    sixths = torch.where(largest == red, green - blue, after_red) / spread.clamp(min=1) + 6 * turns
+    position = (sixths + _hue_offsets(levels.device)).remainder_(6)
+    falloff = torch.minimum(position, 4 - position).clamp_(0, 1)
+    # torchvision goes back to uint8 through a product with 255.999: truncation then keeps whole levels.
+    return (largest - spread * falloff).mul_(255.999 / 255).floor_()
+
+
+@functools.cache
+def _hue_offsets(device: torch.device) -> Tensor:
+    return torch.tensor([5.0, 3.0, 1.0], device=device).view(1, 3, 1, 1)
+
+
+_OPERATIONS: dict[int, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    BRIGHTNESS: _brightness,
+    CONTRAST: _contrast,
+    SATURATION: _saturation,
+    HUE: _hue,
+}
+
+
+def to_grey(levels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:
+    """Replace the three channels of the chosen images (N bool) by their luma."""
+    indices = np.flatnonzero(chosen)
+    if len(indices):
+        where = _to_device(indices, levels.device)
+        grey = _luma(levels.index_select(0, where)).floor_()
+        levels.index_copy_(0, where, grey.expand(-1, 3, -1, -1))
+    return levels
+
+
+def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Tensor:
+    """Gaussian blur with reflected borders, rounded, of the images whose sigma (N, pixels) is above 0.
+
+    Each pass is a product with a banded matrix per image, which holds the taps and the reflection: at these sizes that
+    is faster than a grouped convolution. TF32 products, if the caller allows them, can move a pixel by one level.
+    ValueError if `kernel` is even, or reaches past the reflected image.
+    """
+    indices = np.flatnonzero(sigma > 0)
+    height, width = levels.shape[2:]
+    if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= min(height, width):
+        raise ValueError(f"blur kernel is {kernel}; it must be odd and below {2 * min(height, width)} for {height}x{width} images")
+    if len(indices) == 0:
+        return levels
+    where = _to_device(indices, levels.device)
+    taps_NT = _to_device(_gaussian_taps(sigma[indices], kernel), levels.device)
+    with torch.autocast(levels.device.type, enabled=False):
+        down = (taps_NT @ _reflection(height, kernel, levels.device)).view(-1, 1, height, height)
+        across = (taps_NT @ _reflection(width, kernel, levels.device)).view(-1, 1, width, width)
+        blurred = down @ levels.index_select(0, where) @ across.transpose(2, 3)
+    return levels.index_copy_(0, where, blurred.round_())
+
+
+def _gaussian_taps(sigma: NDArray[np.float32], kernel: int) -> NDArray[np.float32]:
+    """Normalised taps (N, kernel) of a Gaussian with standard deviation `sigma` in pixels."""
+    distance = np.arange(kernel) - kernel // 2
+    taps = np.exp(-0.5 * (distance / sigma[:, None].astype(np.float64)) ** 2)
+    return (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def _reflection(size: int, kernel: int, device: torch.device) -> Tensor:
+    """(kernel, size * size): 1 where tap t of output pixel i reads input pixel j, borders reflected without repeat."""
+    source = torch.arange(size)[None, :] + torch.arange(kernel)[:, None] - kernel // 2
+    source = source.abs()
+    source = torch.where(source >= size, 2 * (size - 1) - source, source)
+    return torch.nn.functional.one_hot(source, size).to(device, torch.float32).view(kernel, size * size)
+
+
+def horizontal_flip(levels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:
+    """Mirror the chosen images (N bool) left to right."""
+    indices = np.flatnonzero(chosen)
+    if len(indices):
+        where = _to_device(indices, levels.device)
+        levels.index_copy_(0, where, levels.index_select(0, where).flip(3))
+    return levels
+
+
+def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+    """(levels / 255 - mean) / std per channel, in `dtype`, channels-last in memory."""
+    constants = _to_device(np.array([mean, std], dtype=np.float32), levels.device).view(2, 1, 3, 1, 1)
+    scaled = levels.mul_(1 / 255).sub_(constants[0]).div_(constants[1])
+    return scaled.to(dtype, memory_format=torch.channels_last)
+
+
+def cutmix(a: Tensor, b: Tensor, box: tuple[int, int, int, int]) -> tuple[Tensor, float]:
+    """Images `a` with the pixels of `b` inside one box, and the share of pixels that is still `a`'s.
+
+    a, b: (N, 3, H, W), same shape and dtype; box: (y0, x0, y1, x1), whole pixels, ends exclusive, possibly empty.
+    Returns the mixed images in a's memory format and 1 - box area / image area. ValueError for a box outside the image.
+    """
+    height, width = a.shape[2:]
+    y0, x0, y1, x1 = box
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(f"cutmix needs two batches of one shape and dtype, not {tuple(a.shape)} and {tuple(b.shape)}")
+    if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
+        raise ValueError(f"box {box} must satisfy 0 <= y0 <= y1 <= {height} and 0 <= x0 <= x1 <= {width}")
+    mixed = a.clone()
+    mixed[:, :, y0:y1, x0:x1] = b[:, :, y0:y1, x0:x1]
+    return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
+
+
+def _to_device(array: NDArray, device: torch.device) -> Tensor:
+    """Copy a small host array without waiting for the device (pinned memory, asynchronous)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
