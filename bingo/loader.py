@@ -16,7 +16,7 @@ from bingo.config import Augmentation
 from bingo.dataset import Dataset
 from bingo.distributed import shard
 from bingo.errors import UserError
-from bingo.kernels.augment import ViewParams, augment
+from bingo.kernels.augment import ViewParams, augment, normalise
 from bingo.plan import Plan, StepPlan, centre_crop
 
 # One group of a request: image indices (B) and, per crop, top-left and bottom-right corners (B x 2 float32).
@@ -192,9 +192,7 @@ def evaluation_batches(
 
     stream = CropStream(dataset, requests(), (1,), batch=batch, size=config.size, device=device, threads=threads)
     for (crop,) in stream:
-        yield augment(
-            crop, ViewParams.identity(len(crop)), mean=config.mean, std=config.std, blur_kernel=config.blur_kernel
-        )
+        yield normalise(crop.permute(0, 3, 1, 2).float(), config.mean, config.std)
 
 
 def augmenter(config: Augmentation, dtype: torch.dtype) -> Callable[[torch.Tensor, ViewParams], torch.Tensor]:

@@ -27,12 +27,13 @@ def bag_aggregation_loss(
 ) -> Tensor:
     """Weighted cross-entropies of each row's positives, each in its own softmax against the queue.
 
-    q: (R, C); keys: (R, M, C); weights: (R, M); queue: (K, C), dtype and device of q. Returns the loss per row (R),
-    fp32 (fp64 for fp64 inputs): sum_m w_m * ce(q, k_m). Raises UserError (a ValueError) for shapes that disagree, and
+    q: (R, C); keys: (R, M, C); weights: (R, M); queue: (K, C) on q's device, whose dtype is that of the product with
+    the queue (q is rounded to it there). Returns the loss per row (R), fp32 (fp64 for an fp64 queue):
+    sum_m w_m * ce(q, k_m). Raises UserError (a ValueError) for shapes that disagree, and
     what `queue_softmax` raises.
     """
     _check_bag(q, keys, weights)
-    lse_R, _ = queue_softmax(q, queue, temperature, impl=impl)
+    lse_R, _ = queue_softmax(q.to(queue.dtype), queue, temperature, impl=impl)
     # A product and a sum, not a matrix product: autocast would round the logits of the latter to half precision.
     logits_RM = (q[:, None].to(lse_R.dtype) * keys.to(lse_R.dtype)).sum(dim=2) / temperature
     # logsigmoid is exact at both ends; F.softplus turns linear past a threshold and is off by up to 2e-9 there.
