@@ -42,10 +42,10 @@ def digits(root: Path, *, seeds: int = 3, ranks: int = 2, epochs: int = 60, devi
     All arms get the same number of student passes: the paper objective makes two per image, so the undistilled student
     trains twice the epochs. Digits are not mirrored or recoloured: a mirrored digit is another symbol.
     """
-    augment = Augmentation(size=16, scale=(0.4, 1.0), hue=0.0, grey_p=0.0, blur_sigma=(0.1, 1.0), flip_p=0.0)
+    augment = Augmentation(size=8, scale=(0.4, 1.0), hue=0.0, grey_p=0.0, blur_sigma=(0.1, 1.0), flip_p=0.0)
     contrast = Contrast(dim=32, hidden=64, queue=256)
-    runtime = Runtime(device=device, checkpoint_every=200)  # type: ignore[arg-type]
-    optim = Optimiser(epochs=epochs, batch=64, lr=0.24, schedule="step")
+    runtime = Runtime(device=device, checkpoint_every=500)  # type: ignore[arg-type]
+    optim = Optimiser(epochs=epochs, batch=64, lr=0.06, schedule="step")
     train, val = root / "train", root / "val"
     monitor = Monitor(val=val, every=10)
     teacher = PretrainConfig(
@@ -55,7 +55,7 @@ def digits(root: Path, *, seeds: int = 3, ranks: int = 2, epochs: int = 60, devi
         key_momentum=0.99,
         contrast=contrast,
         augment=augment,
-        optim=replace(optim, epochs=3 * epochs),
+        optim=replace(optim, epochs=150),
         runtime=runtime,
         monitor=replace(monitor, every=30),
         seed=100,
