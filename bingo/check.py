@@ -1,7 +1,8 @@
 """Look at every image of a folder before training does, and name the ones that would fail or be read wrongly.
 
 Stricter than DALI on purpose: one bad image fails a whole DALI batch without naming the file, and DALI passes garbage
-in the middle of a file and a tail of zeros in silence. What cannot be found: damage that leaves a valid stream. EXIF orientation is ignored, as it is in training (`adjust_orientation=False`): heights and widths are those stored.
+in the middle of a file and a tail of zeros in silence. What cannot be found: damage that leaves a valid stream. EXIF
+orientation is ignored, as it is in training (`adjust_orientation=False`): heights and widths are those stored.
 """
 
 import contextlib
@@ -38,8 +39,8 @@ class FileVerdict:
     """What `check` found out about one file.
 
     `path` is relative to the folder, with `/`; `verdict` is "ok", "convertible" or "bad", `reason` a short phrase,
-    empty when ok; `format` is the content's, "jpeg", "png" or "" (not known); height and width in pixels, 0 when not known;
-    `bytes` is the size of the file; `recode` says that packing must store the pixels anew, as an 8-bit RGB PNG.
+    empty when ok; `format` is the content's, "jpeg", "png" or "" (not known); height and width in pixels, 0 when not
+    known; `bytes` is the size of the file; `recode` says that packing must store the pixels anew, as an 8-bit RGB PNG.
     """
 
     path: str
@@ -222,7 +223,7 @@ def judge(path: str, data: bytes, *, decoder: StrictDecoder) -> FileVerdict:
     if found not in ("JPEG", "MPO", "PNG"):  # MPO: a JPEG that carries a second one behind it
         return bad(f"{found} content, only JPEG and PNG are read")
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        return bad(f"{width}x{height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels")
+        return bad(f"too many pixels ({width}x{height}, Pillow's limit is {Image.MAX_IMAGE_PIXELS})")
     kind = "png" if found == "PNG" else "jpeg"
     damage = _png_damage(data) if kind == "png" else _jpeg_damage(data, decoder)
     if damage:
@@ -233,6 +234,8 @@ def judge(path: str, data: bytes, *, decoder: StrictDecoder) -> FileVerdict:
 
 
 def _unidentified(data: bytes, error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels ({error})"
     if data.startswith((b"\xff\xd8", b"\x89PNG")):
         return f"truncated or corrupt {'JPEG' if data[0] == 0xFF else 'PNG'} header"
     return "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"not readable as an image ({error})"
