@@ -29,6 +29,7 @@ LAYOUT = (
     "put images in one sub-folder per class, {0}/<class>/<image>.jpg; unlabelled images can go in a single sub-folder"
 )
 PNG_PALETTE, PNG_ALPHA = 3, (4, 6)  # colour types in the PNG header
+FILES_PER_START = 2000  # a decoding process takes seconds to start; below this many files a second one does not pay
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Progress = Callable[[int, int], None]
@@ -106,7 +107,8 @@ class Inspection:
 def check_folder(source: Path, *, workers: int = 0, progress: Progress | None = None) -> CheckResult:
     """Read and decode every image below `source` (class = first folder level, deeper levels allowed).
 
-    `workers` threads, 0 = one per available core; each keeps one decoding process, started at the first JPEG.
+    `workers` threads, 0 = one per available core, fewer for a small folder; each keeps one decoding process, started at
+    its first JPEG.
     `progress(done, total)` is called from the calling thread. Hidden files and folders are skipped; each sub-folder is
     a class even without images, so that the labels of two splits agree.
     Raises `UserError` for a folder that is missing, empty, without class sub-folders or without images.
@@ -161,8 +163,8 @@ def _files_below(folder: Path, relative: str, above: tuple[tuple[int, int], ...]
 
 def inspect_images(listing: Listing, workers: int = 0, progress: Progress | None = None) -> Iterator[Inspection]:
     """Inspect in parallel, yield in order; only a few files per worker are in memory at a time."""
-    workers = workers or len(os.sched_getaffinity(0))
     total = len(listing.paths)
+    workers = workers or min(len(os.sched_getaffinity(0)), 1 + total // FILES_PER_START)
     with _quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
         inspect = partial(inspect_file, listing.source, decoder=decoder)
         for done, inspection in enumerate(_in_order(pool, inspect, listing.paths, 4 * workers), 1):
