@@ -29,6 +29,7 @@ LAYOUT = (
     "put images in one sub-folder per class, {0}/<class>/<image>.jpg; unlabelled images can go in a single sub-folder"
 )
 PNG_PALETTE, PNG_ALPHA = 3, (4, 6)  # colour types in the PNG header
+FILES_PER_START = 2000  # a decoding process takes seconds to start; below this many files a second one does not pay
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 Progress = Callable[[int, int], None]
@@ -106,7 +107,8 @@ class Inspection:
 def check_folder(source: Path, *, workers: int = 0, progress: Progress | None = None) -> CheckResult:
     """Read and decode every image below `source` (class = first folder level, deeper levels allowed).
 
-    `workers` threads, 0 = one per available core; each keeps one decoding process, started at the first JPEG.
+    `workers` threads, 0 = one per available core, fewer for a small folder; each keeps one decoding process, started at
+    its first JPEG.
     `progress(done, total)` is called from the calling thread. Hidden files and folders are skipped; each sub-folder is
     a class even without images, so that the labels of two splits agree.
     Raises `UserError` for a folder that is missing, empty, without class sub-folders or without images.
@@ -161,8 +163,8 @@ def _files_below(folder: Path, relative: str, above: tuple[tuple[int, int], ...]
 
 def inspect_images(listing: Listing, workers: int = 0, progress: Progress | None = None) -> Iterator[Inspection]:
     """Inspect in parallel, yield in order; only a few files per worker are in memory at a time."""
-    workers = workers or len(os.sched_getaffinity(0))
     total = len(listing.paths)
+    workers = workers or min(len(os.sched_getaffinity(0)), 1 + total // FILES_PER_START)
     with _quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
         inspect = partial(inspect_file, listing.source, decoder=decoder)
         for done, inspection in enumerate(_in_order(pool, inspect, listing.paths, 4 * workers), 1):
@@ -223,7 +225,7 @@ def judge(path: str, data: bytes, *, decoder: StrictDecoder) -> FileVerdict:
     if found not in ("JPEG", "MPO", "PNG"):  # MPO: a JPEG that carries a second one behind it
         return bad(f"{found} content, only JPEG and PNG are read")
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        return bad(f"{width}x{height} pixels, more than Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels")
+        return bad(f"too many pixels ({width}x{height}, Pillow's limit is {Image.MAX_IMAGE_PIXELS})")
     kind = "png" if found == "PNG" else "jpeg"
     damage = _png_damage(data) if kind == "png" else _jpeg_damage(data, decoder)
     if damage:
@@ -234,6 +236,8 @@ def judge(path: str, data: bytes, *, decoder: StrictDecoder) -> FileVerdict:
 
 
 def _unidentified(data: bytes, error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels ({error})"
     if data.startswith((b"\xff\xd8", b"\x89PNG")):
         return f"truncated or corrupt {'JPEG' if data[0] == 0xFF else 'PNG'} header"
     return "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"not readable as an image ({error})"
