@@ -1,7 +1,7 @@
 """A chain of jobs through submitit's local executor: finished stages are skipped, one line is printed per stage."""
 
 import contextlib
-import shutil
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -33,24 +33,20 @@ class Chain:
 
 
 def run_chain(chain: Chain, *, gpus: int = 0, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Run every unfinished stage; returns all records in order.
+    """Run every unfinished stage; returns all records in order and says one line per stage as it finishes.
 
     gpus: GPUs of this machine to hand to the jobs (0: CPU, gloo). Raises `UserError` for what the user can fix and
     names the log of the failed rank otherwise. Interrupted, the running job is stopped and a new call resumes.
     """
-    records = []
+    records: list[dict[str, Any]] = []
     for job in chain.jobs:
         pending = list(job.stages)
-        # Stages are skipped here, without a process, for as long as the chain is unbroken.
+        # A stage that is done is skipped here, without a process, for as long as the chain is unbroken.
         while pending and (record := _done(pending[0])):
-            say(line(pending[0], record, skipped=True))
-            records.append(record)
-            pending.pop(0)
+            say(line(pending.pop(0), record, skipped=True))
+            records.append({**record, "skipped": True})
         if pending:
-            fresh = _run_job(chain.root / "logs", Job(tuple(pending), job.ranks), gpus)
-            for stage, record in zip(pending, fresh, strict=True):
-                say(line(stage, record, skipped=record["skipped"]))
-            records += fresh
+            records += _run_job(chain.root / "logs", Job(tuple(pending), job.ranks), gpus, say)
     return records
 
 
@@ -75,18 +71,27 @@ def _show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _run_job(logs: Path, job: Job, gpus: int) -> list[dict[str, Any]]:
-    executor = submitit.LocalExecutor(folder=logs / "%j")
+def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    # A folder of its own for every job: process ids come again, and with them another job's result.
+    folder = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{job.stages[0].out.name}"
+    executor = submitit.LocalExecutor(folder=folder)
     executor.update_parameters(tasks_per_node=job.ranks, gpus_per_node=min(gpus, job.ranks), timeout_min=60 * 24 * 30)
     submitted = executor.submit(StageJob(tuple(stage.to_json() for stage in job.stages), free_port()))
-    with _cancelled_on_exit(submitted), _spinner(job) as tick:
+    told = 0
+    with _cancelled_on_exit(submitted), _spinner() as show:
         while not submitted.done():
-            tick()
-            time.sleep(0.1)
-    return _result(submitted, job)
+            while told < len(job.stages) and (record := _done(job.stages[told])):
+                say(line(job.stages[told], record, skipped=False))
+                told += 1
+            show(job.stages[min(told, len(job.stages) - 1)])
+            time.sleep(0.5)
+    records = _result(submitted, job, folder)
+    for stage, record in list(zip(job.stages, records, strict=True))[told:]:
+        say(line(stage, record, skipped=record["skipped"]))
+    return records
 
 
-def _result(submitted: Any, job: Job) -> list[dict[str, Any]]:
+def _result(submitted: Any, job: Job, folder: Path) -> list[dict[str, Any]]:
     names = ", ".join(stage.name for stage in job.stages)
     results: list[Any] = []
     cause: Exception | None = None
@@ -100,10 +105,8 @@ def _result(submitted: Any, job: Job) -> list[dict[str, Any]]:
     if cause is not None:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
         raise UserError(
-            f"job {submitted.job_id} ({names}) failed: {reason}; see {submitted.paths.folder}; "
-            "run the same command to resume"
+            f"job {submitted.job_id} ({names}) failed: {reason}; see {folder}; run the same command to resume"
         )
-    shutil.rmtree(submitted.paths.folder / "pickles", ignore_errors=True)
     return results[0]
 
 
@@ -120,28 +123,22 @@ def _cancelled_on_exit(job: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _spinner(job: Job) -> Iterator[Callable[[], None]]:
-    """On a terminal: which stage runs and its newest metrics line; elsewhere nothing."""
+def _spinner() -> Iterator[Callable[[Stage], None]]:
+    """On a terminal: the running stage and its newest metrics line; elsewhere nothing."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda: None
+        yield lambda stage: None
         return
     with console.status("") as status:
-        yield lambda: status.update(_status(job))
+        yield lambda stage: status.update(_status(stage))
 
 
-def _status(job: Job) -> str:
-    current = next((s for s in job.stages if not (s.out / "config.json").exists() or not _recorded(s)), job.stages[-1])
-    metrics = current.out / "metrics.jsonl"
+def _status(stage: Stage) -> str:
+    metrics = stage.out / "metrics.jsonl"
     last = metrics.read_bytes()[-400:].decode().splitlines()[-1:] if metrics.exists() else []
-    return f"{current.name} {last[0] if last else ''}"
-
-
-def _recorded(stage: Stage) -> bool:
-    record = stage.out / "stage.json"
-    return record.exists() and '"outputs"' in record.read_text()
+    return f"{stage.name} {last[0] if last else ''}"
 
 
 def free_port() -> int:
