@@ -1,0 +1,401 @@
+"""Bags: for every image (the anchor) the K images that stand for it, as an int32 N×K array of image indices.
+
+Letters: N images, D feature dimensions, K bag size, P pairs of images.
+"""
+
+import dataclasses
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch  # before faiss: a CUDA-12 faiss ahead of a CUDA-13 torch has crashed hosts
+
+from bingo.errors import UserError, did_you_mean
+from bingo.files import atomic_write, new_hash
+
+KINDS = ("knn", "kmeans", "label", "random")
+TEACHER_KINDS = ("knn", "kmeans")  # these depend on the teacher's features, the others only on the dataset
+FORMAT = "bingo-bags"
+VERSION = 1
+SLACK = 8  # candidates asked of faiss beyond the K neighbours and the anchor
+GPU_MAX_CANDIDATES = 2048  # faiss's own limit on a GPU
+BLOCK_ELEMENTS = 1 << 22  # elements of the largest temporary array: 32 MiB in fp64
+STREAM = 0x62616773  # second Philox key word: keeps these draws apart from other users of the same seed
+
+
+def knn_bags(features: np.ndarray, k: int) -> np.ndarray:
+    """The k nearest neighbours of every image by cosine similarity: exact, the anchor excluded by index.
+
+    features: N×D, fp16 or fp32 (fp64 is accepted). Returns int32 N×k, nearest first.
+
+    Rows are L2-normalised and rounded to fp32; the similarity of a pair is the dot product of its two rows, summed in
+    fp64 and rounded to fp32; equal similarities are ordered by the lower index. That fixes the result whatever faiss's
+    blocking, threads or device: faiss only proposes candidates, and a row whose candidates cannot be proven complete
+    (many exact or near duplicates) is scanned against all images.
+
+    `UserError`: features that are not a floating N×D array, k outside 1..N-1, a row that is not finite or all zero,
+    faiss missing.
+    """
+    features = _feature_array(features)
+    check_k(k, len(features))
+    unit = _unit_rows(features)
+    return _nearest(unit, np.arange(len(unit)), k)
+
+
+def kmeans_bags(features: np.ndarray, clusters: int, k: int, seed: int) -> np.ndarray:
+    """k images drawn without replacement from the anchor's spherical k-means cluster. Returns int32 N×k.
+
+    features: as in `knn_bags`. All images train the centroids (faiss subsamples by default). A cluster with fewer than
+    k other images is repeated cyclically; an image alone in its cluster gets its nearest neighbour, k times.
+    Deterministic for one (seed, device). `UserError`: as `knn_bags`, and clusters outside 1..N.
+    """
+    features = _feature_array(features)
+    check_k(k, len(features))
+    if not 1 <= clusters <= len(features):
+        raise UserError(f"clusters = {clusters} is not between 1 and the number of images, {len(features)}")
+    unit = _unit_rows(features)
+    bags = _draw_from_groups(_cluster(unit, clusters, seed), k, seed)
+    alone = np.flatnonzero(bags[:, 0] < 0)
+    if len(alone):
+        bags[alone] = _nearest(unit, alone, 1)
+    return bags
+
+
+def label_bags(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """k images drawn without replacement from the anchor's class, an upper bound for bags. Returns int32 N×k.
+
+    labels: N integers. A class with fewer than k other images is repeated cyclically.
+    `UserError`: labels that are not N integers, k outside 1..N-1, a class of one image.
+    """
+    labels = _integers(labels)
+    check_k(k, len(labels))
+    bags = _draw_from_groups(labels, k, seed)
+    alone = np.flatnonzero(bags[:, 0] < 0)
+    if len(alone):
+        raise UserError(
+            f"class {labels[alone[0]]} has one image only (index {alone[0]}), which leaves its label bag empty: "
+            "add images to the class, leave it out, or use another kind of bag"
+        )
+    return bags
+
+
+def random_bags(n: int, k: int, seed: int) -> np.ndarray:
+    """k images drawn without replacement from all others, the control for bags. Returns int32 n×k.
+
+    `UserError`: k outside 1..n-1.
+    """
+    check_k(k, n)
+    return _draw_from_groups(np.zeros(n, np.int64), k, seed)
+
+
+def check_k(k: int, n: int) -> None:
+    """`UserError` unless a bag of k can be filled from n images without its anchor."""
+    if n < 2:
+        raise UserError(f"bags need at least 2 images, the dataset has {n}")
+    if not 1 <= k < n:
+        raise UserError(f"bag size k = {k} is not between 1 and {n - 1} (the {n} images less the anchor)")
+
+
+def _feature_array(features: np.ndarray) -> np.ndarray:
+    features = np.asarray(features)
+    if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
+        raise UserError(f"features must be a floating N×D array, not {features.dtype} of shape {features.shape}")
+    return features
+
+
+def _unit_rows(features: np.ndarray) -> np.ndarray:
+    """fp32 N×D rows of unit length; norms in fp64, so that equal rows stay bitwise equal and none overflows."""
+    unit = np.empty(features.shape, np.float32)
+    for part in _blocks(len(features), features.shape[1]):
+        block = features[part].astype(np.float64)
+        norm = np.sqrt((block * block).sum(1))
+        bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
+        if len(bad):
+            what = "all zeros" if norm[bad[0]] == 0 else "not finite (NaN or infinity)"
+            raise UserError(f"feature row {part.start + bad[0]} is {what}: look at that image and extract again")
+        unit[part] = block / norm[:, None]
+    return unit
+
+
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of `rows` rows such that no slice holds more than BLOCK_ELEMENTS elements of `width` a row."""
+    step = max(1, BLOCK_ELEMENTS // max(1, width))
+    for start in range(0, rows, step):
+        yield slice(start, min(rows, start + step))
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError(
+            "faiss, which finds knn and kmeans bags, is not installed: type `pip install faiss-gpu`, "
+            "or `pip install faiss-cpu` on a machine without a GPU"
+        ) from error
+    return faiss
+
+
+def _use_gpu(faiss: Any, array: np.ndarray, candidates: int) -> bool:
+    if candidates > GPU_MAX_CANDIDATES or not (faiss.get_num_gpus() and torch.cuda.is_available()):
+        return False
+    return 2 * array.nbytes < torch.cuda.mem_get_info()[0]
+
+
+def _flat_index(unit: np.ndarray, candidates: int) -> Any:
+    faiss = _faiss()
+    index = faiss.IndexFlatIP(unit.shape[1])
+    if _use_gpu(faiss, unit, candidates):
+        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), torch.cuda.current_device(), index)
+    index.add(unit)
+    return index
+
+
+def _cluster(unit: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """Spherical k-means; returns the cluster of each row, int64 N."""
+    faiss = _faiss()
+    kmeans = faiss.Kmeans(
+        unit.shape[1],
+        clusters,
+        niter=20,
+        spherical=True,
+        seed=seed % 2**31,
+        min_points_per_centroid=1,
+        max_points_per_centroid=-(-len(unit) // clusters),  # at the default of 256 faiss trains on a sample
+        gpu=_use_gpu(faiss, unit, 1),
+    )
+    kmeans.train(unit)
+    return kmeans.index.search(unit, 1)[1][:, 0]
+
+
+def _nearest(unit: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+    """Exact neighbours, int32 len(rows)×k, of the given rows among all rows of `unit`."""
+    wanted = min(len(unit), k + 1 + SLACK)
+    index = _flat_index(unit, wanted)
+    bags = np.empty((len(rows), k), np.int32)
+    for part in _blocks(len(rows), unit.shape[1]):
+        approximate, candidates = index.search(unit[rows[part]], wanted)
+        bags[part], kth = _rerank(unit, rows[part], candidates, k)
+        # What faiss left out is at most as similar as its last candidate, give or take its rounding.
+        unproven = np.flatnonzero((wanted < len(unit)) & (approximate[:, -1] + _rounding(unit) >= kth))
+        for i, members in _scan(unit, rows[part], kth, k, unproven):
+            bags[part.start + i] = members
+    return bags
+
+
+def _rounding(unit: np.ndarray) -> float:
+    """Twice the bound D·2^-24 on the error of an fp32 dot product of unit rows, to cover norms and final rounding."""
+    return 2 * (unit.shape[1] + 2) * 2.0**-24
+
+
+def _scan(
+    unit: np.ndarray, rows: np.ndarray, kth: np.ndarray, k: int, unproven: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Complete the unproven rows: re-rank every image that may be as similar as the k-th best found so far."""
+    for part in _blocks(len(unproven), len(unit)):
+        approximate = unit[rows[unproven[part]]] @ unit.T
+        for i, similarity in zip(unproven[part], approximate, strict=True):
+            candidates = np.flatnonzero(similarity >= kth[i] - _rounding(unit))
+            yield i, _rerank(unit, rows[i : i + 1], candidates[None], k)[0][0]
+
+
+def _rerank(unit: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of each row's candidates by (-similarity, index), without the row itself, and the k-th similarity."""
+    similarity = _pair_similarity(unit, np.repeat(rows, candidates.shape[1]), candidates.ravel())
+    similarity = similarity.reshape(candidates.shape)
+    similarity[candidates == rows[:, None]] = -np.inf
+    order = np.lexsort((candidates, -similarity), axis=1)[:, :k]
+    kth = np.take_along_axis(similarity, order[:, -1:], axis=1)[:, 0]
+    return np.take_along_axis(candidates, order, axis=1), kth
+
+
+def _pair_similarity(unit: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """fp32 P: fp64 dot products of rows left[p] and right[p], each summed in the same order whatever P is."""
+    similarity = np.empty(len(left), np.float32)
+    for part in _blocks(len(left), unit.shape[1]):
+        similarity[part] = (unit[left[part]].astype(np.float64) * unit[right[part]]).sum(1)
+    return similarity
+
+
+def _draw_from_groups(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """int32 N×k members drawn from each image's group without itself; a row of -1 where the group has no other.
+
+    Row i is a pure function of (seed, i, k) and its group: row i takes uniforms i·k .. i·k+k-1 of one Philox stream.
+    """
+    n = len(groups)
+    order = np.argsort(groups, kind="stable")
+    _, group, size = np.unique(groups, return_inverse=True, return_counts=True)
+    start = (np.cumsum(size) - size)[group]
+    place = np.empty(n, np.int64)  # of each image among its group's members in index order
+    place[order] = np.arange(n) - start[order]
+    others = size[group] - 1
+    picks = _picks(_uniforms(seed, n, k), others)
+    members = order[np.minimum(start[:, None] + picks + (picks >= place[:, None]), n - 1)]
+    members[others == 0] = -1
+    return members.astype(np.int32)
+
+
+def _uniforms(seed: int, n: int, k: int) -> np.ndarray:
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed = {seed} is not between 0 and 2^64 - 1")
+    philox = np.random.Philox(key=np.array([seed, STREAM], np.uint64))
+    return np.random.Generator(philox).random((n, k))
+
+
+def _picks(uniforms: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """int64 N×k distinct places in range(others[i]), in random order; cyclic repeats past others[i] places."""
+    picks = np.empty(uniforms.shape, np.int64)
+    for j in range(uniforms.shape[1]):
+        pick = (uniforms[:, j] * np.maximum(others - j, 0)).astype(np.int64)
+        for earlier in np.sort(picks[:, :j], axis=1).T:  # the pick-th place not taken yet
+            pick += pick >= earlier
+        cyclic = picks[np.arange(len(picks)), j % np.maximum(others, 1)] if j else pick
+        picks[:, j] = np.where(j < others, pick, cyclic)
+    return picks
+
+
+def _integers(labels: np.ndarray) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"labels must be N integers, not {labels.dtype} of shape {labels.shape}")
+    return labels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bags:
+    """A loaded bag file. `members`: int32 N×k, read-only; `hash`: content hash of `members`; `header`: all recorded."""
+
+    members: np.ndarray
+    kind: str
+    k: int
+    hash: str
+    header: dict[str, Any]
+
+
+def save_bags(
+    path: Path,
+    bags: np.ndarray,
+    *,
+    kind: str,
+    dataset_hash: str,
+    features_hash: str | None,
+    teacher_hash: str | None,
+    engine: str,
+    seed: int | None,
+) -> str:
+    """Write one bag file (.npz: the array and a JSON header) atomically; the same input gives the same bytes.
+
+    bags: N×k integers in 0..N-1. Label and random bags do not depend on a teacher: theirs is recorded as None.
+    Returns the content hash of the array. `UserError`: unknown kind, bags that are not such an array, knn or kmeans
+    bags without a teacher hash, a path that cannot be written.
+    """
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of bags {kind!r}, {did_you_mean(kind, KINDS)}")
+    if kind in TEACHER_KINDS and teacher_hash is None:
+        raise UserError(f"{kind} bags depend on the teacher: save them with its teacher_hash")
+    bags = _checked_members(bags)
+    header = {
+        "format": FORMAT, "version": VERSION, "kind": kind, "n": bags.shape[0], "k": bags.shape[1],
+        "dataset_hash": dataset_hash, "features_hash": features_hash,
+        "teacher_hash": teacher_hash if kind in TEACHER_KINDS else None,
+        "engine": engine, "seed": seed, "hash": _content_hash(bags),
+    }  # fmt: skip
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    with atomic_write(Path(path)) as file:
+        np.savez(file, bags=bags, header=text)
+    return header["hash"]
+
+
+def load_bags(path: Path, *, dataset_hash: str, teacher_hash: str | None) -> Bags:
+    """Read a bag file and refuse it unless it belongs to this dataset and, for knn and kmeans bags, this teacher.
+
+    teacher_hash=None skips the teacher check. `UserError`, one sentence each: missing, truncated, altered or foreign
+    file, other format version, other dataset, other teacher.
+    """
+    path = Path(path)
+    bags, header = _read(path)
+    _check_same(path, "dataset", header["dataset_hash"], dataset_hash)
+    if header["kind"] in TEACHER_KINDS and teacher_hash is not None:
+        _check_same(path, "teacher", header["teacher_hash"], teacher_hash)
+    return Bags(bags, header["kind"], header["k"], header["hash"], header)
+
+
+def _check_same(path: Path, what: str, theirs: str, ours: str) -> None:
+    if theirs != ours:
+        raise UserError(
+            f"{path} was made from another {what} ({theirs[:12]}, not {ours[:12]}): type `bingo bags` to make new ones"
+        )
+
+
+def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: type `bingo bags` to make it") from None
+    except OSError as error:
+        raise UserError(f"cannot read the bag file {path}: {error.strerror or error}") from error
+    try:
+        # Whole members first: zipfile checks their CRC before anything in them is believed.
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            raw = {name: io.BytesIO(archive.read(f"{name}.npy")) for name in ("bags", "header")}
+        bags, text = (np.lib.format.read_array(raw[name], allow_pickle=False) for name in ("bags", "header"))
+        header = json.loads(text.tobytes())
+        if header["format"] != FORMAT:
+            raise ValueError("its header is not that of a bag file")
+        if header["version"] == VERSION:
+            _check_header(bags, header)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError,
+            AttributeError, struct.error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"{path} is not a whole bag file ({reason}): delete it and type `bingo bags` to make it again"
+        ) from error
+    if header["version"] != VERSION:
+        raise UserError(f"{path} has bag format {header['version']}, this program reads {VERSION}: make the bags again")
+    bags.setflags(write=False)
+    return bags, header
+
+
+def _check_header(bags: np.ndarray, header: dict[str, Any]) -> None:
+    if bags.shape != (header["n"], header["k"]):
+        raise ValueError(f"{bags.shape} members where the header says {header['n']} images × {header['k']}")
+    if bags.dtype != np.int32 or header["hash"] != _content_hash(bags):
+        raise ValueError("its members do not match the recorded content hash")
+    if header["kind"] not in KINDS or not isinstance(header["dataset_hash"], str):
+        raise ValueError("its header is not that of a bag file")
+    if header["kind"] in TEACHER_KINDS and not isinstance(header["teacher_hash"], str):
+        raise ValueError("its header names no teacher")
+
+
+def _checked_members(bags: np.ndarray) -> np.ndarray:
+    bags = np.asarray(bags)
+    if bags.ndim != 2 or not np.issubdtype(bags.dtype, np.integer) or bags.size == 0:
+        raise UserError(f"bags must be an integer N×k array, not {bags.dtype} of shape {bags.shape}")
+    if bags.min() < 0 or bags.max() >= len(bags):
+        raise UserError(f"bag members must be image indices 0..{len(bags) - 1}, found {bags.min()}..{bags.max()}")
+    return np.ascontiguousarray(bags, np.int32)
+
+
+def _content_hash(bags: np.ndarray) -> str:
+    digest = new_hash()
+    digest.update(json.dumps(bags.shape).encode())
+    digest.update(bags.astype("<i4", order="C", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def bag_purity(bags: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of (anchor, member) pairs with the same label, in [0, 1]. bags: N×k; labels: N integers."""
+    labels = _integers(labels)
+    if len(labels) != len(bags):
+        raise UserError(f"{len(labels)} labels for {len(bags)} bags: labels and bags must be of the same images")
+    return float((labels[bags] == labels[:, None]).mean())
+
+
+def in_degree(bags: np.ndarray) -> np.ndarray:
+    """How many bag places each image fills, int64 N (repeats count): hubs have a large one, orphans 0."""
+    return np.bincount(np.ravel(bags), minlength=len(bags)).astype(np.int64)

@@ -1,0 +1,362 @@
+"""Bags: exact neighbours against brute force, drawn bags, the bag file and what it refuses."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch  # noqa: F401  before faiss
+
+from bingo import bags
+from bingo.errors import UserError
+
+faiss = pytest.importorskip("faiss")
+
+
+def brute_force(features: np.ndarray, k: int) -> np.ndarray:
+    """All N×N similarities at once: fp32 unit rows, correctly rounded fp32 dot products, ties by the lower index."""
+    wide = features.astype(np.float64)
+    unit = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+    similarity = (unit @ unit.T).astype(np.float32)
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k].astype(np.int32)
+
+
+def planted(dtype: type, n: int = 2000, dim: int = 32) -> np.ndarray:
+    """Gaussian rows with 100 pairs, 50 triples, groups of 7, 14, 15 and 40 equal rows, and 60 near duplicates."""
+    rng = np.random.default_rng(0)
+    copies = [2] * 100 + [3] * 50 + [7, 14, 15, 40]
+    rows = rng.standard_normal((n - sum(copies) - 60 + len(copies), dim))
+    equal = np.repeat(rows[: len(copies)], copies, axis=0)
+    near = np.repeat(rows[-1:], 60, axis=0) * rng.uniform(1, 3, (60, 1)) + 1e-7 * rng.standard_normal((60, dim))
+    return rng.permutation(np.concatenate([equal, rows[len(copies) :], near])).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_knn_bags_equal_brute_force_on_every_row_with_planted_duplicates(dtype, k):
+    features = planted(dtype)
+    found = bags.knn_bags(features, k)
+    assert features.shape == (2000, 32)
+    assert found.shape == (2000, k)
+    assert found.dtype == np.int32
+    assert np.array_equal(found, brute_force(features, k))
+    assert not (found == np.arange(2000)[:, None]).any()
+
+
+def test_knn_bags_on_few_distinct_rows_where_most_similarities_tie():
+    rng = np.random.default_rng(1)
+    features = rng.integers(-1, 2, (700, 4)).astype(np.float32)
+    features = features[np.abs(features).sum(1) > 0]
+    assert np.array_equal(bags.knn_bags(features, 6), brute_force(features, 6))
+
+
+def test_knn_bags_of_equal_rows_are_the_lowest_other_indices():
+    found = bags.knn_bags(np.full((60, 3), 0.3, np.float32), 4)
+    assert np.array_equal(found[30], [0, 1, 2, 3])
+    assert np.array_equal(found[:5], [[1, 2, 3, 4], [0, 2, 3, 4], [0, 1, 3, 4], [0, 1, 2, 4], [0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_knn_bags_of_all_other_images(n):
+    features = np.random.default_rng(n).standard_normal((n, 5)).astype(np.float32)
+    assert np.array_equal(bags.knn_bags(features, n - 1), brute_force(features, n - 1))
+
+
+def test_knn_bags_use_direction_not_length():
+    features = np.random.default_rng(2).standard_normal((200, 8)).astype(np.float32)
+    scaled = features * 2.0 ** np.random.default_rng(3).integers(-60, 60, (200, 1))
+    assert np.array_equal(bags.knn_bags(scaled.astype(np.float32), 5), brute_force(features, 5))
+
+
+def test_knn_bags_do_not_depend_on_block_size(monkeypatch):
+    features = planted(np.float32)[:600]
+    whole = bags.knn_bags(features, 5)
+    monkeypatch.setattr(bags, "BLOCK_ELEMENTS", 1000)
+    assert np.array_equal(bags.knn_bags(features, 5), whole)
+
+
+def test_bags_do_not_depend_on_the_number_of_faiss_threads():
+    features = planted(np.float16)
+    before, results = faiss.omp_get_max_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            faiss.omp_set_num_threads(threads)
+            results.append((bags.knn_bags(features, 5), bags.kmeans_bags(features, 20, 5, seed=1)))
+    finally:
+        faiss.omp_set_num_threads(before)
+    for knn, kmeans in results[1:]:
+        assert np.array_equal(knn, results[0][0])
+        assert np.array_equal(kmeans, results[0][1])
+
+
+def blobs(sizes: list[int], dim: int = 16, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(4)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    centres = np.linalg.qr(rng.standard_normal((dim, dim)))[0][: len(sizes)]
+    return (centres[labels] + noise * rng.standard_normal((len(labels), dim))).astype(np.float32), labels
+
+
+def test_kmeans_bags_are_drawn_from_the_cluster():
+    features, labels = blobs([300, 200, 100])
+    found = bags.kmeans_bags(features, 3, 5, seed=0)
+    assert found.dtype == np.int32
+    assert bags.bag_purity(found, labels) == 1.0
+    assert_distinct_without_self(found)
+    assert np.array_equal(found, bags.kmeans_bags(features, 3, 5, seed=0))
+    assert not np.array_equal(found, bags.kmeans_bags(features, 3, 5, seed=1))
+
+
+def test_kmeans_trains_on_every_image():
+    """At convergence every image is nearest to the mean of its own cluster; means of a sample would miss some."""
+    features, _ = blobs([2000, 2000], noise=0.5)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cluster = bags._cluster(unit, 2, seed=0)
+    means = np.stack([unit[cluster == c].mean(0) for c in (0, 1)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    assert np.array_equal((unit @ means.T).argmax(1), cluster)
+
+
+def test_kmeans_image_alone_in_its_cluster_gets_its_nearest_neighbour():
+    features = np.random.default_rng(5).standard_normal((30, 6)).astype(np.float32)
+    assert np.array_equal(bags.kmeans_bags(features, 30, 3, seed=0), np.repeat(brute_force(features, 1), 3, axis=1))
+
+
+def assert_distinct_without_self(found: np.ndarray) -> None:
+    assert not (found == np.arange(len(found))[:, None]).any()
+    assert (np.diff(np.sort(found, axis=1), axis=1) > 0).all()
+
+
+def test_label_bags_are_distinct_members_of_the_class():
+    labels = np.random.default_rng(6).integers(3, 9, 400)
+    found = bags.label_bags(labels, 7, seed=3)
+    assert found.dtype == np.int32
+    assert (labels[found] == labels[:, None]).all()
+    assert_distinct_without_self(found)
+
+
+def test_small_class_repeats_its_members_cyclically():
+    labels = np.array([0, 1, 0, 1, 0, 0, 0, 0])
+    found = bags.label_bags(labels, 6, seed=0)
+    assert found[1].tolist() == [3] * 6
+    assert found[3].tolist() == [1] * 6
+    assert sorted(found[0, :5]) == [2, 4, 5, 6, 7]
+    assert found[0, 5] == found[0, 0]
+    three = bags.label_bags(np.array([0, 0, 0, 1, 1, 1, 1, 1]), 5, seed=0)[0]
+    assert sorted(three[:2]) == [1, 2]
+    assert three.tolist() == [three[0], three[1]] * 2 + [three[0]]
+
+
+def test_draws_depend_on_seed_and_index_only():
+    labels = np.repeat([0, 1], 100)
+    found = bags.label_bags(labels, 5, seed=9)
+    longer = bags.label_bags(np.concatenate([labels, np.repeat([1, 2], 50)]), 5, seed=9)
+    assert np.array_equal(longer[:100], found[:100])
+    assert not np.array_equal(bags.label_bags(labels, 5, seed=10), found)
+
+
+def test_random_bags_are_distinct_and_uniform():
+    n, k, seeds = 12, 4, 1500
+    counts = np.zeros((n, k, n))
+    for seed in range(seeds):
+        found = bags.random_bags(n, k, seed)
+        assert_distinct_without_self(found)
+        counts[np.arange(n)[:, None], np.arange(k), found] += 1
+    expected = seeds / (n - 1)
+    off_diagonal = counts[np.broadcast_to(~np.eye(n, dtype=bool)[:, None], counts.shape)]
+    assert np.abs(off_diagonal - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_random_bags_of_all_other_images_are_permutations():
+    found = bags.random_bags(9, 8, seed=2)
+    assert np.array_equal(np.sort(found, axis=1), [[j for j in range(9) if j != i] for i in range(9)])
+
+
+def good() -> np.ndarray:
+    return np.random.default_rng(7).standard_normal((20, 4)).astype(np.float32)
+
+
+def broken(row: int, value: float) -> np.ndarray:
+    features = good()
+    features[row:] = value
+    return features
+
+
+REFUSED = {
+    "k = 0": (lambda: bags.knn_bags(good(), 0), "k = 0 is not between 1 and 19"),
+    "k = N": (lambda: bags.knn_bags(good(), 20), "k = 20 is not between 1 and 19"),
+    "k-means k = N": (lambda: bags.kmeans_bags(good(), 2, 20, 0), "k = 20 is not between 1 and 19"),
+    "label k = N": (lambda: bags.label_bags(np.zeros(6, int), 6, 0), "k = 6 is not between 1 and 5"),
+    "random k < 0": (lambda: bags.random_bags(6, -1, 0), "k = -1 is not between 1 and 5"),
+    "one image": (lambda: bags.random_bags(1, 1, 0), "at least 2 images"),
+    "zero row": (lambda: bags.knn_bags(broken(7, 0.0), 3), "row 7 is all zeros"),
+    "NaN": (lambda: bags.knn_bags(broken(8, np.nan), 3), "row 8 is not finite"),
+    "infinity": (lambda: bags.kmeans_bags(broken(9, np.inf), 2, 3, 0), "row 9 is not finite"),
+    "1-D": (lambda: bags.knn_bags(good()[0], 1), "floating N×D array"),
+    "integers": (lambda: bags.knn_bags(good().astype(int), 1), "floating N×D array"),
+    "no cluster": (lambda: bags.kmeans_bags(good(), 0, 3, 0), "clusters = 0 is not between 1 and .* 20"),
+    "many clusters": (lambda: bags.kmeans_bags(good(), 21, 3, 0), "clusters = 21 is not between 1 and .* 20"),
+    "lonely class": (lambda: bags.label_bags(np.array([4, 4, 9, 4]), 2, 0), r"class 9 has one image .*index 2"),
+    "float labels": (lambda: bags.label_bags(np.zeros(4), 2, 0), "labels must be N integers"),
+    "seed": (lambda: bags.random_bags(6, 2, -1), "seed = -1"),
+    "purity length": (lambda: bags.bag_purity(bags.random_bags(6, 2, 0), np.zeros(5, int)), "5 labels for 6 bags"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_sentence(case):
+    call, message = REFUSED[case]
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_faiss_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for call in (lambda: bags.knn_bags(good(), 2), lambda: bags.kmeans_bags(good(), 2, 2, 0)):
+        with pytest.raises(UserError, match="pip install faiss-gpu"):
+            call()
+    assert bags.random_bags(6, 2, 0).shape == (6, 2)
+
+
+RECORD = {"dataset_hash": "d" * 32, "features_hash": "f" * 32, "teacher_hash": "t" * 32, "engine": "faiss", "seed": 0}
+OURS = {"dataset_hash": "d" * 32, "teacher_hash": "t" * 32}
+
+
+def test_bag_file_round_trip(tmp_path):
+    members = bags.random_bags(40, 5, 1)
+    content = bags.save_bags(tmp_path / "new" / "bags.npz", members, kind="knn", **RECORD)
+    loaded = bags.load_bags(tmp_path / "new" / "bags.npz", **OURS)
+    assert np.array_equal(loaded.members, members)
+    assert loaded.members.dtype == np.int32
+    assert (loaded.kind, loaded.k, loaded.hash) == ("knn", 5, content)
+    assert {key: loaded.header[key] for key in RECORD} == RECORD
+    assert loaded.header["n"] == 40
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["bags.npz"]
+
+
+def test_bag_file_bytes_and_hash_follow_the_content(tmp_path):
+    members = bags.random_bags(40, 5, 1)
+    hashes = {}
+    for name, array in {"a": members, "b": members.astype(np.int64), "c": members[:, ::-1]}.items():
+        hashes[name] = bags.save_bags(tmp_path / name, array, kind="knn", **RECORD)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert hashes["a"] == hashes["b"] != hashes["c"]
+
+
+def test_bags_of_another_dataset_or_teacher_are_refused(tmp_path):
+    for kind in ("knn", "kmeans"):
+        path = tmp_path / f"{kind}.npz"
+        bags.save_bags(path, bags.random_bags(9, 2, 0), kind=kind, **RECORD)
+        with pytest.raises(UserError, match=f"{kind}.npz was made from another dataset"):
+            bags.load_bags(path, dataset_hash="e" * 32, teacher_hash="t" * 32)
+        with pytest.raises(UserError, match=f"{kind}.npz was made from another teacher"):
+            bags.load_bags(path, dataset_hash="d" * 32, teacher_hash="u" * 32)
+        assert bags.load_bags(path, dataset_hash="d" * 32, teacher_hash=None).kind == kind
+
+
+def test_label_and_random_bags_belong_to_the_dataset_only(tmp_path):
+    for kind in ("label", "random"):
+        path = tmp_path / f"{kind}.npz"
+        bags.save_bags(path, bags.random_bags(9, 2, 0), kind=kind, **RECORD)
+        assert bags.load_bags(path, dataset_hash="d" * 32, teacher_hash="u" * 32).header["teacher_hash"] is None
+        with pytest.raises(UserError, match="another dataset"):
+            bags.load_bags(path, dataset_hash="e" * 32, teacher_hash=None)
+
+
+def test_truncated_files_and_any_damaged_byte_are_refused_or_harmless(tmp_path):
+    path = tmp_path / "bags.npz"
+    bags.save_bags(path, bags.random_bags(9, 2, 0), kind="knn", **RECORD)
+    whole, original = path.read_bytes(), bags.load_bags(path, **OURS)
+    damaged = [whole[:length] for length in range(0, len(whole), 9)]
+    damaged += [whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :] for i in range(len(whole))]
+    reasons = []
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            loaded = bags.load_bags(path, **OURS)
+        except UserError as error:
+            reasons.append(str(error))
+        else:  # a time stamp or an attribute of the zip container
+            assert np.array_equal(loaded.members, original.members)
+            assert loaded.header == original.header
+    assert all("not a whole bag file" in reason and "\n" not in reason for reason in reasons)
+    assert len(reasons) > 0.8 * len(damaged)
+
+
+def foreign(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def as_text(header: object) -> np.ndarray:
+    return np.frombuffer(json.dumps(header).encode(), np.uint8)
+
+
+def edited(**changes: object) -> bytes:
+    members = bags.random_bags(9, 2, 0)
+    header = {"format": "bingo-bags", "version": 1, "kind": "knn", "n": 9, "k": 2, "hash": bags._content_hash(members)}
+    return foreign(bags=members, header=as_text({**header, **RECORD, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a whole bag file"),
+        (b"not an archive", "not a whole bag file"),
+        (foreign(features=np.zeros(3)), "not a whole bag file"),
+        (foreign(bags=np.zeros((3, 2), np.int32), header=np.zeros(4)), "not a whole bag file"),
+        (foreign(bags=np.zeros((3, 2), np.int32), header=as_text([1, 2])), "not a whole bag file"),
+        (edited(format="other"), "not that of a bag file"),
+        (edited(kind="knnn"), "not that of a bag file"),
+        (edited(n=10), "header says 10 images"),
+        (edited(hash="0" * 32), "content hash"),
+        (edited(teacher_hash=None), "names no teacher"),
+        (edited(version=2), "bag format 2, this program reads 1"),
+    ],
+)
+def test_foreign_files_are_refused(tmp_path, data, message):
+    (tmp_path / "bags.npz").write_bytes(data)
+    with pytest.raises(UserError, match=message) as caught:
+        bags.load_bags(tmp_path / "bags.npz", **OURS)
+    assert "bags.npz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_unreadable_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"bags.npz does not exist: type `bingo bags`"):
+        bags.load_bags(tmp_path / "bags.npz", **OURS)
+    with pytest.raises(UserError, match="cannot read the bag file"):
+        bags.load_bags(tmp_path, **OURS)
+
+
+@pytest.mark.parametrize(
+    ("members", "changes", "message"),
+    [
+        (np.zeros((4, 2), np.int32), {"kind": "kmean"}, "did you mean 'kmeans'"),
+        (np.zeros((4, 2), np.int32), {"teacher_hash": None}, "depend on the teacher"),
+        (np.zeros((4, 2)), {}, "integer N×k array"),
+        (np.zeros(4, np.int32), {}, "integer N×k array"),
+        (np.zeros((0, 2), np.int32), {}, "integer N×k array"),
+        (np.full((4, 2), 4), {}, r"indices 0..3, found 4..4"),
+        (np.full((4, 2), -1), {}, r"indices 0..3, found -1..-1"),
+    ],
+)
+def test_unsound_bags_are_not_saved_and_the_old_file_stays(tmp_path, members, changes, message):
+    path = tmp_path / "bags.npz"
+    bags.save_bags(path, bags.random_bags(9, 2, 0), kind="knn", **RECORD)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=message):
+        bags.save_bags(path, members, **{"kind": "knn", **RECORD, **changes})
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_purity_and_in_degree():
+    members = np.array([[1, 2], [0, 2], [0, 0], [0, 1]], np.int32)
+    assert bags.bag_purity(members, np.array([5, 5, 6, 6])) == 2 / 8
+    degree = bags.in_degree(members)
+    assert degree.tolist() == [4, 2, 2, 0]
+    assert degree.dtype == np.int64
