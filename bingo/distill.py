@@ -41,44 +41,50 @@ class Bingo:
         return {"encoder": self.encoder}
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        views = [
+        # Per group the query view comes first and the key view last: the same one when key_view="same".
+        anchor, positive = (
             [self.augment(crop, batch.params(g, v)) for v, crop in enumerate(crops)]
             for g, crops in enumerate(batch.crops)
-        ]
-        anchor, positive = views[0][0], views[1][0]
-        # The last view of a group is its key view: the query's own when key_view="same".
-        key_views = [views[0][-1]] if self.config.objective == "paper" else [views[0][-1], views[1][-1]]
-        release = self.config.objective == "release"
-        step = batch.plan.epoch * self.plan.steps_per_epoch + batch.plan.step
-        mixed, share = (
-            cutmix(anchor, positive, self.plan.cutmix_box(step)) if release and self.config.cutmix else (None, 1.0)
         )
-        with autocast(self.config, self.world.device):
-            with torch.no_grad():
-                keys = self.teacher(torch.cat(key_views)).chunk(len(key_views))
-            self._keys = self.world.gather_rows(keys[0])
-            queries = self.model(anchor, positive) if mixed is None else self.model(anchor, positive, mixed)
-        common = {
-            "queue": self.queue.keys_KC,
-            "temperature": self.config.contrast.temperature,
-            "impl": self.config.runtime.impl,
-        }
-        if not release:
-            return paper_loss(queries[0], queries[1], keys[0], **common)
-        lambdas = (1.0, 0.0) if batch.plan.epoch < self.config.warm_epochs else (0.5, 0.5)
+        temperature, impl = self.config.contrast.temperature, self.config.runtime.impl
+        if self.config.objective == "paper":
+            (k_anchor,) = self._keys_of(anchor[-1])
+            q_anchor, q_positive = self._queries_of(anchor[0], positive[0])
+            return paper_loss(q_anchor, q_positive, k_anchor, self.queue.keys_KC, temperature, impl=impl)
+        k_anchor, k_positive = self._keys_of(anchor[-1], positive[-1])
+        queries, share = [anchor[0], positive[0]], None
+        if self.config.cutmix:
+            box = self.plan.cutmix_box(batch.plan.epoch, batch.plan.step)
+            mixed, share = cutmix(anchor[0], positive[0], box)
+            queries.append(mixed)
+        q_anchor, q_positive, *q_mixed = self._queries_of(*queries)
         return release_loss(
-            queries[0],
-            queries[1],
-            None if mixed is None else queries[2],
-            keys[0],
-            keys[1],
-            lambdas=lambdas,
+            q_anchor,
+            q_positive,
+            q_mixed[0] if q_mixed else None,
+            k_anchor,
+            k_positive,
+            self.queue.keys_KC,
+            temperature,
+            lambdas=(1.0, 0.0) if batch.plan.epoch < self.config.warm_epochs else (0.5, 0.5),
             mix=share,
-            **common,
+            impl=impl,
         )
 
+    @torch.no_grad()
+    def _keys_of(self, *views: torch.Tensor) -> list[torch.Tensor]:
+        """Teacher keys of each view in one forward pass; the first view's are sent to the other ranks meanwhile."""
+        with autocast(self.config, self.world.device):
+            keys = self.teacher(torch.cat(views)).chunk(len(views))
+        self._gathered = self.world.gather_rows(keys[0])
+        return list(keys)
+
+    def _queries_of(self, *views: torch.Tensor) -> list[torch.Tensor]:
+        with autocast(self.config, self.world.device):
+            return self.model(*views)
+
     def after_step(self) -> None:
-        self.queue.enqueue(self._keys())  # only the anchors' keys, after the loss, as in the release
+        self.queue.enqueue(self._gathered())  # only the anchors' keys, after the loss, as in the release
 
 
 def view_counts(config: DistillConfig) -> tuple[int, int]:

@@ -125,9 +125,8 @@ class Plan:
         start, end = random_resized_crop(u[:, :22], self.sizes[images], self.augment.scale)
         return View(start, end, view_params(u[:, 22:], self.augment))
 
-    def cutmix_box(self, global_step: int) -> tuple[int, int, int, int]:
+    def cutmix_box(self, epoch: int, step: int) -> tuple[int, int, int, int]:
         """The step's box (y0, x0, y1, x1) in pixels of the view: cut area ~ Beta(2, 2), centre uniform, clipped."""
-        epoch, step = divmod(global_step, self.steps_per_epoch)
         u = uniforms(self.seed, epoch, CUTMIX, step, 1, 4)[0]
         size, side = self.augment.size, int(self.augment.size * np.sqrt(beta22(u[0])))
         cy, cx = int(u[1] * size), int(u[2] * size)
