@@ -43,7 +43,7 @@ class ViewParams:
     def __post_init__(self) -> None:
         kinds = {"jitter": np.bool_, "grey": np.bool_, "flip": np.bool_, "order": np.int64}
         for field in fields(self):
-            array = np.asarray(getattr(self, field.name), dtype=kinds.get(field.name, np.float32))
+            array: NDArray = np.asarray(getattr(self, field.name), dtype=kinds.get(field.name, np.float32))
             object.__setattr__(self, field.name, array)
         self._check_shapes()
         self._check_values()
@@ -65,7 +65,7 @@ class ViewParams:
         if not (np.abs(self.hue) <= 0.5).all():
             raise ValueError("hue must be in [-0.5, 0.5] turns for every image")
         if not (np.sort(self.order, axis=1) == np.arange(4)).all():
-            raise ValueError("each row of order must be a permutation of 0, 1, 2, 3 (brightness, contrast, saturation, hue)")
+            raise ValueError("each row of order must be a permutation of 0, 1, 2, 3")
 
 
 def augment(
@@ -188,7 +188,9 @@ def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Te
     indices = np.flatnonzero(sigma > 0)
     height, width = levels.shape[2:]
     if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= min(height, width):
-        raise ValueError(f"blur kernel is {kernel}; it must be odd and below {2 * min(height, width)} for {height}x{width} images")
+        raise ValueError(
+            f"blur kernel is {kernel}; it must be odd and below {2 * min(height, width)} for {height}x{width} images"
+        )
     if len(indices) == 0:
         return levels
     where = _to_device(indices, levels.device)
@@ -225,7 +227,9 @@ def horizontal_flip(levels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:
     return levels
 
 
-def normalise(levels: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+def normalise(
+    levels: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
+) -> Tensor:
     """(levels / 255 - mean) / std per channel, in `dtype`, channels-last in memory."""
     constants = _to_device(np.array([mean, std], dtype=np.float32), levels.device).view(2, 1, 3, 1, 1)
     scaled = levels.mul_(1 / 255).sub_(constants[0]).div_(constants[1])

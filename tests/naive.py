@@ -6,6 +6,7 @@ from torch import Tensor
 # The Triton kernels run on the GPU where there is one, and in the interpreter otherwise.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+
 def unit_rows(rows: int, channels: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Random rows of length one, drawn in fp64 and then rounded."""
     generator = torch.Generator().manual_seed(seed)
