@@ -84,9 +84,7 @@ def release_loss(
     views, weights = [q_anchor, q_positive], [[lambdas[0], lambdas[1]], [lambdas[1], lambdas[0]]]
     if q_mixed is not None:
         if mix is None:
-            raise UserError(
-                "q_mixed is given without mix; pass mix, the share of the anchor's pixels in the mixed image"
-            )
+            raise UserError("q_mixed is given without mix; pass the share of the anchor's pixels in the mixed image")
         views, weights = [*views, q_mixed], [*weights, [mix, 1 - mix]]
     _check_views(*views, k_anchor, k_positive)
     return _view_losses(views, [k_anchor, k_positive], weights, queue, temperature, impl).mean()
@@ -103,9 +101,8 @@ def _view_losses(
     """Loss per row of V views (B, C) against the same M keys (B, C) with one weight per view and key: (V * B)."""
     q_RC = torch.cat(list(views))
     keys_RMC = torch.stack(list(keys), dim=1).repeat(len(views), 1, 1)
-    weights_VBM = q_RC.new_empty(
-        (len(views), len(views[0]), len(keys)), dtype=torch.promote_types(q_RC.dtype, torch.float32)
-    )
+    dtype = torch.promote_types(q_RC.dtype, torch.float32)
+    weights_VBM = q_RC.new_empty((len(views), len(views[0]), len(keys)), dtype=dtype)
     for view, row in enumerate(weights):
         for key, weight in enumerate(row):
             # Filling slices launches small kernels but never waits for the device, unlike a tensor built from a list.

@@ -73,7 +73,7 @@ def _usage(compiled: Any) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        command = [tool, "--dump-resource-usage", file.name]
+        command = [str(tool), "--dump-resource-usage", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
     return {
@@ -88,7 +88,7 @@ def main() -> None:
     records = compile_report(int(sys.argv[1]) if len(sys.argv) > 1 else 90)
     print("  ".join(f"{name:>12}" for name in records[0]))
     for record in records:
-        print("  ".join(f"{value:>12}" for value in record.values()))
+        print("  ".join(f"{value!s:>12}" for value in record.values()))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class ViewParams:
     def __post_init__(self) -> None:
         kinds = {"jitter": np.bool_, "grey": np.bool_, "flip": np.bool_, "order": np.int64}
         for field in fields(self):
-            array = np.asarray(getattr(self, field.name), dtype=kinds.get(field.name, np.float32))
+            array: NDArray = np.asarray(getattr(self, field.name), dtype=kinds.get(field.name, np.float32))
             object.__setattr__(self, field.name, array)
         self._check_shapes()
         self._check_values()
@@ -65,9 +65,7 @@ class ViewParams:
         if not (np.abs(self.hue) <= 0.5).all():
             raise ValueError("hue must be in [-0.5, 0.5] turns for every image")
         if not (np.sort(self.order, axis=1) == np.arange(4)).all():
-            raise ValueError(
-                "each row of order must be a permutation of 0, 1, 2, 3 (brightness, contrast, saturation, hue)"
-            )
+            raise ValueError("each row of order must be a permutation of 0, 1, 2, 3")
 
 
 def augment(

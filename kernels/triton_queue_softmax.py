@@ -25,7 +25,7 @@ INTERPRETER_SMS = 2
 
 
 @triton.jit
-def split_kernel(
+def split_kernel(  # type: ignore[no-untyped-def]
     q_ptr, queue_ptr, max_ptr, sum_ptr, mean_ptr, R, K, tiles_per_split, scale,
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, EVEN_K: tl.constexpr,
 ):  # fmt: skip
@@ -68,7 +68,7 @@ def split_kernel(
 
 
 @triton.jit
-def combine_kernel(
+def combine_kernel(  # type: ignore[no-untyped-def]
     max_ptr, sum_ptr, mean_ptr, lse_ptr, out_ptr, R, S,
     C: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr,
 ):  # fmt: skip
@@ -136,9 +136,10 @@ def queue_softmax_triton(
     max_SR, sum_SR = (q_RC.new_empty((splits, rows), dtype=torch.float32) for _ in range(2))
     mean_SRC = q_RC.new_empty((splits, rows, channels), dtype=torch.float32)
     padded: dict[str, Any] = {"C": channels, "BC": triton.next_power_of_2(channels)}
+    scale = math.log2(math.e) / temperature
     split_kernel[(triton.cdiv(rows, tile.rows), splits)](
-        q_RC.contiguous(), queue_KC, max_SR, sum_SR, mean_SRC, rows, keys, tiles_per_split, math.log2(math.e) / temperature,
-        BM=tile.rows, BN=tile.keys, EVEN_K=keys % tile.keys == 0, num_warps=tile.warps, num_stages=tile.stages, **padded,
+        q_RC.contiguous(), queue_KC, max_SR, sum_SR, mean_SRC, rows, keys, tiles_per_split, scale, **padded,
+        BM=tile.rows, BN=tile.keys, EVEN_K=keys % tile.keys == 0, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     combine_kernel[(triton.cdiv(rows, COMBINE_ROWS),)](
         max_SR, sum_SR, mean_SRC, lse_R, mean_RC, rows, splits, BR=COMBINE_ROWS, num_warps=4, **padded

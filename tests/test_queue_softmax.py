@@ -52,7 +52,7 @@ def test_no_less_accurate_than_torch(impl: str, dtype: torch.dtype, rows: int, k
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked"])
-@pytest.mark.parametrize(("rows", "keys", "channels"), [(0, 3, 5), (1, 1, 1), (300, 2500, 7)])
+@pytest.mark.parametrize(("rows", "keys", "channels"), [(0, 3, 5), (1, 1, 1), (1100, 4500, 7)])
 def test_fp64_is_exact(impl: str, rows: int, keys: int, channels: int) -> None:
     q, queue = unit_rows(rows, channels, 0), unit_rows(keys, channels, 1)
     torch.testing.assert_close(queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T), rtol=1e-12, atol=1e-12)
@@ -89,10 +89,7 @@ def test_nothing_around_the_inputs_is_read_and_every_output_is_written(
     impl: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Inputs sit inside larger buffers full of NaN, and fresh memory is full of NaN too."""
-    poisoned_q, poisoned_n = (
-        torch.full((40, 48), math.nan, device=DEVICE),
-        torch.full((90, 48), math.nan, device=DEVICE),
-    )
+    poisoned_q, poisoned_n = (torch.full((size, 48), math.nan, device=DEVICE) for size in (40, 90))
     q, queue = poisoned_q[3:20], poisoned_n[5:72]
     q.copy_(unit_rows(17, 48, 0, torch.float32))
     queue.copy_(unit_rows(67, 48, 1, torch.float32))
@@ -220,16 +217,12 @@ def test_resolve_impl() -> None:
     assert resolve_impl("auto", torch.device("cuda", 0)) == "triton"
     assert resolve_impl("reference", "cuda") == "reference"
     assert resolve_impl("triton", DEVICE) == "triton"  # in the interpreter where there is no GPU
-    with pytest.raises(
-        ValueError, match="unknown impl 'fast'; the implementations are auto, reference, chunked, triton"
-    ):
+    with pytest.raises(ValueError, match="unknown impl 'fast'; the implementations are auto, reference, chunked"):
         resolve_impl("fast", "cpu")
 
 
 def test_triton_on_the_cpu_without_the_interpreter_says_what_it_needs() -> None:
-    code = (
-        "import torch; from bingo.kernels import queue_softmax as f; x = torch.ones(2, 16); f(x, x, 0.2, impl='triton')"
-    )
+    code = "import torch, bingo.kernels as k; x = torch.ones(2, 16); k.queue_softmax(x, x, 0.2, impl='triton')"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True
