@@ -3,25 +3,30 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+from bingo.errors import UserError
 from bingo.files import write_json
 
 
 def main(argv: list[str]) -> int:
     """Run one measurement; `--json FILE` keeps every sample."""
-    parser = argparse.ArgumentParser(
-        prog="bingo bench", description="Measurements; each prints a table and can write JSON."
-    )
+    parser = argparse.ArgumentParser(prog="bingo bench", description="Measurements; each prints a table.")
     parser.add_argument("what", choices=["env", "aot", "kernels"])
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--json", type=Path, help="write the result and the environment here")
+    parser.add_argument("--rows", type=int, default=768, help="kernels: query rows R")
+    parser.add_argument("--queue", type=int, default=65536, help="kernels: queue length K")
+    parser.add_argument("--samples", type=int, default=7, help="kernels: timed samples of each variant")
     options = parser.parse_args(argv)
-    result = {"env": env, "aot": aot, "kernels": kernels}[options.what]()
+    result = {"env": env, "aot": aot, "kernels": kernels}[options.what](options)
     if options.json:
-        write_json(options.json, result)
+        from bingo.environment import fingerprint
+
+        write_json(options.json, {"environment": fingerprint(), options.what: result})
     return 0
 
 
-def env() -> dict[str, object]:
+def env(options: argparse.Namespace) -> dict[str, Any]:
     """The environment record that every run keeps."""
     import torch  # noqa: F401  (with torch loaded the record names the GPUs)
 
@@ -30,3 +35,26 @@ def env() -> dict[str, object]:
     record = fingerprint()
     print(json.dumps(record, indent=2))
     return record
+
+
+def aot(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every kernel compiled for sm_80, sm_90 and sm_100, no GPU needed."""
+    from bingo.kernels.aot import compile_report, print_table
+
+    try:
+        records = [record for arch in (80, 90, 100) for record in compile_report(arch)]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    print_table(records)
+    return records
+
+
+def kernels(options: argparse.Namespace) -> dict[str, Any]:
+    """The chunked loss against the naive one on this machine's CPU."""
+    from bingo.bench.kernels import print_table, run
+
+    if min(options.rows, options.queue, options.samples) < 1:
+        raise UserError("--rows, --queue and --samples must be at least 1")
+    result = run(options.rows, options.queue, samples=options.samples)
+    print_table(result)
+    return result

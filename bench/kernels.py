@@ -9,7 +9,6 @@ of its own and to return them when freed: memory left over from making the input
 """
 
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bingo.environment import cpu_name
 from bingo.loss import bag_aggregation_loss
 
 TEMPERATURE = 0.2
@@ -64,7 +64,7 @@ def run(rows: int = 768, queue: int = 65536, dim: int = 128, samples: int = 7) -
     return {
         "shape": {"rows": rows, "queue": queue, "dim": dim, "positives": POSITIVES, "dtype": "float32"},
         "threads": torch.get_num_threads(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "torch": torch.__version__,
         "relative_error": errors,
         "seconds": seconds,
@@ -160,9 +160,3 @@ def _resident(field: str) -> int:
     match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert match is not None
     return int(match[1]) * 1024
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    match = re.search(r"model name\s*:\s*(.+)", path.read_text()) if path.exists() else None
-    return match[1] if match else platform.processor() or platform.machine()

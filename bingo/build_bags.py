@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(config: BagsConfig, key: str, world: "World") -> dict[str, Any]:
-    """Write `bags.npz`; purity: share of members with the anchor's label, hub: how often the most frequent one is in."""
+    """Write `bags.npz`. purity: share of members with the anchor's label; hub: uses of the most used member."""
     dataset = Dataset.open(config.data)
     members, header = build(config, dataset)
     save_bags(

@@ -58,22 +58,40 @@ def parse(cls: type, argv: list[str], verb: str, default: Any = None) -> Any:
     import tyro
 
     kwargs = {} if default is None else {"default": default}
-    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", config=(tyro.conf.FlagConversionOff,), **kwargs)
+    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", **kwargs)
 
 
-def with_config_file(cls: type, argv: list[str]) -> tuple[list[str], Any]:
-    """Take `--config FILE` (a run's config.json) out of the arguments: (the rest, its settings or None)."""
-    if "--config" not in argv:
+def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
+    """Take `--config FILE` (a run's config.json) or `--recipe NAME` out of the arguments: (the rest, settings or None)."""
+    argv, path = take(argv, "--config")
+    argv, recipe = take(argv, "--recipe")
+    if path is not None:
+        from bingo.config import from_json
+        from bingo.files import read_json
+
+        values = read_json(Path(path))
+        values.pop("kind", None)
+        return argv, from_json(cls, values, path)
+    if recipe is None:
         return argv, None
-    from bingo.config import from_json
-    from bingo.files import read_json
+    import tyro
 
-    at = argv.index("--config")
+    from bingo.recipes import DISTILL
+
+    if cls.__name__ != "DistillConfig" or recipe not in DISTILL:
+        raise UserError(f"recipe {recipe!r} is unknown here; distill takes one of: {', '.join(DISTILL)}")
+    missing: Any = tyro.MISSING  # the paths stay required
+    return argv, DISTILL[recipe](missing, missing, missing, missing)
+
+
+def take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """Remove `flag VALUE` from the arguments."""
+    if flag not in argv:
+        return argv, None
+    at = argv.index(flag)
     if at + 1 == len(argv):
-        raise UserError("--config needs a file: give a run's config.json")
-    values = read_json(Path(argv[at + 1]))
-    values.pop("kind", None)
-    return argv[:at] + argv[at + 2 :], from_json(cls, values, argv[at + 1])
+        raise UserError(f"{flag} needs a value")
+    return argv[:at] + argv[at + 2 :], argv[at + 1]
 
 
 def stage_verb(kind: str) -> Callable[[list[str]], int]:
@@ -82,7 +100,7 @@ def stage_verb(kind: str) -> Callable[[list[str]], int]:
     def run(argv: list[str]) -> int:
         from bingo.stages import KINDS, Stage, run_stage
 
-        rest, default = with_config_file(KINDS[kind].config, argv)
+        rest, default = with_defaults(KINDS[kind].config, argv)
         config = parse(KINDS[kind].config, rest, kind, default)
         return say(run_stage(Stage(kind, kind, config)), config.out)
 

@@ -1,11 +1,10 @@
 """Ahead-of-time compilation of every Triton kernel for a GPU architecture, with no GPU: registers, memory, spills.
 
-`python -m bingo.kernels.aot 90` prints the table. TRITON_INTERPRET must not be set: interpreted kernels have no code.
+`bingo bench aot` prints the table. TRITON_INTERPRET must not be set: interpreted kernels have no code.
 """
 
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -83,13 +82,8 @@ def _usage(compiled: Any) -> dict[str, int]:
     }
 
 
-def main() -> None:
-    """Print the report for the architecture named on the command line (90 when none is)."""
-    records = compile_report(int(sys.argv[1]) if len(sys.argv) > 1 else 90)
+def print_table(records: list[dict[str, Any]]) -> None:
+    """Print what `compile_report` returned."""
     print("  ".join(f"{name:>12}" for name in records[0]))
     for record in records:
         print("  ".join(f"{value!s:>12}" for value in record.values()))
-
-
-if __name__ == "__main__":
-    main()

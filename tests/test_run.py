@@ -1,0 +1,112 @@
+"""The chain through submitit: two ranks, resumed after a kill, recognised when done; the installed wheel."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ranks import ROOT, bingo, wait_for
+
+
+def chain(out: Path) -> list[object]:
+    return ["run", "digits", "--out", out, "--seeds", 1, "--epochs", 1, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A chain that was killed, ranks and all, while the teacher was training, and then run again."""
+    out = tmp_path_factory.mktemp("chain") / "digits"
+    command = [sys.executable, "-m", "bingo", *map(str, chain(out))]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    metrics = out / "teacher" / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size > 5000)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = bingo(*chain(out))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return out, finished.stdout
+
+
+@pytest.mark.slow
+def test_one_line_per_stage_and_a_report(done: tuple[Path, str]) -> None:
+    out, printed = done
+    recipe = json.loads((out / "recipe.json").read_text())
+    for stage in recipe["stages"]:
+        rows = [line for line in printed.splitlines() if line.startswith(f"{stage['name']:28s}")]
+        assert len(rows) == 1, f"{stage['name']} has {len(rows)} lines"
+    assert "done before" in printed.splitlines()[0], "what was finished before the kill is not done again"
+    assert (out / "report.html").stat().st_size < 5_000_000
+
+
+@pytest.mark.slow
+def test_every_training_step_once_after_the_kill(done: tuple[Path, str]) -> None:
+    out, _ = done
+    for run in [out / "teacher", *sorted((out / "students").iterdir())]:
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        steps = [line["step"] for line in lines if line["kind"] == "train"]
+        assert steps == list(range(json.loads((run / "stage.json").read_text())["figures"]["steps"]))
+        assert json.loads((run / "stage.json").read_text())["ranks"] == 2
+
+
+@pytest.mark.slow
+def test_the_export_loads_strictly(done: tuple[Path, str]) -> None:
+    from bingo.models import build_classifier
+
+    out, _ = done
+    described = json.loads((out / "export" / "weights.json").read_text())
+    model = build_classifier(described["model"], described["classes"])
+    model.load_state_dict(torch.load(out / "export" / "weights.pt", weights_only=True), strict=True)
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing(done: tuple[Path, str]) -> None:
+    out, _ = done
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    again = bingo(*chain(out))
+    assert again.returncode == 0, again.stderr
+    rows = again.stdout.splitlines()
+    assert rows
+    assert all("done before" in row for row in rows)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_unknown_recipe() -> None:
+    finished = bingo("run", "digit")
+    assert finished.returncode == 2
+    assert "recipe 'digit' is unknown; did you mean 'digits'?" in finished.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    """Built, installed beside this environment's packages, run from elsewhere: no checkout in sight."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"bingo", next(top for top in tops if top.endswith(".dist-info"))}
+    target = tmp_path / "env"
+    venv.create(target, with_pip=False)
+    (site,) = (target / "lib").glob("python3*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    import numpy
+
+    (site / "others.pth").write_text(str(Path(numpy.__file__).resolve().parents[1]) + "\n")
+    python = target / "bin" / "python"
+    code = "import bingo.kernels as k, bingo.launch, bingo.bench.report as r; print(k.__file__, r.__file__)"
+    imported = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert all(Path(word).is_relative_to(site) for word in imported.split())
+    doctor = subprocess.run([python, "-m", "bingo", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert str(site) in doctor.stdout
+    assert (site / "bingo" / "bench" / "report.html.j2").exists()
+    for name in ("kernels", "launch", "bench"):
+        missing = subprocess.run([python, "-c", f"import {name}"], cwd=tmp_path, capture_output=True, check=False)
+        assert missing.returncode != 0 or not (site / name).exists()
