@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bingo.errors import UserError
-from bingo.files import atomic_write
+from bingo.files import write_torch
 
 log = logging.getLogger(__name__)
 FORMAT = "bingo-checkpoint-1"
@@ -21,8 +21,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write the state after `step` steps, then drop all but the newest `KEEP`."""
-    with atomic_write(checkpoint_path(folder, step)) as file:
-        torch.save({**state, "format": FORMAT, "step": step}, file)
+    write_torch(checkpoint_path(folder, step), {**state, "format": FORMAT, "step": step})
     for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
         old.unlink()
 

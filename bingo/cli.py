@@ -62,7 +62,7 @@ def parse(cls: type, argv: list[str], verb: str, default: Any = None) -> Any:
 
 
 def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
-    """Take `--config FILE` (a run's config.json) or `--recipe NAME` out of the arguments: (the rest, settings or None)."""
+    """Take `--config FILE` (a run's config.json) or `--recipe NAME` out: (the other arguments, settings or None)."""
     argv, path = take(argv, "--config")
     argv, recipe = take(argv, "--recipe")
     if path is not None:
@@ -205,7 +205,7 @@ def run_recipe(argv: list[str]) -> int:
     )
     parser.add_argument("recipe", help="one of: " + ", ".join(CHAINS))
     parser.add_argument("--out", type=Path, default=None, help="folder for everything (default: runs/RECIPE)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds per arm (default 3)")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds per arm (default 5)")
     parser.add_argument("--ranks", type=int, default=2, help="processes per job (default 2)")
     parser.add_argument("--epochs", type=int, default=None, help="student epochs of the distilled arms")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

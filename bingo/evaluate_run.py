@@ -10,7 +10,7 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.evaluate import fewshot_accuracy, knn_accuracy, linear_probe
 from bingo.features import extract
-from bingo.files import atomic_write, write_json
+from bingo.files import write_json, write_torch
 from bingo.models import load_encoder
 
 
@@ -65,6 +65,5 @@ def evaluate(
             seed=config.seed,
         )
         results |= {"linear": probe.top1, "linear_top5": probe.top5, "solver": config.solver}
-        with atomic_write(config.out / "linear.pt") as file:
-            torch.save({"weight": probe.weight.cpu(), "bias": probe.bias.cpu()}, file)
+        write_torch(config.out / "linear.pt", {"weight": probe.weight.cpu(), "bias": probe.bias.cpu()})
     return results

@@ -7,7 +7,7 @@ import torch
 from bingo.config import ExportConfig
 from bingo.distributed import World
 from bingo.errors import UserError
-from bingo.files import atomic_write, write_json
+from bingo.files import write_json, write_torch
 from bingo.models import build_classifier, load_encoder, state_hash
 
 
@@ -20,8 +20,7 @@ def run(config: ExportConfig, key: str, world: World) -> dict[str, Any]:
     state |= {f"{encoder.classifier_name}.weight": weight, f"{encoder.classifier_name}.bias": bias}
     build_classifier(encoder.name, classes).load_state_dict(state, strict=True)
     if world.main:
-        with atomic_write(config.out / "weights.pt") as file:
-            torch.save(state, file)
+        write_torch(config.out / "weights.pt", state)
         source = "linear evaluation" if config.classifier else "zeros: train it, or export with an evaluation folder"
         write_json(
             config.out / "weights.json",

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -55,6 +56,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_torch(path: Path, value: Any) -> None:
+    """`torch.save`, atomically. Through memory: on a full disk torch.save itself fails with an unrelated error."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bingo.errors import UserError, did_you_mean
-from bingo.files import atomic_write, new_hash
+from bingo.files import new_hash, write_torch
 
 FORMAT = "bingo-model-1"
 
@@ -98,8 +98,7 @@ def save_encoder(path: Path, encoder: Encoder) -> str:
     """Write backbone and head atomically; returns the content hash of the weights."""
     state = {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}
     header = {"format": FORMAT, "model": encoder.name, "dim": encoder.dim, "hidden": encoder.hidden}
-    with atomic_write(path) as file:
-        torch.save({**header, "state_dict": state}, file)
+    write_torch(path, {**header, "state_dict": state})
     return state_hash(state)
 
 

@@ -168,12 +168,12 @@ def run_stage(stage: Stage, *, world: "World | None" = None, replace: bool = Fal
     kind = KINDS[stage.kind]
     with _world(stage, world) as peers:
         peers.barrier()  # every rank has looked at the old record before rank 0 touches it
+        fresh = not stage.out.exists()
         if peers.main:
             _prepare(stage, key, kind, replace)
         peers.barrier()
         began = time.perf_counter()
-        alone = not kind.distributed  # rank 0 does it for all
-        figures = importlib.import_module(kind.module).run(stage.config, key, peers) if peers.main or not alone else {}
+        figures = _work(stage, key, kind, peers, fresh)
         peers.barrier()
         record = {
             "name": stage.name,
@@ -192,6 +192,18 @@ def run_stage(stage: Stage, *, world: "World | None" = None, replace: bool = Fal
             )
         peers.barrier()
     return {**record, "skipped": False}
+
+
+def _work(stage: Stage, key: str, kind: Kind, peers: "World", fresh: bool) -> dict[str, Any]:
+    """The stage's figures. A refused run leaves no folder behind that was not there before and holds no work."""
+    if not (peers.main or kind.distributed):  # rank 0 does it for all
+        return {}
+    try:
+        return importlib.import_module(kind.module).run(stage.config, key, peers)
+    except UserError:
+        if peers.main and fresh and not (stage.out / "checkpoints").exists() and kind.resumable:
+            remove_tree(stage.out)
+        raise
 
 
 def _world(stage: Stage, world: "World | None") -> "AbstractContextManager[World]":
