@@ -206,12 +206,17 @@ def run_recipe(argv: list[str]) -> int:
     parser.add_argument("recipe", help="one of: " + ", ".join(CHAINS))
     parser.add_argument("--out", type=Path, default=None, help="folder for everything (default: runs/RECIPE)")
     parser.add_argument("--seeds", type=int, default=5, help="seeds per arm (default 5)")
-    parser.add_argument("--ranks", type=int, default=2, help="processes per job (default 2)")
+    parser.add_argument(
+        "--ranks", type=int, default=None, help="processes per job (default 2, or one per GPU if fewer)"
+    )
     parser.add_argument("--epochs", type=int, default=None, help="student epochs of the distilled arms")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     options = parser.parse_args(argv)
     if options.recipe not in CHAINS:
         raise UserError(f"recipe {options.recipe!r} is unknown; {did_you_mean(options.recipe, CHAINS)}")
+    gpus = visible_gpus(options.device)
+    if options.ranks is None:
+        options.ranks = min(2, gpus) if gpus else 2
     if options.seeds < 1 or options.ranks < 1:
         raise UserError("--seeds and --ranks must be at least 1")
     return run_chain_and_report(options)

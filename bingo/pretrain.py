@@ -30,8 +30,8 @@ class MoCo:
         self.encoder = seeded_encoder(config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed).to(
             world.device
         )
-        self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.model = wrap(self.encoder, config, world)
+        self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.queue = KeyQueue(
             contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
         )

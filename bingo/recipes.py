@@ -164,7 +164,13 @@ class _Digits:
 def resnet18_r50(data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:
     """ResNet-18 from a MoCo-v2 ResNet-50 on ImageNet: 200 epochs, batch 256; the paper reports 64.0 % linear top-1."""
     return DistillConfig(
-        data=data, out=out, teacher=teacher, bags=bags, student="resnet18", runtime=Runtime(precision="bf16")
+        data=data,
+        out=out,
+        teacher=teacher,
+        bags=bags,
+        student="resnet18",
+        contrast=Contrast(queue_dtype="bf16"),
+        runtime=Runtime(precision="bf16"),
     )
 
 
