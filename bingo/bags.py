@@ -1,7 +1,6 @@
 """Bags: for every image (the anchor) the K images that stand for it, as an int32 N×K array of image indices.
 
-Letters: N images, D feature dimensions, K bag size, P pairs of images.
-"""
+Letters: N images, D feature dimensions, K bag size, P pairs of images."""
 
 import dataclasses
 import io
