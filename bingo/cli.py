@@ -209,7 +209,12 @@ def run_recipe(argv: list[str]) -> int:
     parser.add_argument(
         "--ranks", type=int, default=None, help="processes per job (default 2, or one per GPU if fewer)"
     )
-    parser.add_argument("--epochs", type=int, default=None, help="student epochs of the distilled arms")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=None,
+        help="epochs of the distilled arms (the undistilled one makes twice, the teacher five times as many)",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     options = parser.parse_args(argv)
     if options.recipe not in CHAINS:

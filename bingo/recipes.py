@@ -56,7 +56,7 @@ def digits(root: Path, *, seeds: int = 5, ranks: int = 2, epochs: int = 30, devi
         Contrast(dim=32, hidden=64, queue=256),
         Optimiser(batch=64, lr=0.06, schedule="step"),
     )
-    teacher = d.contrastive(root / "teacher", "tiny-24", 150, seed=100)
+    teacher = d.contrastive(root / "teacher", "tiny-24", 5 * epochs, seed=100)
     students = [d.student(arm, seed) for seed in range(seeds) for arm in DIGITS_ARMS]
     jobs: list[tuple[tuple[Stage, ...], int]] = [
         (d.prepare(), 1),
