@@ -148,8 +148,10 @@ def check(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     from bingo.check import check_folder
     from bingo.files import write_json
+    from bingo.progress import progress
 
-    result = check_folder(options.source, workers=options.workers)
+    with progress("check") as advance:
+        result = check_folder(options.source, workers=options.workers, progress=advance)
     for problem in result.problems:
         print(f"{problem.verdict:12s} {problem.path}: {problem.reason}")
     print("  ".join(f"{name} {count}" for name, count in result.counts.items()))
@@ -233,7 +235,7 @@ def run_chain_and_report(options: Any) -> int:
     from bingo.launch import Chain, Job, run_chain
     from bingo.recipes import CHAINS
 
-    extra = {"epochs": options.epochs} if options.epochs else {}
+    extra = {} if options.epochs is None else {"epochs": options.epochs}
     root = options.out or Path("runs") / options.recipe
     recipe = CHAINS[options.recipe](root, seeds=options.seeds, ranks=options.ranks, device=options.device, **extra)
     records = run_chain(

@@ -165,14 +165,12 @@ class PackConfig:
     """Decoding threads; 0 uses every core."""
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """MoCo-v2 on unlabelled images: makes a teacher, and is the baseline a distilled student must beat."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What `pretrain` and `distill` share."""
 
     data: Path
     out: Path
-    model: str = "resnet50"
-    key_momentum: float = 0.999
     contrast: Contrast = field(default_factory=Contrast)
     augment: Augmentation = field(default_factory=Augmentation)
     optim: Optimiser = field(default_factory=Optimiser)
@@ -181,21 +179,32 @@ class PretrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(0 <= self.key_momentum < 1, "key-momentum", self.key_momentum, "in [0, 1)")
         _require(self.seed >= 0, "seed", self.seed, ">= 0")
 
 
-@dataclass(frozen=True)
-class DistillConfig:
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainingConfig):
+    """MoCo-v2 on unlabelled images: makes a teacher, and is the baseline a distilled student must beat."""
+
+    model: str = "resnet50"
+    key_momentum: float = 0.999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.key_momentum < 1, "key-momentum", self.key_momentum, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainingConfig):
     """BINGO: a student learns to gather each image and its bag around the frozen teacher's keys."""
 
-    data: Path
-    out: Path
     teacher: Path
+    """A run folder, its model.pt, or a MoCo-v2 checkpoint."""
     bags: Path
+    """A folder made by `bingo bags`, or its bags.npz."""
     student: str = "resnet18"
     objective: Objective = "release"
-    """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: equations 5-7."""
+    """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: two queries, one key."""
     warm_epochs: int = 11
     """Release objective: epochs in which only each image's own key is a positive."""
     cutmix: bool = True
@@ -203,19 +212,10 @@ class DistillConfig:
     """`cross`: keys from a second view, as published; `same`: keys from the query's own view, as SEED does."""
     view_norm: Literal["per-view", "joint"] = "per-view"
     """Batch-norm statistics of the student: one set per view, or one over all views of the step."""
-    contrast: Contrast = field(default_factory=Contrast)
-    augment: Augmentation = field(default_factory=Augmentation)
-    optim: Optimiser = field(default_factory=Optimiser)
-    runtime: Runtime = field(default_factory=Runtime)
-    monitor: Monitor = field(default_factory=Monitor)
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self.warm_epochs >= 0, "warm-epochs", self.warm_epochs, ">= 0")
-        _require(self.seed >= 0, "seed", self.seed, ">= 0")
-        if self.objective not in typing.get_args(Objective):
-            known = typing.get_args(Objective)
-            raise UserError(f"objective={self.objective!r} is unknown; {did_you_mean(self.objective, known)}")
 
 
 @dataclass(frozen=True)

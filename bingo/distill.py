@@ -16,7 +16,7 @@ from bingo.loss import paper_loss, release_loss
 from bingo.models import Encoder, load_encoder, seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
-from bingo.train import autocast, check_run, run_folder, train, wrap
+from bingo.train import autocast, check_run, train, wrap
 
 
 class Bingo:
@@ -106,7 +106,6 @@ def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
         )
     path = config.bags / "bags.npz" if config.bags.is_dir() else config.bags
     bags = load_bags(path, dataset_hash=dataset.hash, teacher_hash=teacher_hash)
-    run_folder(config.out)
     plan = Plan(
         dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=bags.members
     )

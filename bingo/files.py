@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic writes, content hashes, JSON with one-sentence errors."""
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -82,6 +83,39 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from None
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents; `UserError` if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}; choose another --out") from error
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one writer; `UserError` if another process does. Released by the system when a process dies.
+
+    Where the file system has no locks (some NFS) nothing is held: then two writers are the user's to avoid.
+    """
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is writing {folder} now; wait for it, or stop it first") from None
+        except OSError:
+            pass
+        yield
+
+
+def clear_folder(folder: Path) -> None:
+    """Delete what a folder holds, but not its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
 
 
 def remove_tree(path: Path) -> None:

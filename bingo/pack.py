@@ -7,6 +7,7 @@ replaced in one step; then whatever the index does not name is removed.
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 from collections import defaultdict
@@ -34,10 +35,12 @@ from bingo.dataset import (
 )
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, atomic_write
+from bingo.progress import progress
 
 if TYPE_CHECKING:
     from bingo.distributed import World
 
+log = logging.getLogger(__name__)
 LISTED = 10
 FLAT_FILE = re.compile(r"images-[0-9a-f]{12}\.bin")
 TEMPORARY = re.compile(r"\.images\.\d+\.tmp|\.index\.npz\.\d+\.tmp")
@@ -240,7 +243,15 @@ def _sweep(out: Path) -> None:
 
 def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
     """The `pack` stage."""
-    dataset = pack_folder(
-        config.source, config.out, convert=config.convert, allow_bad=config.allow_bad, workers=config.workers
-    )
-    return {"images": len(dataset), "classes": len(dataset.classes)}
+    with progress("pack") as advance:
+        dataset = pack_folder(
+            config.source,
+            config.out,
+            convert=config.convert,
+            allow_bad=config.allow_bad,
+            workers=config.workers,
+            progress=advance,
+        )
+    for path, reason in dataset.left_out.items():
+        log.warning("left out %s: %s", path, reason)
+    return {"images": len(dataset), "classes": len(dataset.classes), "left out": len(dataset.left_out) or None}

@@ -18,7 +18,7 @@ from bingo.loss import contrastive_loss
 from bingo.models import seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
-from bingo.train import autocast, check_run, run_folder, train, wrap
+from bingo.train import autocast, check_run, train, wrap
 
 
 class MoCo:
@@ -68,6 +68,5 @@ def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:
     """Train or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
     dataset = Dataset.open(config.data)
     check_run(config, dataset, world)
-    run_folder(config.out)
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=(2,))
     return train(config, key, dataset, plan, MoCo(config, world), world)

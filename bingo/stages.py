@@ -8,7 +8,8 @@ output is noticed. No torch is imported here: recognising a finished chain takes
 import dataclasses
 import importlib
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from bingo.config import (
     to_json,
 )
 from bingo.errors import UserError, did_you_mean
-from bingo.files import hash_file, hash_json, read_json, remove_tree, write_json
+from bingo.files import clear_folder, folder_lock, hash_file, hash_json, make_folder, read_json, remove_tree, write_json
 
 if TYPE_CHECKING:
     from bingo.distributed import World
@@ -166,14 +167,14 @@ def run_stage(stage: Stage, *, world: "World | None" = None, replace: bool = Fal
     if record := finished(stage, key):
         return {**record, "skipped": True}
     kind = KINDS[stage.kind]
-    with _world(stage, world) as peers:
+    with _world(stage, world) as peers, _writer(stage, kind, peers):
         peers.barrier()  # every rank has looked at the old record before rank 0 touches it
-        fresh = not stage.out.exists()
         if peers.main:
             _prepare(stage, key, kind, replace)
         peers.barrier()
         began = time.perf_counter()
-        figures = _work(stage, key, kind, peers, fresh)
+        alone = not kind.distributed  # then rank 0 does it for all
+        figures = importlib.import_module(kind.module).run(stage.config, key, peers) if peers.main or not alone else {}
         peers.barrier()
         record = {
             "name": stage.name,
@@ -186,24 +187,30 @@ def run_stage(stage: Stage, *, world: "World | None" = None, replace: bool = Fal
         if peers.main:
             _write_config(stage)
             files = output_hashes(stage.out, {})
-            write_json(
-                stage.out / RECORD,
-                {**record, "outputs": {name: entry["hash"] for name, entry in files.items()}, "files": files},
-            )
+            outputs = {name: entry["hash"] for name, entry in files.items()}
+            write_json(stage.out / RECORD, {**record, "outputs": outputs, "files": files})
         peers.barrier()
     return {**record, "skipped": False}
 
 
-def _work(stage: Stage, key: str, kind: Kind, peers: "World", fresh: bool) -> dict[str, Any]:
-    """The stage's figures. A refused run leaves no folder behind that was not there before and holds no work."""
-    if not (peers.main or kind.distributed):  # rank 0 does it for all
-        return {}
-    try:
-        return importlib.import_module(kind.module).run(stage.config, key, peers)
-    except UserError:
-        if peers.main and fresh and not (stage.out / "checkpoints").exists() and kind.resumable:
-            remove_tree(stage.out)
-        raise
+@contextmanager
+def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
+    """Rank 0 holds a resumable stage's folder: a run that still goes on is not joined by a second one.
+
+    A refused run leaves no folder behind that was not there before and holds no work.
+    """
+    if not (peers.main and kind.resumable):
+        yield
+        return
+    fresh = not stage.out.exists()
+    make_folder(stage.out)
+    with folder_lock(stage.out):
+        try:
+            yield
+        except UserError:
+            if fresh and not (stage.out / "checkpoints").exists():
+                remove_tree(stage.out)
+            raise
 
 
 def _world(stage: Stage, world: "World | None") -> "AbstractContextManager[World]":
@@ -222,7 +229,7 @@ def _prepare(stage: Stage, key: str, kind: Kind, replace: bool) -> None:
                 f"{stage.out} holds a {stage.kind} with other settings or inputs; "
                 "choose another --out or delete that folder"
             )
-        remove_tree(stage.out)
+        clear_folder(stage.out)
     if kind.resumable:  # a run folder says what it is from its first second, and a killed run knows that it may resume
         _write_config(stage)
         write_json(stage.out / RECORD, {"key": key, "kind": stage.kind, "name": stage.name})

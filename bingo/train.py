@@ -1,17 +1,13 @@
 """The training loop of `pretrain` and `distill`, read from top to bottom: plan, decode, loss, step, checkpoint."""
 
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from bingo.checkpoint import load_newest, save_checkpoint
-from bingo.config import DistillConfig, PretrainConfig
+from bingo.config import TrainingConfig
 from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError
@@ -22,9 +18,8 @@ from bingo.loader import Batch, training_batches
 from bingo.metrics import Metrics
 from bingo.models import Encoder, save_encoder
 from bingo.plan import Plan
+from bingo.progress import progress
 from bingo.queue import KeyQueue
-
-Config = PretrainConfig | DistillConfig
 
 
 class Method(Protocol):
@@ -59,7 +54,7 @@ class PerView(nn.Module):
         return [self.encoder(view) for view in views]
 
 
-def wrap(encoder: Encoder, config: Config, world: World, *, joint: bool = False) -> nn.Module:
+def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool = False) -> nn.Module:
     """The encoder on its device, compiled if asked for, in DDP if there are peers.
 
     No buffers are broadcast: batch-norm statistics never enter the training forward pass, and rank 0's are saved.
@@ -76,12 +71,12 @@ def wrap(encoder: Encoder, config: Config, world: World, *, joint: bool = False)
     return model
 
 
-def autocast(config: Config, device: torch.device) -> torch.autocast:
+def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     """bf16 autocast when the precision asks for it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16")
 
 
-def check_run(config: Config, dataset: Dataset, world: World) -> None:
+def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
     """Refuse, before any work, what cannot be trained."""
     if config.optim.batch > len(dataset):
         raise UserError(
@@ -105,7 +100,9 @@ def check_run(config: Config, dataset: Dataset, world: World) -> None:
         raise UserError(f"runtime.impl={config.runtime.impl}: {error}") from error
 
 
-def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method, world: World) -> dict[str, Any]:
+def train(
+    config: TrainingConfig, key: str, dataset: Dataset, plan: Plan, method: Method, world: World
+) -> dict[str, Any]:
     """Run or resume the training; returns the figures for the stage record.
 
     Writes `model.pt`, `metrics.jsonl` and `checkpoints/` below `config.out`. Bit-exact on the CPU for a fixed number of
@@ -138,7 +135,7 @@ def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method
     )
     began, accuracy = time.perf_counter(), None
     method.encoder.train()
-    with progress(total, start, world) as advance:
+    with progress("step", total, start, show=world.main) as advance:
         for step in range(start, total):
             batch = next(batches)
             learning_rate = config.optim.lr_at(step, per_epoch)
@@ -178,7 +175,7 @@ def train(config: Config, key: str, dataset: Dataset, plan: Plan, method: Method
     }
 
 
-def monitor(encoder: Encoder, dataset: Dataset, val: Dataset, config: Config, world: World) -> float:
+def monitor(encoder: Encoder, dataset: Dataset, val: Dataset, config: TrainingConfig, world: World) -> float:
     """kNN accuracy (k = 10, cosine) of the current weights with rank 0's batch-norm statistics, as a fraction."""
     world.broadcast([buffer for buffer in encoder.buffers() if buffer.is_floating_point()])
     parts = [
@@ -205,27 +202,3 @@ def _restore(state: dict[str, Any], method: Method, optimiser: torch.optim.Optim
         module.load_state_dict(state["modules"][name], strict=True)
     optimiser.load_state_dict(state["optimiser"])
     method.queue.load(state["queue"])
-
-
-@contextmanager
-def progress(total: int, start: int, world: World) -> Iterator[Any]:
-    """A progress bar for rank 0 on a terminal; otherwise silent (metrics.jsonl has every step)."""
-    if not (world.main and sys.stderr.isatty()):
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("step"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total, completed=start)
-        yield lambda done: bar.update(task, completed=done)
-
-
-def run_folder(out: Path) -> Path:
-    """Create a run folder, or say why it cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the run folder {out}: {error.strerror}; choose another --out") from error
-    return out

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +19,9 @@ def bingo(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start_ranks(words: list[object], ranks: int) -> list[subprocess.Popen[str]]:
+def start_ranks(
+    words: Sequence[object], ranks: int, program: Sequence[str] = ("-m", "bingo")
+) -> list[subprocess.Popen[str]]:
     """Start `ranks` processes of one verb joined through loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -31,7 +33,7 @@ def start_ranks(words: list[object], ranks: int) -> list[subprocess.Popen[str]]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    command = [sys.executable, "-m", "bingo", *map(str, words)]
+    command = [sys.executable, *program, *map(str, words)]
     return [
         subprocess.Popen(
             command,
