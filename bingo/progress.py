@@ -9,7 +9,7 @@ from contextlib import contextmanager
 def progress(
     label: str, total: int | None = None, start: int = 0, *, show: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """A bar on stderr if that is a terminal; call the yielded function with what is done, and the total if it is new."""
+    """A bar on stderr if that is a terminal; call what it yields with what is done, and the total if that is new."""
     if not (show and sys.stderr.isatty()):
         yield lambda done, total=None: None
         return

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import submitit
-
 from bingo.errors import UserError
 from bingo.launch.job import StageJob
 from bingo.stages import Stage, finished, stage_key
@@ -71,10 +69,22 @@ def _show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def import_submitit() -> Any:
+    """The module, or a sentence that says how to get it."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError(
+            f"submitit is needed to start jobs but does not import ({error}); pip install submitit, "
+            "or run the verbs one by one (they work under torchrun too)"
+        ) from None
+    return submitit
+
+
 def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     # A folder of its own for every job: process ids come again, and with them another job's result.
     folder = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{job.stages[0].out.name}"
-    executor = submitit.LocalExecutor(folder=folder)
+    executor = import_submitit().LocalExecutor(folder=folder)
     executor.update_parameters(tasks_per_node=job.ranks, gpus_per_node=min(gpus, job.ranks), timeout_min=60 * 24 * 30)
     submitted = executor.submit(StageJob(tuple(stage.to_json() for stage in job.stages), free_port()))
     told = 0

@@ -5,8 +5,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import submitit
-
 from bingo.errors import UserError
 
 
@@ -19,6 +17,8 @@ class StageJob:
 
     def __call__(self) -> list[dict[str, Any]] | str:
         """Records of the stages, or the sentence of a user error (which no retry would mend)."""
+        import submitit
+
         from bingo.distributed import world
         from bingo.stages import Stage, run_stage
 
@@ -33,8 +33,10 @@ class StageJob:
         except UserError as error:
             return str(error)
 
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+    def checkpoint(self) -> Any:
         """Called by submitit before a requeue: the stages resume from what is on disk."""
+        import submitit
+
         return submitit.helpers.DelayedSubmission(self)
 
 

@@ -116,3 +116,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     for name in ("kernels", "launch", "bench"):
         missing = subprocess.run([python, "-c", f"import {name}"], cwd=tmp_path, capture_output=True, check=False)
         assert missing.returncode != 0 or not (site / name).exists()
+
+
+def test_without_submitit(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['submitit'] = None; from bingo.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", "digits", "--out", tmp_path / "x"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "submitit is needed to start jobs" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
