@@ -53,10 +53,18 @@ def usage() -> str:
     return "\n".join(lines).rstrip()
 
 
+def import_tyro() -> Any:
+    """The module, or a sentence that says how to get it."""
+    try:
+        import tyro
+    except ImportError as error:
+        raise UserError(f"tyro is needed to read the flags but does not import ({error}); pip install tyro") from None
+    return tyro
+
+
 def parse(cls: type, argv: list[str], verb: str, default: Any = None) -> Any:
     """Command line -> config dataclass through tyro (nested flags, hints for typos); exits with 2 on wrong flags."""
-    import tyro
-
+    tyro = import_tyro()
     kwargs = {} if default is None else {"default": default}
     return tyro.cli(cls, args=argv, prog=f"bingo {verb}", **kwargs)
 
@@ -74,13 +82,11 @@ def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
         return argv, from_json(cls, values, path)
     if recipe is None:
         return argv, None
-    import tyro
-
     from bingo.recipes import DISTILL
 
     if cls.__name__ != "DistillConfig" or recipe not in DISTILL:
         raise UserError(f"recipe {recipe!r} is unknown here; distill takes one of: {', '.join(DISTILL)}")
-    missing: Any = tyro.MISSING  # the paths stay required
+    missing: Any = import_tyro().MISSING  # the paths stay required
     return argv, DISTILL[recipe](missing, missing, missing, missing)
 
 

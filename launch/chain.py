@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -102,22 +103,28 @@ def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> lis
 
 
 def _result(submitted: Any, job: Job, folder: Path) -> list[dict[str, Any]]:
-    names = ", ".join(stage.name for stage in job.stages)
+    """Rank 0's records. Otherwise the sentence of whichever rank has one, before any rank's secondary error."""
     results: list[Any] = []
-    cause: Exception | None = None
-    try:
-        results = submitted.results()
-    except Exception as error:  # submitit raises several types; each carries the failed task's traceback
-        cause = error
-    told = next((r for r in results if isinstance(r, str)), None)
-    if told:
+    reasons: list[str] = []
+    for rank in range(job.ranks):
+        try:
+            results.append(submitted.task(rank).result())
+        except Exception as error:  # submitit raises several types; each carries the failed rank's traceback
+            reasons.append(f"rank {rank}: {last_exception(str(error))}")
+    told = next((result for result in results if isinstance(result, str)), None)
+    if told is not None:
         raise UserError(told)
-    if cause is not None:
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
-        raise UserError(
-            f"job {submitted.job_id} ({names}) failed: {reason}; see {folder}; run the same command to resume"
-        )
+    if reasons:
+        names = ", ".join(stage.name for stage in job.stages)
+        why = "; ".join(reasons)
+        raise UserError(f"job {submitted.job_id} ({names}) failed: {why}; see {folder}; run the same command to resume")
     return results[0]
+
+
+def last_exception(text: str) -> str:
+    """The line of a traceback that names the exception."""
+    lines = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
+    return lines[-1] if lines else (text.strip().splitlines() or ["no message"])[0]
 
 
 @contextlib.contextmanager
