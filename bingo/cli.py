@@ -177,29 +177,31 @@ def evaluate(argv: list[str]) -> int:
         return 0
     if argv[0] not in kinds:
         raise UserError(f"unknown evaluation {argv[0]!r}; {did_you_mean(argv[0], kinds)}")
-    rest = positional(argv[1:], ["--run"])
-    defaults = run_defaults(Path(rest[1])) if rest[:1] == ["--run"] else {}
-    for flag, value in defaults.items():
-        if flag not in rest:
-            rest += [flag, *value]
-    if rest[:1] == ["--run"] and "--out" not in rest:
-        rest += ["--out", str(Path(rest[1]) / "eval" / argv[0])]
-    config = parse(EvalConfig, [*rest, "--kinds", argv[0]], f"eval {argv[0]}")
+    if len(argv) == 1 or argv[1].startswith("-"):
+        raise UserError(f"eval {argv[0]} needs a run folder or a model.pt: bingo eval {argv[0]} RUN")
+    config = parse(EvalConfig, argv[2:], f"eval {argv[0]}", evaluation_defaults(Path(argv[1]), argv[0]))
     return say(run_stage(Stage(f"eval {argv[0]}", "eval", config)), config.out)
 
 
-def run_defaults(run: Path) -> dict[str, list[str]]:
-    """Flags that a run folder's own config.json answers."""
+def evaluation_defaults(run: Path, kind: Any) -> Any:
+    """The settings that a run folder's own config.json answers; what it does not stays required."""
+    from bingo.config import Augmentation, EvalConfig, from_json
+    from bingo.files import read_json
+
     if not run.exists():
         raise UserError(f"run {run} does not exist; give a run folder written by pretrain or distill, or a model.pt")
+    missing = import_tyro().MISSING
     path = run / "config.json"
-    if not path.exists():
-        return {}
-    config = json.loads(path.read_text())
-    flags = {"--train": [config["data"]], "--augment.size": [str(config["augment"]["size"])]}
-    if config.get("monitor", {}).get("val"):
-        flags["--val"] = [config["monitor"]["val"]]
-    return flags
+    known = read_json(path) if path.exists() else {}
+    val = known.get("monitor", {}).get("val")
+    return EvalConfig(
+        run=run,
+        train=Path(known["data"]) if known else missing,
+        val=Path(val) if val else missing,
+        out=(run if run.is_dir() else run.parent) / "eval" / kind,
+        kinds=(kind,),
+        augment=from_json(Augmentation, known["augment"], str(path)) if known else Augmentation(),
+    )
 
 
 def run_recipe(argv: list[str]) -> int:

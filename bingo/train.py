@@ -15,7 +15,7 @@ from bingo.evaluate import knn_accuracy
 from bingo.features import extract
 from bingo.kernels import resolve_impl
 from bingo.loader import Batch, training_batches
-from bingo.metrics import Metrics
+from bingo.metrics import Metrics, read_metrics
 from bingo.models import Encoder, save_encoder
 from bingo.plan import Plan
 from bingo.progress import progress
@@ -133,7 +133,7 @@ def train(
         device=world.device,
         threads=world.threads,
     )
-    began, accuracy = time.perf_counter(), None
+    began = time.perf_counter()
     method.encoder.train()
     with progress("step", total, start, show=world.main) as advance:
         for step in range(start, total):
@@ -166,10 +166,11 @@ def train(
             advance(done)
     weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
     seconds = time.perf_counter() - began
+    evaluations = read_metrics(metrics_path, "eval")
     return {
         "steps": total,
         "resumed_from": start,
-        "knn": accuracy,
+        "knn": evaluations[-1]["knn"] if evaluations else None,
         "weights": weights,
         "steps_per_second": round((total - start) / max(seconds, 1e-9), 2),
     }

@@ -223,6 +223,8 @@ def test_eval_takes_its_data_from_the_run(
     export = ["export", "--model", str(tmp_path / "run"), "--classifier", str(tmp_path / "run" / "eval" / "linear")]
     assert main([*export, "--out", str(tmp_path / "export")]) == 0
     assert "unknown evaluation 'lineal'; did you mean 'linear'?" in refused(["eval", "lineal", "x"], capsys)
+    assert "run nowhere does not exist" in refused(["eval", "knn", "nowhere"], capsys)
+    assert "eval knn needs a run folder" in refused(["eval", "knn"], capsys)
 
 
 def test_doctor_reports_problems_in_sentences(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,3 +139,32 @@ def test_other_settings_do_not_touch_a_run(uninterrupted: Path, digits: Path, te
     assert results[0][0] == 2
     assert "other settings or inputs" in results[0][1]
     assert_same(weights(uninterrupted), before)
+
+
+@pytest.mark.slow
+def test_pretraining_resumes_exactly_too(digits: Path, tmp_path: Path) -> None:
+    """Both encoders, the queue and the averaged batch-norm statistics come back."""
+
+    def words(out: Path) -> list[object]:
+        small = ["--augment.size", 16, "--contrast.dim", 16, "--contrast.hidden", 32, "--contrast.queue", 100]
+        pace = ["--optim.batch", 64, "--optim.epochs", EPOCHS, "--key-momentum", 0.9, "--runtime.threads", 1]
+        saves = ["--runtime.checkpoint-every", 5, "--runtime.log-every", 1, "--monitor.val", digits / "val"]
+        paths = ["--data", digits / "train", "--out", out, "--model", "tiny"]
+        return ["pretrain", *paths, *small, *pace, *saves, "--monitor.every", 1]
+
+    assert [code for code, _ in finish(start_ranks(words(tmp_path / "whole"), 2))] == [0, 0]
+    ranks = start_ranks(words(tmp_path / "run"), 2)
+    wait_for(lambda: (tmp_path / "run" / "checkpoints" / "step-0000000025.pt").exists())  # mid-epoch: 16 + 9
+    for process in ranks:
+        os.kill(process.pid, signal.SIGKILL)
+    finish(ranks)
+    assert not (tmp_path / "run" / "model.pt").exists()
+    assert [code for code, _ in finish(start_ranks(words(tmp_path / "run"), 2))] == [0, 0]
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert steps(tmp_path / "run") == list(range(EPOCHS * PER_EPOCH))
+    whole, resumed = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "run")
+    )
+    assert [x["knn"] for x in resumed if x["kind"] == "eval"] == [x["knn"] for x in whole if x["kind"] == "eval"]
+    assert [x["loss"] for x in resumed if x["kind"] == "train"] == [x["loss"] for x in whole if x["kind"] == "train"]
