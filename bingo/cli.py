@@ -29,7 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"bingo {__version__}")
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("bingo").setLevel(logging.INFO)  # and not what libraries say while they load
     try:
         if words[0] not in VERBS:
             raise UserError(f"unknown verb {words[0]!r}; {did_you_mean(words[0], VERBS)} (`bingo --help` lists all)")

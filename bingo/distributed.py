@@ -37,7 +37,9 @@ class World:
         if self.size == 1:
             return lambda: rows
         out = rows.new_empty(self.size * len(rows), *rows.shape[1:])
-        work = dist.all_gather_into_tensor(out, rows.contiguous(), async_op=True)
+        # One collective under two names: torch 2.14 renamed it, 2.11 has only the old one.
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        work = gather(out, rows.contiguous(), async_op=True)
 
         def wait() -> torch.Tensor:
             assert work is not None

@@ -1,6 +1,7 @@
 """The training loop of `pretrain` and `distill`, read from top to bottom: plan, decode, loss, step, checkpoint."""
 
 import time
+import warnings
 from typing import Any, Protocol
 
 import torch
@@ -65,9 +66,12 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool 
     model: nn.Module = PerView(inner, joint)
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
-        model = nn.parallel.DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():
+            # torch 2.14 announces a successor of broadcast_buffers that torch 2.11 does not have.
+            warnings.simplefilter("ignore", FutureWarning)
+            model = nn.parallel.DistributedDataParallel(
+                model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
     return model
 
 
