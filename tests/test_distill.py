@@ -223,7 +223,8 @@ COUNT = """
 import json, sys, torch.distributed as dist
 from collections import Counter
 calls = Counter()
-for name in ("all_gather_single", "all_gather_into_tensor", "broadcast", "all_reduce", "all_gather", "barrier", "broadcast_object_list"):
+NAMES = "all_gather_single all_gather_into_tensor broadcast all_reduce all_gather barrier broadcast_object_list"
+for name in NAMES.split():
     if not hasattr(dist, name):
         continue
     def wrapped(*args, _name=name, _inner=getattr(dist, name), **kwargs):
