@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"bingo {words[0]}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of a pipe (`| head`) has left: not an error of ours, and nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
@@ -67,7 +70,11 @@ def parse(cls: type, argv: list[str], verb: str, default: Any = None) -> Any:
     """Command line -> config dataclass through tyro (nested flags, hints for typos); exits with 2 on wrong flags."""
     tyro = import_tyro()
     kwargs = {} if default is None else {"default": default}
-    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", **kwargs)
+    from bingo.recipes import DISTILL
+
+    more = "--config FILE takes the settings of a run's config.json as defaults"
+    more += f", --recipe NAME those of a recipe ({', '.join(DISTILL)})." if verb == "distill" else "."
+    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", description=f"{cls.__doc__}\n\n{more}", **kwargs)
 
 
 def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:

@@ -25,7 +25,7 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """MoCo-v2 augmentation (method of the paper, section 4.1); sizes in pixels, probabilities in [0, 1]."""
+    """MoCo-v2 augmentation; sizes in pixels, probabilities in [0, 1]."""
 
     size: int = 224
     scale: tuple[float, float] = (0.2, 1.0)

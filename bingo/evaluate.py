@@ -52,7 +52,7 @@ def knn_accuracy(
     Each neighbour votes with exp(similarity / temperature), or with 1 where temperature is None; equal votes go to the
     lower class, equal similarities to the lower training index. Rows are L2-normalised inside. Memory is about
     chunk × (chunk + k + C) numbers beyond the normalised features.
-    Sources: BINGO section 4 (k = 10); the exponential vote is that of instance discrimination (Wu et al. 2018).
+    Sources: BINGO (k = 10); the exponential vote is that of instance discrimination (Wu et al. 2018).
 
     `UserError`: shapes or dtypes that do not fit, negative labels, features not finite, k outside 1..N,
     temperature or chunk not positive.

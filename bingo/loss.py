@@ -6,7 +6,7 @@ of such terms, and all rows of a step go through one `queue_softmax` call.
 
 Rows (queries, keys, queue) must be L2-normalised by the caller: nothing here normalises them, and nothing breaks if
 they are not, but the temperature then no longer means what it says. Gradients reach the queries, and the keys if they
-require it; never the queue. Sources: arXiv 2107.01691 section 3 (paper), the behaviour of its published code (release).
+require it; never the queue. Sources: arXiv 2107.01691 (paper), the behaviour of its published code (release).
 Legend: B anchors, R rows, M positives per row, C channels, K queue keys.
 """
 

@@ -52,6 +52,23 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     assert all(f"\n  {verb} " in done.stdout for verb in VERBS)
 
 
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m bingo distill --help | head -n 1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: bingo distill")
+    assert done.stderr == ""
+
+
+def test_recipes_are_defaults_that_flags_override(
+    distill: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([*distill(), "--recipe", "resnet18-r50"]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["runtime"]["precision"], config["contrast"]["queue_dtype"]) == ("bf16", "bf16"), "from the recipe"
+    assert (config["student"], config["optim"]["epochs"]) == ("tiny", 1), "from the flags"
+    assert "takes one of: resnet18-r50, resnet34-r50" in refused([*distill(), "--recipe", "resnet18"], capsys)
+
+
 def test_unknown_verb_and_flag(distill: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown verb 'distil'; did you mean 'distill'?" in refused(["distil"], capsys)
     done = bingo(*distill(), "--studnet", "resnet18")
