@@ -26,7 +26,8 @@ def compile_report(arch: int) -> list[dict[str, Any]]:
     """Compile each kernel variant for compute capability `arch` (80, 90, 100: ten times the usual number).
 
     One record per variant: kernel, arch, dtype, channels, whole_tiles, registers per thread, shared_bytes per block,
-    spill_bytes (stack and local memory) per thread. ValueError when TRITON_INTERPRET is set.
+    spill_bytes (stack and local memory) per thread, tensor_core (its instruction, or "none") and loop_instructions of
+    the hot loop (see `hot_loop`). ValueError when TRITON_INTERPRET is set.
     """
     if kernels.is_interpreted():
         raise ValueError("TRITON_INTERPRET is set, so there is nothing to compile; unset it and start Python again")
@@ -66,20 +67,47 @@ def _compile(
     return triton.compile(source, target=GPUTarget("cuda", arch, WARP_SIZE), options=options)
 
 
-def _usage(compiled: Any) -> dict[str, int]:
-    """What the assembler allotted, read from the binary by the cuobjdump that Triton ships."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+def _usage(compiled: Any) -> dict[str, Any]:
+    """What the assembler allotted and the shape of the hot loop, read from the binary by tools that Triton ships."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        command = [str(tool), "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        text = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        unit, loop = hot_loop(_tool("nvdisasm", "-c", file.name))
     used = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
     return {
         "registers": used["REG"],
         "shared_bytes": compiled.metadata.shared,
         "spill_bytes": used["STACK"] + used["LOCAL"],
+        "tensor_core": unit,
+        "loop_instructions": loop,
     }
+
+
+def _tool(name: str, *arguments: str) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    return subprocess.run([str(tool), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def hot_loop(assembly: str) -> tuple[str, int]:
+    """(tensor-core instruction, number of instructions) of the loop with the most arithmetic.
+
+    The loop is the stretch between a label and a branch back to it that holds the most matrix products, or, without
+    any ("none"), the most fused multiply-adds. 0 where there is no loop.
+    """
+    instruction = r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)([^;]*);"
+    lines = re.findall(rf"^(\.L\w+):|{instruction}", assembly, re.M)
+    labels = {label: at for at, (label, _, _) in enumerate(lines) if label}
+    best: tuple[int, int, str, int] = (0, 0, "none", 0)
+    for at, (_, name, operands) in enumerate(lines):
+        target = re.search(r"\.L\w+", operands) if name.startswith("BRA") else None
+        first = labels.get(target[0], at) if target else at
+        body = [found for _, found, _ in lines[first : at + 1] if found]
+        products = [found.split(".")[0] for found in body if found.split(".")[0].endswith("MMA")]
+        score = (len(products), sum(found.startswith("FFMA") for found in body))
+        if first < at and score > best[:2]:
+            best = (*score, products[0] if products else "none", len(body))
+    return best[2], best[3]
 
 
 def print_table(records: list[dict[str, Any]]) -> None:
