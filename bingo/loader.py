@@ -54,7 +54,7 @@ class CropStream:
     ) -> None:
         pipeline_def, fn, types = import_dali()
         gpu = device.type == "cuda"
-        self.dataset, self._device, self._pending = dataset, device, deque[list[Group]]()
+        self.dataset, self._pending = dataset, deque[list[Group]]()
 
         def source() -> list[Any]:
             groups = next(requests)

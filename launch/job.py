@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from bingo.config import Runtime
 from bingo.errors import UserError
 
 
@@ -26,9 +27,7 @@ class StageJob:
         os.environ.update(rank_environment(submitit.JobEnvironment(), self.port))
         stages = [Stage.from_json(value) for value in self.stages]
         try:
-            with world(
-                next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), _default_runtime())
-            ) as peers:
+            with world(next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())) as peers:
                 return [run_stage(stage, world=peers, replace=True) for stage in stages]
         except UserError as error:
             return str(error)
@@ -38,12 +37,6 @@ class StageJob:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
-
-
-def _default_runtime() -> Any:
-    from bingo.config import Runtime
-
-    return Runtime()
 
 
 def rank_environment(job: Any, port: int) -> dict[str, str]:
