@@ -66,15 +66,12 @@ def import_tyro() -> Any:
     return tyro
 
 
-def parse(cls: type, argv: list[str], verb: str, default: Any = None) -> Any:
+def parse(cls: type, argv: list[str], verb: str, default: Any = None, note: str = "") -> Any:
     """Command line -> config dataclass through tyro (nested flags, hints for typos); exits with 2 on wrong flags."""
     tyro = import_tyro()
     kwargs = {} if default is None else {"default": default}
-    from bingo.recipes import DISTILL
-
-    more = "--config FILE takes the settings of a run's config.json as defaults"
-    more += f", --recipe NAME those of a recipe ({', '.join(DISTILL)})." if verb == "distill" else "."
-    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", description=f"{cls.__doc__}\n\n{more}", **kwargs)
+    description = f"{cls.__doc__}\n\n{note}".strip()
+    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", description=description, **kwargs)
 
 
 def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
@@ -112,10 +109,13 @@ def stage_verb(kind: str) -> Callable[[list[str]], int]:
     """The verb that runs one kind of stage in this process (or under torchrun / srun, as one of several ranks)."""
 
     def run(argv: list[str]) -> int:
+        from bingo.recipes import DISTILL
         from bingo.stages import KINDS, Stage, run_stage
 
+        note = "--config FILE takes the settings of a run's config.json as defaults"
+        note += f", --recipe NAME those of a recipe ({', '.join(DISTILL)})." if kind == "distill" else "."
         rest, default = with_defaults(KINDS[kind].config, argv)
-        config = parse(KINDS[kind].config, rest, kind, default)
+        config = parse(KINDS[kind].config, rest, kind, default, note)
         return say(run_stage(Stage(kind, kind, config)), config.out)
 
     return run
@@ -176,10 +176,12 @@ def check(argv: list[str]) -> int:
 
 def evaluate(argv: list[str]) -> int:
     """`bingo eval linear|knn|fewshot RUN`: datasets and augmentation default to those of the run."""
-    from bingo.config import EvalConfig
+    import typing
+
+    from bingo.config import EvalConfig, EvalKind
     from bingo.stages import Stage, run_stage
 
-    kinds = ("linear", "knn", "fewshot")
+    kinds = typing.get_args(EvalKind)
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: bingo eval linear|knn|fewshot RUN [--train DIR] [--val DIR] [settings]")
         return 0
@@ -237,9 +239,9 @@ def run_recipe(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.recipe not in CHAINS:
         raise UserError(f"recipe {options.recipe!r} is unknown; {did_you_mean(options.recipe, CHAINS)}")
-    gpus = visible_gpus(options.device)
+    options.gpus = visible_gpus(options.device)
     if options.ranks is None:
-        options.ranks = min(2, gpus) if gpus else 2
+        options.ranks = min(2, options.gpus) if options.gpus else 2
     if options.seeds < 1 or options.ranks < 1:
         raise UserError("--seeds and --ranks must be at least 1")
     return run_chain_and_report(options)
@@ -254,9 +256,8 @@ def run_chain_and_report(options: Any) -> int:
     extra = {} if options.epochs is None else {"epochs": options.epochs}
     root = options.out or Path("runs") / options.recipe
     recipe = CHAINS[options.recipe](root, seeds=options.seeds, ranks=options.ranks, device=options.device, **extra)
-    records = run_chain(
-        Chain(root, tuple(Job(stages, ranks) for stages, ranks in recipe.jobs)), gpus=visible_gpus(options.device)
-    )
+    chain = Chain(root, tuple(Job(stages, ranks) for stages, ranks in recipe.jobs))
+    records = run_chain(chain, gpus=options.gpus)
     summary = {
         "recipe": options.recipe,
         "arms": recipe.arms,

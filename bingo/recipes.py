@@ -57,15 +57,13 @@ def digits(root: Path, *, seeds: int = 5, ranks: int = 2, epochs: int = 30, devi
         Optimiser(batch=64, lr=0.06, schedule="step"),
     )
     teacher = d.contrastive(root / "teacher", "tiny-24", 5 * epochs, seed=100)
-    students = [d.student(arm, seed) for seed in range(seeds) for arm in DIGITS_ARMS]
     jobs: list[tuple[tuple[Stage, ...], int]] = [
         (d.prepare(), 1),
         ((Stage("teacher", "pretrain", teacher), Stage("features", "features", d.features(teacher.out))), ranks),
         (d.bags(), 1),
     ]
     for seed in range(seeds):  # one job per seed: stages of one job share the seconds that starting torch takes
-        mine = students[seed * len(DIGITS_ARMS) : (seed + 1) * len(DIGITS_ARMS)]
-        jobs.append((tuple(stage for pair in mine for stage in pair), ranks))
+        jobs.append((tuple(stage for arm in DIGITS_ARMS for stage in d.student(arm, seed)), ranks))
     export = ExportConfig(model=root / "students" / "knn-0", out=root / "export", classifier=root / "eval" / "knn-0")
     jobs.append(((Stage("export", "export", export),), 1))
     arms = {arm: tuple(f"eval {arm} {seed}" for seed in range(seeds)) for arm in DIGITS_ARMS}

@@ -126,7 +126,10 @@ def content_hash(path: Path) -> str:
     if path.is_file():
         return hash_file(path)
     if (path / RECORD).exists():
-        return hash_json(read_json(path / RECORD)["outputs"])
+        record = read_json(path / RECORD)
+        if "outputs" not in record:
+            raise UserError(f"input {path} is a {record.get('kind', 'stage')} that is not finished; run it to its end")
+        return hash_json(record["outputs"])
     if (path / "index.npz").exists():
         return hash_file(path / "index.npz")
     files = sorted(p for p in path.rglob("*") if p.is_file())
@@ -134,11 +137,15 @@ def content_hash(path: Path) -> str:
 
 
 def output_hashes(out: Path, previous: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Relative name -> {hash, size, time} of a stage's output files; unchanged size and time keep the known hash."""
+    """Relative name -> {hash, size, time} of a stage's output files; unchanged size and time keep the known hash.
+
+    Another stage's folder inside (an evaluation in its run's) is that stage's.
+    """
     found = {}
+    nested = {record.parent for record in out.rglob(RECORD)} - {out}
     for path in sorted(p for p in out.rglob("*") if p.is_file()):
         name = path.relative_to(out).as_posix()
-        if name.split("/")[0] in BY_PRODUCTS or path.name.startswith("."):
+        if name.split("/")[0] in BY_PRODUCTS or path.name.startswith(".") or nested.intersection(path.parents):
             continue
         size, mtime = path.stat().st_size, path.stat().st_mtime_ns
         known = previous.get(name)

@@ -237,6 +237,9 @@ def test_eval_takes_its_data_from_the_run(
         assert main(["eval", kind, str(tmp_path / "run"), "--val", str(digits / "val"), *extra]) == 0
         results = json.loads((tmp_path / "run" / "eval" / kind / "results.json").read_text())
         assert 0.1 < results[kind] <= 1
+    capsys.readouterr()
+    assert main(distill()) == 0
+    assert "already done" in capsys.readouterr().out, "evaluations inside the run's folder are not the run's outputs"
     export = ["export", "--model", str(tmp_path / "run"), "--classifier", str(tmp_path / "run" / "eval" / "linear")]
     assert main([*export, "--out", str(tmp_path / "export")]) == 0
     assert "unknown evaluation 'lineal'; did you mean 'linear'?" in refused(["eval", "lineal", "x"], capsys)

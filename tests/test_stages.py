@@ -65,6 +65,15 @@ def test_missing_input(tmp_path: Path) -> None:
         run_stage(bag_stage(tmp_path / "nowhere", tmp_path / "bags"))
 
 
+def test_input_of_an_unfinished_run(digits: Path, tmp_path: Path) -> None:
+    run = tmp_path / "teacher"
+    run.mkdir()
+    (run / "stage.json").write_text(json.dumps({"key": "k", "kind": "pretrain", "name": "teacher"}))
+    config = FeaturesConfig(data=digits / "train", model=run, out=tmp_path / "features")
+    with pytest.raises(UserError, match="teacher is a pretrain that is not finished; run it to its end"):
+        run_stage(Stage("features", "features", config))
+
+
 def test_every_stage_of_the_recipe_survives_json(tmp_path: Path) -> None:
     recipe = digits_recipe(tmp_path)
     stages = [stage for stages, _ in recipe.jobs for stage in stages]
