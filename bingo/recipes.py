@@ -32,7 +32,6 @@ DIGITS_STUDENT = "tiny"
 class Recipe:
     """Stages grouped into jobs, with the ranks of each."""
 
-    root: Path
     jobs: tuple[tuple[tuple[Stage, ...], int], ...]
     arms: dict[str, tuple[str, ...]]
     """Arm of the comparison -> names of its evaluation stages, one per seed."""
@@ -67,7 +66,7 @@ def digits(root: Path, *, seeds: int = 5, ranks: int = 2, epochs: int = 30, devi
     export = ExportConfig(model=root / "students" / "knn-0", out=root / "export", classifier=root / "eval" / "knn-0")
     jobs.append(((Stage("export", "export", export),), 1))
     arms = {arm: tuple(f"eval {arm} {seed}" for seed in range(seeds)) for arm in DIGITS_ARMS}
-    return Recipe(root, tuple(jobs), arms)
+    return Recipe(tuple(jobs), arms)
 
 
 @dataclass(frozen=True)
