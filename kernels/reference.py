@@ -1,7 +1,10 @@
 """`queue_softmax` in plain PyTorch: the materialised specification and the chunked path used on CPUs.
 
-Shapes: R rows (queries), K queue keys, C channels. Both functions trust their inputs; `queue_softmax` checks them.
+Shapes: R rows (queries), K queue keys, C channels, E excluded ids per row, G rows of `exclude` (row i reads i % G).
+Nothing here checks its inputs; `queue_softmax` does.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -17,42 +20,104 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def queue_softmax_reference(q_RC: Tensor, queue_KC: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def excluded_keys(exclude_RE: Tensor, ids_N: Tensor) -> Tensor:
+    """R x N: whether a key's id is one of the row's excluded ids; negative ids exclude nothing."""
+    found_RN = torch.zeros(len(exclude_RE), len(ids_N), dtype=torch.bool, device=ids_N.device)
+    for wanted_R in exclude_RE.unbind(1):
+        found_RN |= (ids_N == wanted_R[:, None]) & (wanted_R >= 0)[:, None]
+    return found_RN
+
+
+def per_row(exclude_GE: Tensor | None, rows: int) -> Tensor | None:
+    """`exclude` with one line per row: line i is line i % G."""
+    return None if exclude_GE is None else exclude_GE.repeat(rows // max(1, len(exclude_GE)), 1)
+
+
+def queue_softmax_reference(
+    q_RC: Tensor, queue_KC: Tensor, temperature: float, exclude_GE: Tensor | None, ids_K: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """The definition, with the R x K logits in memory: log-sum-exp (R) and softmax-weighted mean key (R, C)."""
-    dtype = accumulation_dtype(q_RC.dtype)
-    q_RC, queue_KC = q_RC.to(dtype), queue_KC.to(dtype)
+    dtype = accumulation_dtype(queue_KC.dtype)
+    q_RC, queue_KC = q_RC.to(queue_KC.dtype).to(dtype), queue_KC.to(dtype)
     # An enclosing autocast region would otherwise round the operands of both products to half precision.
     with torch.autocast(q_RC.device.type, enabled=False):
         logits_RK = (q_RC @ queue_KC.T) / temperature
-        return torch.logsumexp(logits_RK, dim=1), torch.softmax(logits_RK, dim=1) @ queue_KC
+        exclude_RE = per_row(exclude_GE, len(q_RC))
+        if exclude_RE is not None and ids_K is not None:
+            logits_RK.masked_fill_(excluded_keys(exclude_RE, ids_K), -torch.inf)
+        lse_R = torch.logsumexp(logits_RK, dim=1)
+        weights_RK = torch.softmax(logits_RK, dim=1)
+        if exclude_RE is not None:  # a row with every key excluded has no softmax: its mean key is zero
+            weights_RK.masked_fill_((lse_R == -torch.inf)[:, None], 0)
+        return lse_R, weights_RK @ queue_KC
 
 
-def queue_softmax_chunked(q_RC: Tensor, queue_KC: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The same with a running maximum over blocks of rows and keys: extra memory does not grow with K."""
-    dtype = accumulation_dtype(q_RC.dtype)
-    lse_R = q_RC.new_empty(q_RC.shape[0], dtype=dtype)
-    mean_RC = q_RC.new_empty(q_RC.shape, dtype=dtype)
+def queue_softmax_chunked(
+    q_RC: Tensor, queue_KC: Tensor, temperature: float, exclude_GE: Tensor | None, ids_K: Tensor | None, *, grad: bool
+) -> tuple[Tensor, Tensor]:
+    """The same with a running maximum over blocks of rows and keys: extra memory does not grow with K.
+
+    Without `grad` the mean key (0, C) is not computed.
+    """
+    dtype = accumulation_dtype(queue_KC.dtype)
+    rows, channels = q_RC.shape
+    lse_R = q_RC.new_empty(rows, dtype=dtype)
+    mean_RC = q_RC.new_empty((rows if grad else 0, channels), dtype=dtype)
+    exclude_RE = per_row(exclude_GE, rows)
     with torch.autocast(q_RC.device.type, enabled=False):
-        for start in range(0, q_RC.shape[0], ROWS_PER_BLOCK):
-            rows = slice(start, start + ROWS_PER_BLOCK)
-            _reduce_rows(q_RC[rows].to(dtype) / temperature, queue_KC, lse_R[rows], mean_RC[rows])
+        for start in range(0, rows, ROWS_PER_BLOCK):
+            block = slice(start, start + ROWS_PER_BLOCK)
+            scaled_RC = q_RC[block].to(queue_KC.dtype).to(dtype) / temperature
+            chunks = _masked_logits(scaled_RC, queue_KC, None if exclude_RE is None else exclude_RE[block], ids_K)
+            _reduce_rows(chunks, lse_R[block], mean_RC[block] if grad else None)
     return lse_R, mean_RC
 
 
-def _reduce_rows(q_RC: Tensor, queue_KC: Tensor, lse_R: Tensor, mean_RC: Tensor) -> None:
-    """Fill `lse_R` and `mean_RC` for one block of queries that already carry 1/temperature."""
-    largest_R1 = q_RC.new_full((q_RC.shape[0], 1), -torch.inf)
-    total_R1 = torch.zeros_like(largest_R1)
-    mean_RC.zero_()
+def _masked_logits(
+    scaled_RC: Tensor, queue_KC: Tensor, exclude_RE: Tensor | None, ids_K: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(logits R x N, keys N x C) of one chunk of the queue after the other; excluded logits are -inf."""
     for start in range(0, queue_KC.shape[0], KEYS_PER_CHUNK):
-        keys_NC = queue_KC[start : start + KEYS_PER_CHUNK].to(q_RC.dtype)
-        logits_RN = q_RC @ keys_NC.T
+        chunk = slice(start, start + KEYS_PER_CHUNK)
+        keys_NC = queue_KC[chunk].to(scaled_RC.dtype)
+        logits_RN = scaled_RC @ keys_NC.T
+        if exclude_RE is not None and ids_K is not None:
+            logits_RN.masked_fill_(excluded_keys(exclude_RE, ids_K[chunk]), -torch.inf)
+        yield logits_RN, keys_NC
+        del logits_RN  # or two blocks would be alive while the next one is made
+
+
+def _reduce_rows(chunks: Iterator[tuple[Tensor, Tensor]], lse_R: Tensor, mean_RC: Tensor | None) -> None:
+    """Fill `lse_R` and `mean_RC` for one block of rows from its chunks of logits."""
+    largest_R1 = torch.full_like(lse_R[:, None], -torch.inf)
+    total_R1 = torch.zeros_like(largest_R1)
+    if mean_RC is not None:
+        mean_RC.zero_()
+    for logits_RN, keys_NC in chunks:
         larger_R1 = torch.maximum(largest_R1, logits_RN.amax(dim=1, keepdim=True))
-        shrink_R1 = (largest_R1 - larger_R1).exp_()
-        weights_RN = logits_RN.sub_(larger_R1).exp_()
+        # A row without any key so far has -inf here, and -inf - -inf would be NaN.
+        finite_R1 = larger_R1.clamp(min=torch.finfo(larger_R1.dtype).min)
+        shrink_R1 = (largest_R1 - finite_R1).exp_()
+        weights_RN = logits_RN.sub_(finite_R1).exp_()
         total_R1 = total_R1.mul_(shrink_R1).add_(weights_RN.sum(dim=1, keepdim=True))
-        mean_RC.mul_(shrink_R1).addmm_(weights_RN, keys_NC)
+        if mean_RC is not None:
+            mean_RC.mul_(shrink_R1).addmm_(weights_RN, keys_NC)
         largest_R1 = larger_R1
-        del logits_RN, weights_RN  # or two blocks would be alive while the next one is made
-    mean_RC.div_(total_R1)
+        del logits_RN, weights_RN, keys_NC
+    if mean_RC is not None:
+        mean_RC.div_(torch.where(total_R1 == 0, 1, total_R1))
     lse_R.copy_(total_R1.log_().add_(largest_R1).squeeze(1))
+
+
+def queue_ranks_reference(
+    q_RC: Tensor, queue_KC: Tensor, scores_RM: Tensor, exclude_GE: Tensor | None, ids_K: Tensor | None
+) -> Tensor:
+    """How many keys have q . n above each of the row's scores: int32 (R, M)."""
+    dtype = accumulation_dtype(queue_KC.dtype)
+    counts_RM = torch.zeros(scores_RM.shape, dtype=torch.int32, device=q_RC.device)
+    exclude_RE = per_row(exclude_GE, len(q_RC))
+    with torch.autocast(q_RC.device.type, enabled=False):
+        for logits_RN, _ in _masked_logits(q_RC.to(queue_KC.dtype).to(dtype), queue_KC, exclude_RE, ids_K):
+            for m, score_R in enumerate(scores_RM.unbind(1)):
+                counts_RM[:, m] += (logits_RN > score_R[:, None]).sum(dim=1, dtype=torch.int32)
+    return counts_RM
