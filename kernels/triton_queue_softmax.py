@@ -205,10 +205,10 @@ def choose_tile(dtype: torch.dtype, channels: int, arch: int, *, busy: bool) -> 
     arch: compute capability times ten. busy: the running maximum or excluded ids need registers too.
     """
     if dtype == torch.float32:  # IEEE products use no tensor core: small tiles keep the accumulators in registers
-        return Tile(rows=32 if channels <= 128 else 16, keys=32, warps=8, stages=2)
+        return Tile(rows=32 if channels <= 128 or arch >= 90 else 16, keys=16, warps=8, stages=2)
     if channels > 128:
         return Tile(rows=64, keys=64, warps=8, stages=2)
-    return Tile(rows=64, keys=64 if busy or arch < 90 else 128, warps=4, stages=3)
+    return Tile(rows=64, keys=64 if busy or arch < 90 else 128, warps=4, stages=3 if arch >= 90 else 2)
 
 
 @dataclass(frozen=True)
