@@ -122,9 +122,9 @@ def compile_report(arch: int) -> list[dict[str, Any]]:
     """Compile each kernel variant for compute capability `arch` (80, 90, 100: ten times the usual number).
 
     One record per variant: kernel, arch, dtype, channels, variant, registers per thread, shared_bytes per block,
-    spill_bytes (stack and local memory) per thread, tensor_core (its instruction, or "none"), loop_instructions of the
-    hot loop per warp, loop_per_tile (the same per 64 x 128 tile; None without matrix products), loop_limit and gate
-    ("ok", or what fails). ValueError when TRITON_INTERPRET is set.
+    spill_bytes (stack and local memory) per thread, bare_arrivals (see there), tensor_core (its instruction, or
+    "none"), loop_instructions of the hot loop per warp, loop_per_tile (the same per 64 x 128 tile; None without matrix
+    products), loop_limit and gate ("ok", or what fails). ValueError when TRITON_INTERPRET is set.
     """
     if kernels.is_interpreted():
         raise ValueError("TRITON_INTERPRET is set, so there is nothing to compile; unset it and start Python again")
@@ -139,6 +139,8 @@ def gate(record: dict[str, Any]) -> str:
         return f"spills {record['spill_bytes']} bytes per thread"
     if core not in (None, record["tensor_core"]):
         return f"its products run on {record['tensor_core']}, not on {core}"
+    if record["bare_arrivals"]:
+        return f"{record['bare_arrivals']} arrivals may hand back memory that a warp still reads"
     if record["shared_bytes"] > SHARED_LIMIT.get(arch, record["shared_bytes"]):
         return f"needs {record['shared_bytes']} bytes of shared memory, above {SHARED_LIMIT[arch]}"
     if arch == 90 and limit and record["loop_per_tile"] > limit:
@@ -192,6 +194,7 @@ def _usage(compiled: Any) -> dict[str, Any]:
         "registers": used["REG"],
         "shared_bytes": compiled.metadata.shared,
         "spill_bytes": used["STACK"] + used["LOCAL"],
+        "bare_arrivals": bare_arrivals(assembly),
         "loop": hot_loop(assembly),
     }
 
@@ -199,6 +202,20 @@ def _usage(compiled: Any) -> dict[str, Any]:
 def _tool(name: str, *arguments: str) -> str:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
     return subprocess.run([str(tool), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def bare_arrivals(assembly: str) -> int:
+    """Arrivals at an mbarrier since a wait for wgmma, with no barrier of the warps between the two.
+
+    One thread arrives for four warps, each of which waited for its own share only: without a barrier, which the
+    compiler places, the memory could be handed back while another warp reads it.
+    """
+    count, together = 0, True
+    for name in re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)", assembly, re.M):
+        if name.startswith(("WARPGROUP.DEPBAR", "BAR.SYNC")):
+            together = name.startswith("BAR")
+        count += name.startswith("SYNCS.ARRIVE") and name.endswith("A1T0") and not together
+    return count
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from bingo.kernels import aot, hopper_queue_softmax, triton_queue_softmax
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton ships its assembler for Linux")
 GOOD = {
-    "arch": 90, "dtype": "bf16", "spill_bytes": 0, "tensor_core": "HGMMA", "shared_bytes": 227 * 1024,
-    "loop_per_tile": 250, "loop_limit": 250,
+    "arch": 90, "dtype": "bf16", "spill_bytes": 0, "bare_arrivals": 0, "tensor_core": "HGMMA",
+    "shared_bytes": 227 * 1024, "loop_per_tile": 250, "loop_limit": 250,
 }  # fmt: skip
 
 
@@ -53,6 +53,7 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
         ({"spill_bytes": 8}, "spills 8 bytes per thread"),
         ({"tensor_core": "HMMA"}, "its products run on HMMA, not on HGMMA"),
         ({"dtype": "fp32", "tensor_core": "none"}, "ok"),
+        ({"bare_arrivals": 2}, "2 arrivals may hand back memory that a warp still reads"),
         ({"shared_bytes": 232449}, "needs 232449 bytes of shared memory, above 232448"),
         ({"arch": 80, "tensor_core": "HMMA"}, "needs 232448 bytes of shared memory, above 166912"),
         ({"loop_per_tile": 251}, "251 instructions per tile, above 250"),
@@ -108,6 +109,19 @@ def test_hot_loop_of_a_consumer_is_not_the_loop_around_it_nor_the_one_that_waits
         /*00e0*/                   BRA `(.L_x_2) ;
 """
     assert aot.hot_loop(code) == aot.hot_loop(HOT_LOOP)
+
+
+def test_an_arrival_needs_a_barrier_after_the_wait() -> None:
+    wait, barrier, arrive = (
+        f"        /*0000*/              {instruction} ;\n"
+        for instruction in (
+            "WARPGROUP.DEPBAR.LE gsb0, 0x0",
+            "BAR.SYNC 0x2, 0x80",
+            "@!P0 SYNCS.ARRIVE.TRANS64.A1T0 RZ, [UR4]",
+        )
+    )
+    assert aot.bare_arrivals(wait + barrier + arrive) == 0
+    assert aot.bare_arrivals(barrier + wait + arrive + arrive) == 2
 
 
 def test_loop_is_counted_per_tile_of_64_rows_and_128_keys() -> None:
