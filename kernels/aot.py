@@ -132,7 +132,7 @@ def compile_report(arch: int) -> list[dict[str, Any]]:
 
 
 def gate(record: dict[str, Any]) -> str:
-    """ "ok", or the sentence that says what this record must not be like."""
+    """The verdict on one record: "ok", or the first thing that fails, in a sentence."""
     arch, limit = record["arch"], record["loop_limit"]
     core = TENSOR_CORE.get(arch) if record["dtype"] in ("bf16", "fp16") else "none"
     if record["spill_bytes"]:
@@ -151,14 +151,18 @@ def gate(record: dict[str, Any]) -> str:
 def _record(variant: Variant, arch: int) -> dict[str, Any]:
     usage = _usage(_compile(variant, arch))
     loop = usage.pop("loop")
-    record = {"kernel": variant.kernel, "arch": arch, "dtype": variant.dtype, "channels": variant.channels}
-    record |= {
+    record = {
+        "kernel": variant.kernel,
+        "arch": arch,
+        "dtype": variant.dtype,
+        "channels": variant.channels,
         "variant": variant.name,
         **usage,
         "tensor_core": loop.tensor_core,
         "loop_instructions": loop.instructions,
+        "loop_per_tile": loop_per_tile(loop, variant),
+        "loop_limit": variant.loop_limit,
     }
-    record |= {"loop_per_tile": loop_per_tile(loop, variant), "loop_limit": variant.loop_limit}
     return record | {"gate": gate(record)}
 
 

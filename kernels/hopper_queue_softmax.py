@@ -23,22 +23,29 @@ KEYS_PER_TILE = 128
 MAX_SCALE = {torch.bfloat16: 110.0, torch.float16: 15.5}
 
 
-def hopper_obstacle(capability: tuple[int, int] | None, queue_dtype: torch.dtype, channels: int) -> str | None:
-    """What keeps the kernel from running, as half a sentence, or None. capability: see `device_capability`."""
+def hopper_obstacle(
+    capability: tuple[int, int] | None, queue_dtype: torch.dtype | None = None, channels: int | None = None
+) -> str | None:
+    """What keeps the kernel from running, as half a sentence, or None.
+
+    capability: see `device_capability`. queue_dtype, channels: None where they are not known yet.
+    """
     if capability is None:
         return "the tensors are not on a CUDA device"
     if capability != CAPABILITY:
         return f"the device's is {capability[0]}.{capability[1]}"
-    if queue_dtype not in QUEUE_DTYPES:
+    if queue_dtype not in (None, *QUEUE_DTYPES):
         return f"the queue is {str(queue_dtype).removeprefix('torch.')}"
-    if channels not in CHANNELS:
+    if channels not in (None, *CHANNELS):
         return f"there are {channels} channels"
     if triton.knobs.runtime.interpret:
         return "TRITON_INTERPRET is set and Gluon has no interpreter"
     return None if has_gluon() else f"Triton {triton.__version__} has no usable Gluon"
 
 
-def require_hopper(capability: tuple[int, int] | None, queue_dtype: torch.dtype, channels: int) -> None:
+def require_hopper(
+    capability: tuple[int, int] | None, queue_dtype: torch.dtype | None = None, channels: int | None = None
+) -> None:
     """ValueError that says what impl='hopper' needs, where the kernel cannot run."""
     obstacle = hopper_obstacle(capability, queue_dtype, channels)
     if obstacle:
@@ -124,3 +131,5 @@ def _check(
             raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}; it must be {shape} float32")
     if not all(t.is_contiguous() for t in (q_RC, queue_KC, lse_SR, mean_SRC) if t is not None):
         raise ValueError("q_RC, queue_KC, lse_SR and mean_SRC must be contiguous")
+    if queue_KC.data_ptr() % 16:
+        raise ValueError("queue_KC must start at a multiple of 16 bytes, as PyTorch's own allocations do")

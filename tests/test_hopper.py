@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+import triton
 from torch import Tensor
 
 from bingo.kernels import hopper_queue_softmax as hopper
@@ -48,6 +49,13 @@ def test_partials_are_refused_in_one_sentence(changes: dict, message: str, monke
     lse_SR, mean_SRC = torch.zeros(2, 3), case.get("mean")
     with pytest.raises(ValueError, match=message):
         hopper.hopper_partials(q_RC, queue_KC, case["scale"], case["keys_per_split"], lse_SR, mean_SRC, normalize=False)
+
+
+def test_no_obstacle_on_a_hopper_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+    assert hopper.hopper_obstacle((9, 0)) is None
+    assert hopper.hopper_obstacle((9, 0), torch.bfloat16, 64) is None
+    assert hopper.hopper_obstacle((9, 0), None, 32) == "there are 32 channels"
 
 
 @pytest.mark.gpu
