@@ -29,7 +29,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 ROWS = gl.constexpr(64)  # per consumer: the rows of one wgmma
 KEYS = gl.constexpr(128)  # per tile
-STAGES = gl.constexpr(4)  # a consumer holds two tiles while it waits for a third
+STAGES = gl.constexpr(4)  # at least 3: a consumer holds two tiles while it waits for a third
 CONSUMERS = gl.constexpr(2)
 # Waiting for wgmma synchronises only the warp group that waits, so a consumer is one warp group: exactly four warps.
 CONSUMER_WARPS = gl.constexpr(4)
