@@ -1,11 +1,14 @@
-"""Ahead-of-time compilation of every Triton kernel for a GPU architecture, with no GPU: registers, memory, spills.
+"""Ahead-of-time compilation of every Triton kernel for a GPU architecture, with no GPU: resources, hot loop, gates.
 
 `bingo bench aot` prints the table. TRITON_INTERPRET must not be set: interpreted kernels have no code.
+To add a kernel or a specialisation, add a `Variant` to `portable_variants` or `hopper_variants`.
 """
 
+import itertools
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,73 +17,189 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from bingo.kernels import hopper_queue_softmax as hopper
 from bingo.kernels import triton_queue_softmax as kernels
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-# dtype, channels, whether the queue is a whole number of tiles (otherwise loads are masked).
-VARIANTS = [(dtype, channels, True) for channels in (64, 128) for dtype in TYPE_NAMES] + [(torch.bfloat16, 128, False)]
 WARP_SIZE = 32
+# Gates. Matrix products in half precision must run on the generation's own tensor-core instruction; the most shared
+# memory that one block may use: CUDA programming guide, table of compute capabilities.
+TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+LOOP_LIMIT = 250
+# The unit of `loop_per_tile`: the products of 64 rows and 128 keys, shared by four warps.
+TILE_ROWS, TILE_KEYS, TILE_WARPS = 64, 128, 4
 
 
-def compile_report(arch: int) -> list[dict[str, Any]]:
-    """Compile each kernel variant for compute capability `arch` (80, 90, 100: ten times the usual number).
+@dataclass(frozen=True)
+class Variant:
+    """One specialisation of a kernel, as a launch would ask for it.
 
-    One record per variant: kernel, arch, dtype, channels, whole_tiles, registers per thread, shared_bytes per block,
-    spill_bytes (stack and local memory) per thread, tensor_core (its instruction, or "none") and loop_instructions of
-    the hot loop (see `hot_loop`). ValueError when TRITON_INTERPRET is set.
+    dtype: the queue's (the partials' for a kernel that reads no queue). signature: run-time arguments in order, with
+    their Triton types. tile: rows and keys of one turn of the hot loop, where its instructions do not say (see `Loop`).
+    products: matrix products per tile. loop_limit: the most that `loop_per_tile` may be on sm_90.
     """
-    if kernels.is_interpreted():
-        raise ValueError("TRITON_INTERPRET is set, so there is nothing to compile; unset it and start Python again")
-    records = []
-    for dtype, channels, whole in VARIANTS:
-        name = {"kernel": "split", "arch": arch, "dtype": TYPE_NAMES[dtype], "channels": channels, "whole_tiles": whole}
-        records.append(name | _usage(_compile_split(arch, dtype, channels, whole)))
-    for channels in (64, 128):
-        name = {"kernel": "combine", "arch": arch, "dtype": "fp32", "channels": channels, "whole_tiles": True}
-        records.append(name | _usage(_compile_combine(arch, channels)))
-    return records
+
+    kernel: str
+    name: str
+    dtype: str
+    channels: int
+    function: Any
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    warps: int
+    stages: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+    tile: tuple[int, int] = (0, 0)
+    products: int = 0
+    loop_limit: int | None = None
 
 
-def _compile_split(arch: int, dtype: torch.dtype, channels: int, whole_tiles: bool) -> Any:
+def portable_variants() -> list[Variant]:
+    """Those of the portable kernels."""
+    pairs = itertools.product((64, 128), TYPE_NAMES)
+    splits = [_split("whole tiles", dtype, channels, whole_tiles=True) for channels, dtype in pairs]
+    ragged = _split("ragged", torch.bfloat16, 128, whole_tiles=False)
+    return [*splits, ragged, *(_combine(channels) for channels in (64, 128))]
+
+
+def _split(name: str, dtype: torch.dtype, channels: int, *, whole_tiles: bool) -> Variant:
     tile = kernels.choose_tile(dtype, channels)
     inputs = dict.fromkeys(("q_ptr", "queue_ptr"), f"*{TYPE_NAMES[dtype]}")
     partials = dict.fromkeys(("max_ptr", "sum_ptr", "mean_ptr"), "*fp32")
     scalars = {"R": "i32", "K": "i32", "tiles_per_split": "i32", "scale": "fp32"}
     constants = {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "EVEN_K": whole_tiles}
-    return _compile(kernels.split_kernel, arch, inputs | partials | scalars, constants, tile.warps, tile.stages)
+    return Variant(
+        "split", name, TYPE_NAMES[dtype], channels, kernels.split_kernel, inputs | partials | scalars, constants,
+        tile.warps, tile.stages, tile=(tile.rows, tile.keys), products=2,
+    )  # fmt: skip
 
 
-def _compile_combine(arch: int, channels: int) -> Any:
+def _combine(channels: int) -> Variant:
     pointers = dict.fromkeys(("max_ptr", "sum_ptr", "mean_ptr", "lse_ptr", "out_ptr"), "*fp32")
     constants = {"C": channels, "BC": channels, "BR": kernels.COMBINE_ROWS}
-    return _compile(kernels.combine_kernel, arch, pointers | {"R": "i32", "S": "i32"}, constants, 4, 1)
+    signature = pointers | {"R": "i32", "S": "i32"}
+    return Variant("combine", "partials", "fp32", channels, kernels.combine_kernel, signature, constants, 4)
 
 
-def _compile(
-    kernel: Any, arch: int, signature: dict[str, str], constants: dict[str, Any], warps: int, stages: int
-) -> Any:
+def hopper_variants() -> list[Variant]:
+    """Those of the Hopper kernel; none where Triton has no Gluon."""
+    if not hopper.has_gluon():
+        return []
+    plain = itertools.product(hopper.CHANNELS, hopper.QUEUE_DTYPES, (True, False))
+    raw = [(channels, dtype, True) for channels in hopper.CHANNELS for dtype in hopper.QUEUE_DTYPES]
+    return [
+        *(_hopper(queue_dtype, channels, queue_dtype, grad) for channels, queue_dtype, grad in plain),
+        *(_hopper(queue_dtype, channels, torch.float32, grad) for channels, queue_dtype, grad in raw),
+        _hopper(torch.bfloat16, 128, torch.float32, False),
+    ]
+
+
+def _hopper(queue_dtype: torch.dtype, channels: int, q_dtype: torch.dtype, grad: bool) -> Variant:
+    """fp32 rows are compiled with the normalisation, rows in the queue's dtype without."""
+    from bingo.kernels import hopper_kernel
+
+    normalize = q_dtype == torch.float32
+    name = ("gradient" if grad else "loss only") + (", raw fp32 rows" if normalize else "")
+    queue = f"tensordesc<{TYPE_NAMES[queue_dtype]}[{hopper.KEYS_PER_TILE},{channels}]"
+    signature = {
+        "q_ptr": f"*{TYPE_NAMES[q_dtype]}",
+        "queue": f"{queue},{hopper_kernel.queue_layout(queue_dtype, channels)!r}>",
+        **dict.fromkeys(("lse_ptr", "mean_ptr"), "*fp32"),
+        **dict.fromkeys(("R", "K", "keys_per_split"), "i32"),
+        "scale": "fp32",
+    }
+    constants = {"C": channels, "NORMALIZE": normalize, "GRAD": grad}
+    options = hopper.launch_options()
+    return Variant(
+        "hopper", name, TYPE_NAMES[queue_dtype], channels, hopper_kernel.partials_kernel, signature, constants,
+        options.pop("num_warps"), options=options, tile=(TILE_ROWS, TILE_KEYS), products=2 if grad else 1,
+        loop_limit=LOOP_LIMIT,
+    )  # fmt: skip
+
+
+def compile_report(arch: int) -> list[dict[str, Any]]:
+    """Compile each kernel variant for compute capability `arch` (80, 90, 100: ten times the usual number).
+
+    One record per variant: kernel, arch, dtype, channels, variant, registers per thread, shared_bytes per block,
+    spill_bytes (stack and local memory) per thread, bare_arrivals (see there), tensor_core (its instruction, or
+    "none"), loop_instructions of the hot loop per warp, loop_per_tile (the same per 64 x 128 tile; None without matrix
+    products), loop_limit and gate ("ok", or what fails). ValueError when TRITON_INTERPRET is set.
+    """
+    if kernels.is_interpreted():
+        raise ValueError("TRITON_INTERPRET is set, so there is nothing to compile; unset it and start Python again")
+    return [_record(variant, arch) for variant in portable_variants() + (hopper_variants() if arch == 90 else [])]
+
+
+def gate(record: dict[str, Any]) -> str:
+    """The verdict on one record: "ok", or the first thing that fails, in a sentence."""
+    arch, limit = record["arch"], record["loop_limit"]
+    core = TENSOR_CORE.get(arch) if record["dtype"] in ("bf16", "fp16") else "none"
+    if record["spill_bytes"]:
+        return f"spills {record['spill_bytes']} bytes per thread"
+    if core not in (None, record["tensor_core"]):
+        return f"its products run on {record['tensor_core']}, not on {core}"
+    if record["bare_arrivals"]:
+        return f"{record['bare_arrivals']} arrivals may hand back memory that a warp still reads"
+    if record["shared_bytes"] > SHARED_LIMIT.get(arch, record["shared_bytes"]):
+        return f"needs {record['shared_bytes']} bytes of shared memory, above {SHARED_LIMIT[arch]}"
+    if arch == 90 and limit and record["loop_per_tile"] > limit:
+        return f"{record['loop_per_tile']} instructions per tile, above {limit}"
+    return "ok"
+
+
+def _record(variant: Variant, arch: int) -> dict[str, Any]:
+    usage = _usage(_compile(variant, arch))
+    loop = usage.pop("loop")
+    record = {
+        "kernel": variant.kernel,
+        "arch": arch,
+        "dtype": variant.dtype,
+        "channels": variant.channels,
+        "variant": variant.name,
+        **usage,
+        "tensor_core": loop.tensor_core,
+        "loop_instructions": loop.instructions,
+        "loop_per_tile": loop_per_tile(loop, variant),
+        "loop_limit": variant.loop_limit,
+    }
+    return record | {"gate": gate(record)}
+
+
+def _compile(variant: Variant, arch: int) -> Any:
     # PyTorch's allocations are aligned to 16 bytes and more; the launcher specialises on it, so this must as well.
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}
-    names = signature | dict.fromkeys(constants, "constexpr")
-    source = ASTSource(fn=kernel, signature=names, constexprs=constants, attrs=aligned)
-    options = {"num_warps": warps, "num_stages": stages}
+    kinds = variant.signature.values()
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds) if kind.startswith("*")}
+    names = variant.signature | dict.fromkeys(variant.constants, "constexpr")
+    source = _source_class(variant.function)(variant.function, names, variant.constants, aligned)
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, **variant.options}
     return triton.compile(source, target=GPUTarget("cuda", arch, WARP_SIZE), options=options)
 
 
+def _source_class(function: Any) -> Any:
+    if not function.is_gluon():
+        return ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    return GluonASTSource
+
+
 def _usage(compiled: Any) -> dict[str, Any]:
-    """What the assembler allotted and the shape of the hot loop, read from the binary by tools that Triton ships."""
+    """What the assembler allotted and the hot loop, read from the binary by tools that Triton ships."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
         text = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        unit, loop = hot_loop(_tool("nvdisasm", "-c", file.name))
+        assembly = _tool("nvdisasm", "-c", file.name)
     used = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+    if "USETMAXREG" in assembly:  # then REG is what a launch starts with, and warps change it: report what is in use
+        used["REG"] = 1 + max(int(number) for number in re.findall(r"\bR(\d+)", assembly))
     return {
         "registers": used["REG"],
         "shared_bytes": compiled.metadata.shared,
         "spill_bytes": used["STACK"] + used["LOCAL"],
-        "tensor_core": unit,
-        "loop_instructions": loop,
+        "bare_arrivals": bare_arrivals(assembly),
+        "loop": hot_loop(assembly),
     }
 
 
@@ -89,29 +208,89 @@ def _tool(name: str, *arguments: str) -> str:
     return subprocess.run([str(tool), *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def hot_loop(assembly: str) -> tuple[str, int]:
-    """(tensor-core instruction, number of instructions) of the loop with the most arithmetic.
+def bare_arrivals(assembly: str) -> int:
+    """Arrivals at an mbarrier since a wait for wgmma, with no barrier of the warps between the two.
 
-    The loop is the stretch between a label and a branch back to it that holds the most matrix products, or, without
-    any ("none"), the most fused multiply-adds. 0 where there is no loop.
+    One thread arrives for four warps, each of which waited for its own share only: without a barrier, which the
+    compiler places, the memory could be handed back while another warp reads it.
     """
-    instruction = r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)([^;]*);"
+    count, together = 0, True
+    for name in re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+\s+)?([A-Z][\w.]*)", assembly, re.M):
+        if name.startswith(("WARPGROUP.DEPBAR", "BAR.SYNC")):
+            together = name.startswith("BAR")
+        count += name.startswith("SYNCS.ARRIVE") and name.endswith("A1T0") and not together
+    return count
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of the binary, per warp: tensor-core instruction (or "none"), number of instructions, and the
+    multiply-adds of its matrix products, 0 where the instructions do not name a shape (tcgen05, FFMA)."""
+
+    tensor_core: str = "none"
+    instructions: int = 0
+    multiply_adds: int = 0
+
+
+def loop_per_tile(loop: Loop, variant: Variant) -> int | None:
+    """Instructions per warp and 64 x 128 tile, whatever the tile and the unrolling; None without matrix products."""
+    if not variant.products:
+        return None
+    tiles = variant.tile[0] * variant.tile[1] * TILE_WARPS / (TILE_ROWS * TILE_KEYS * variant.warps)
+    if loop.multiply_adds:
+        tiles = loop.multiply_adds * TILE_WARPS / (TILE_ROWS * TILE_KEYS * variant.channels * variant.products)
+    return round(loop.instructions / tiles)
+
+
+def hot_loop(assembly: str) -> Loop:
+    """The innermost loop with the most matrix products, or, in code without any, the most fused multiply-adds.
+
+    A loop is the stretch between a label and a branch back to it. Not one: a stretch over the program's end, where
+    waiting loops are put that return into the middle of the code. The consumers of a warp-specialised kernel lie inside
+    the loop that hands out work to its warps; of those that are alike the longest counts.
+    """
+    instruction = r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P\d+\s+)?([A-Z][\w.]*)([^;]*);"
     lines = re.findall(rf"^(\.L\w+):|{instruction}", assembly, re.M)
-    labels = {label: at for at, (label, _, _) in enumerate(lines) if label}
-    best: tuple[int, int, str, int] = (0, 0, "none", 0)
-    for at, (_, name, operands) in enumerate(lines):
+    labels = {label: at for at, (label, *_) in enumerate(lines) if label}
+    stretches = []
+    for at, (_, _, name, operands) in enumerate(lines):
         target = re.search(r"\.L\w+", operands) if name.startswith("BRA") else None
         first = labels.get(target[0], at) if target else at
-        body = [found for _, found, _ in lines[first : at + 1] if found]
-        products = [found.split(".")[0] for found in body if found.split(".")[0].endswith("MMA")]
-        score = (len(products), sum(found.startswith("FFMA") for found in body))
-        if first < at and score > best[:2]:
-            best = (*score, products[0] if products else "none", len(body))
-    return best[2], best[3]
+        ends = any(name == "EXIT" and not predicate for _, predicate, name, _ in lines[first:at])
+        if first < at and not ends:
+            stretches.append((first, at, [name for _, _, name, _ in lines[first : at + 1] if name]))
+    unit = "MMA" if any(_count(body, "MMA") for *_, body in stretches) else "FFMA"
+    busy = [stretch for stretch in stretches if _count(stretch[2], unit)]
+    inner = [s for s in busy if not any(o is not s and s[0] <= o[0] and o[1] <= s[1] for o in busy)]
+    best = max((body for *_, body in inner), key=lambda body: (_count(body, unit), len(body)), default=[])
+    return _describe(best)
+
+
+def _count(body: list[str], unit: str) -> int:
+    return sum(_operation(name).endswith(unit) for name in body)
+
+
+def _operation(name: str) -> str:
+    return name.split(".")[0]
+
+
+def _describe(body: list[str]) -> Loop:
+    products = [name for name in body if _operation(name).endswith("MMA")]
+    core = _operation(products[0]) if products else "none"
+    return Loop(core, len(body), sum(_multiply_adds(name) for name in products))
+
+
+def _multiply_adds(name: str) -> int:
+    """Per warp: HGMMA.64x128x16 is issued by four warps at once, HMMA.16816 is 16 x 8 x 16 of one."""
+    if shape := re.match(r"HGMMA\.(\d+)x(\d+)x(\d+)", name):
+        return int(shape[1]) * int(shape[2]) * int(shape[3]) // 4
+    shape = re.match(r"HMMA\.16(8)(\d+)", name)
+    return 16 * int(shape[1]) * int(shape[2]) if shape else 0
 
 
 def print_table(records: list[dict[str, Any]]) -> None:
     """Print what `compile_report` returned."""
-    print("  ".join(f"{name:>12}" for name in records[0]))
-    for record in records:
-        print("  ".join(f"{value!s:>12}" for value in record.values()))
+    rows = [list(records[0]), *([str(value) for value in record.values()] for record in records)]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
