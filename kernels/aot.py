@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bingo.kernels import hopper_queue_softmax as hopper
+from bingo.kernels import triton_combine as ends
 from bingo.kernels import triton_queue_softmax as kernels
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -27,6 +28,9 @@ WARP_SIZE = 32
 TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 LOOP_LIMIT = 250
+# Triton keeps an operand that it computed (the scaled queries) in registers and reloads it for every tile: 8
+# instructions more than for one that it only loaded. The Hopper kernel avoids them.
+PORTABLE_LOOP_LIMIT = 256
 # The unit of `loop_per_tile`: the products of 64 rows and 128 keys, shared by four warps.
 TILE_ROWS, TILE_KEYS, TILE_WARPS = 64, 128, 4
 
@@ -55,31 +59,91 @@ class Variant:
     loop_limit: int | None = None
 
 
-def portable_variants() -> list[Variant]:
+def portable_variants(arch: int) -> list[Variant]:
     """Those of the portable kernels."""
-    pairs = itertools.product((64, 128), TYPE_NAMES)
-    splits = [_split("whole tiles", dtype, channels, whole_tiles=True) for channels, dtype in pairs]
-    ragged = _split("ragged", torch.bfloat16, 128, whole_tiles=False)
-    return [*splits, ragged, *(_combine(channels) for channels in (64, 128))]
+    pairs = itertools.product((64, 128, 256), TYPE_NAMES)
+    plain = [_split("gradient", dtype, channels, arch) for channels, dtype in pairs]
+    main = [
+        _split(name, dtype, 128, arch, **changes) for dtype in TYPE_NAMES for name, changes in SPECIAL_SPLITS.items()
+    ]
+    ends = [end for channels in (64, 128, 256) for end in (_combine(channels), _bag(channels))]
+    return [*plain, *main, _ranks(arch), *ends]
 
 
-def _split(name: str, dtype: torch.dtype, channels: int, *, whole_tiles: bool) -> Variant:
-    tile = kernels.choose_tile(dtype, channels)
-    inputs = dict.fromkeys(("q_ptr", "queue_ptr"), f"*{TYPE_NAMES[dtype]}")
-    partials = dict.fromkeys(("max_ptr", "sum_ptr", "mean_ptr"), "*fp32")
-    scalars = {"R": "i32", "K": "i32", "tiles_per_split": "i32", "scale": "fp32"}
-    constants = {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "EVEN_K": whole_tiles}
+SPECIAL_SPLITS: dict[str, dict[str, Any]] = {
+    "gradient, raw fp32 rows": {"q_dtype": torch.float32, "NORMALIZE": True},
+    "loss only": {"GRAD": False},
+    "ragged": {"EVEN": False},
+    "running maximum": {"SAFE": True},
+    "repair, ragged": {"SAFE": True, "REPAIR": True, "EVEN": False},
+    "6 excluded ids": {"E": 6},
+    "6 excluded ids, running maximum, ragged": {"E": 6, "SAFE": True, "EVEN": False},
+}
+
+
+def _split(
+    name: str, dtype: torch.dtype, channels: int, arch: int, q_dtype: torch.dtype | None = None, **changes: Any
+) -> Variant:
+    constants = {"E": 0, "GRAD": True, "NORMALIZE": False, "SAFE": False, "REPAIR": False, "EVEN": True} | changes
+    busy = bool(constants["E"] or constants["SAFE"])
+    tile = kernels.choose_tile(dtype, channels, arch, busy=busy)
+    half = dtype != torch.float32
+    tma = arch >= 90 and half
+    queue = f"tensordesc<{TYPE_NAMES[dtype]}[{tile.keys},{channels}]>" if tma else f"*{TYPE_NAMES[dtype]}"
+    signature = {"q_ptr": f"*{TYPE_NAMES[q_dtype or dtype]}", "queue": queue} | SPLIT_ARGUMENTS
+    constants |= {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "TMA": tma}
     return Variant(
-        "split", name, TYPE_NAMES[dtype], channels, kernels.split_kernel, inputs | partials | scalars, constants,
-        tile.warps, tile.stages, tile=(tile.rows, tile.keys), products=2,
+        "split", name, TYPE_NAMES[dtype], channels, kernels.split_kernel, signature, constants, tile.warps, tile.stages,
+        tile=(tile.rows, tile.keys), products=1 + constants["GRAD"],
+        loop_limit=PORTABLE_LOOP_LIMIT if half and channels <= 128 and not busy and constants["EVEN"] else None,
+    )  # fmt: skip
+
+
+SPLIT_ARGUMENTS = {
+    **dict.fromkeys(("ids_ptr", "exclude_ptr"), "*i64"),
+    **dict.fromkeys(("lse_ptr", "mean_ptr"), "*fp32"),
+    **dict.fromkeys(("R", "K", "G", "keys_per_split"), "i32"),
+    **dict.fromkeys(("scale", "low", "high"), "fp32"),
+}
+
+
+def _ranks(arch: int) -> Variant:
+    tile = kernels.choose_tile(torch.bfloat16, 128, arch, busy=True)
+    signature = {
+        **dict.fromkeys(("q_ptr", "queue"), "*bf16"),
+        **dict.fromkeys(("ids_ptr", "exclude_ptr"), "*i64"),
+        "scores_ptr": "*fp32",
+        "counts_ptr": "*i32",
+        **dict.fromkeys(("R", "K", "G", "keys_per_split"), "i32"),
+    }
+    constants = {"C": 128, "BC": 128, "BM": tile.rows, "BN": tile.keys, "E": 6, "M": 2}
+    return Variant(
+        "ranks", "6 excluded ids", "bf16", 128, kernels.rank_kernel, signature, constants, tile.warps, tile.stages,
+        tile=(tile.rows, tile.keys), products=1,
     )  # fmt: skip
 
 
 def _combine(channels: int) -> Variant:
-    pointers = dict.fromkeys(("max_ptr", "sum_ptr", "mean_ptr", "lse_ptr", "out_ptr"), "*fp32")
-    constants = {"C": channels, "BC": channels, "BR": kernels.COMBINE_ROWS}
+    pointers = dict.fromkeys(("lse_SR_ptr", "mean_SRC_ptr", "lse_ptr", "mean_ptr"), "*fp32")
+    constants = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "GRAD": True}
     signature = pointers | {"R": "i32", "S": "i32"}
-    return Variant("combine", "partials", "fp32", channels, kernels.combine_kernel, signature, constants, 4)
+    return Variant("combine", "gradient", "fp32", channels, ends.combine_kernel, signature, constants, ends.WARPS)
+
+
+def _bag(channels: int) -> Variant:
+    floats = ("lse_SR_ptr", "mean_SRC_ptr", "q_ptr", "keys_ptr", "weights_ptr", "loss_ptr", "grad_ptr", "new_keys_ptr")
+    signature = {
+        **dict.fromkeys(floats, "*fp32"),
+        "new_ids_ptr": "*i64",
+        "queue_ptr": "*bf16",
+        **dict.fromkeys(("ids_ptr", "cursor_ptr"), "*i64"),
+        **dict.fromkeys(("R", "S", "B", "rows_per_weight", "K", "N", "skipped"), "i32"),
+        "inverse_temperature": "fp32",
+    }
+    flags = dict.fromkeys(("GRAD", "NORMALIZE", "WRITE", "IDS"), True)
+    constants = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "M": 2} | flags
+    name = "gradient, ring write"
+    return Variant("bag", name, "fp32", channels, ends.bag_kernel, signature, constants, ends.WARPS)
 
 
 def hopper_variants() -> list[Variant]:
@@ -128,7 +192,7 @@ def compile_report(arch: int) -> list[dict[str, Any]]:
     """
     if kernels.is_interpreted():
         raise ValueError("TRITON_INTERPRET is set, so there is nothing to compile; unset it and start Python again")
-    return [_record(variant, arch) for variant in portable_variants() + (hopper_variants() if arch == 90 else [])]
+    return [_record(variant, arch) for variant in portable_variants(arch) + (hopper_variants() if arch == 90 else [])]
 
 
 def gate(record: dict[str, Any]) -> str:

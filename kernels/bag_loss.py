@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bingo.kernels.checks import check_all, check_constants, check_ids
-from bingo.kernels.dispatch import choose_impl
+from bingo.kernels.dispatch import choose_impl, partials, resolve_impl
 from bingo.kernels.queue_softmax import queue_logsumexp, queue_softmax
 from bingo.kernels.ring import NewKeys, write_keys
+from bingo.kernels.splits import Request
 
 
 def bag_loss(
@@ -50,8 +51,8 @@ def bag_loss(
     check_constants(queue, temperature)
     _check_bag(q, keys, weights, queue)
     _check_new_keys(new_keys, queue, queue_ids)
-    fused = choose_impl(impl, q.device) in ("triton", "hopper") and not keys.requires_grad and not weights.requires_grad
-    if not fused:
+    chosen = (resolve_impl if torch.compiler.is_compiling() else choose_impl)(impl, q.device)
+    if chosen not in ("triton", "hopper") or keys.requires_grad or weights.requires_grad:
         loss = _plain(q, keys, weights, queue, temperature, normalize, impl, exclude, queue_ids, unit_rows)
         if new_keys is not None:
             write_keys(queue, queue_ids, new_keys)
@@ -115,12 +116,11 @@ def _fused(
 ) -> tuple[Tensor, Tensor]:
     """Loss (R) and gradient (R, C; without grad (0, C)), fp32."""
     from bingo.kernels.triton_combine import combine_bags
-    from bingo.kernels.triton_queue_softmax import Request, partials
 
     check_all(q, queue, temperature, exclude, queue_ids)
     scale = math.log2(math.e) / temperature
     request = Request(q, queue, scale, normalize, unit_rows, grad, exclude, queue_ids)
-    parts = partials(request, hopper=choose_impl(impl, q.device) == "hopper")
+    parts = partials(request, choose_impl(impl, q.device))
     writes = None if new is None or cursor is None else NewKeys(new, cursor, new_ids)
     return combine_bags(*parts, q, keys, weights, queue, queue_ids, writes, temperature, grad=grad, normalize=normalize)
 

@@ -4,11 +4,13 @@ import functools
 import importlib.util
 import logging
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bingo.kernels.reference import queue_softmax_chunked, queue_softmax_reference
+from bingo.kernels.splits import SPLIT_KEYS, Request, device_limits, is_fast, plan_splits, split_evenly
 
 IMPLEMENTATIONS = ("auto", "reference", "chunked", "triton", "hopper")
 
@@ -25,9 +27,9 @@ def resolve_impl(impl: str, device: torch.device | str) -> str:
     if impl == "triton":
         _require_triton(device.type)
     if impl == "hopper":
-        from bingo.kernels.hopper_queue_softmax import require_hopper
+        from bingo.kernels.hopper_queue_softmax import device_capability, require_hopper
 
-        require_hopper(device)
+        require_hopper(device_capability(device))
     return impl
 
 
@@ -71,10 +73,53 @@ def evaluate(
     if impl == "chunked":
         return queue_softmax_chunked(q, queue, temperature, exclude, ids, grad=grad)
     from bingo.kernels.triton_combine import combine
-    from bingo.kernels.triton_queue_softmax import Request, check, partials
+    from bingo.kernels.triton_queue_softmax import check
 
     check(queue)
     if q.shape[0] == 0:
         return q.new_empty(0, dtype=torch.float32), q.new_empty(q.shape, dtype=torch.float32)
     request = Request(q, queue, math.log2(math.e) / temperature, False, trusted, grad, exclude, ids)
-    return combine(*partials(request, hopper=impl == "hopper"), q.shape[1], grad=grad)
+    return combine(*partials(request, impl), q.shape[1], grad=grad)
+
+
+def partials(request: Request, impl: str, *, splits: int | None = None) -> tuple[Tensor, Tensor]:
+    """(lse_SR, mean_SRC) by "triton" or "hopper", fp32: per split, log2 of the sum of 2^z and the mean key.
+
+    Without grad the second is (0,). R and K must be at least 1. splits: how many parts the queue is cut into, by
+    default so many that the last wave of thread blocks is nearly full. ValueError for what the kernels do not take.
+    """
+    from bingo.kernels import triton_queue_softmax as portable
+
+    q, queue = request.q_RC, request.queue_KC
+    portable.check(queue)
+    (rows, channels), keys = q.shape, queue.shape[0]
+    hopper = impl == "hopper" and keys >= SPLIT_KEYS
+    sms = device_limits(q.device)[1]
+    tile, slots = (128, sms) if hopper else (portable.row_tile(queue), sms * portable.BLOCKS_PER_SM)
+    # The Hopper kernel takes whole tiles of keys; the portable one adds what is left as a split of its own.
+    main = queue[: keys - keys % SPLIT_KEYS] if hopper else queue
+    rest = queue[len(main) :]
+    per_split, count = split_evenly(len(main), splits) if splits else plan_splits(rows, len(main), tile, slots)
+    lse_SR = q.new_empty((count + (len(rest) > 0), rows), dtype=torch.float32)
+    mean_SRC = q.new_empty((len(lse_SR), rows, channels) if request.grad else (0,), dtype=torch.float32)
+    parts = [(replace(request, queue_KC=main), lse_SR[:count], mean_SRC[:count])]
+    if len(rest):
+        parts.append((replace(request, queue_KC=rest), lse_SR[count:], mean_SRC[count:]))
+    fast = is_fast(request.scale, keys, queue.dtype)
+    for part, lse, mean in parts:
+        if hopper and part.queue_KC is main:
+            _write_hopper(part, per_split, lse, mean)
+        else:
+            portable.write_partials(part, per_split, lse, mean, safe=not fast)
+        if fast and not request.trusted:
+            portable.write_partials(part, per_split, lse, mean, safe=True, repair=True)
+    return lse_SR, mean_SRC
+
+
+def _write_hopper(request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor) -> None:
+    from bingo.kernels.hopper_queue_softmax import hopper_partials
+
+    if request.exclude_GE is not None:
+        raise ValueError("impl 'hopper' cannot leave keys out, but exclude is given; pass impl='triton'")
+    q, mean = request.q_RC.contiguous(), mean_SRC if request.grad else None
+    hopper_partials(q, request.queue_KC, request.scale, keys_per_split, lse_SR, mean, normalize=request.normalize)

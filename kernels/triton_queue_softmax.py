@@ -5,16 +5,12 @@ second grid axis so that few rows still fill the GPU. Each split leaves two part
 lse_SR = log2 sum_j exp2(z_ij), z = log2(e) / temperature * q . n, and mean_SRC, the split's softmax-weighted mean key;
 `triton_combine.py` joins them in a fixed order, so results are bitwise repeatable on one device.
 
-Rows of unit length bound |z| by log2(e) / temperature, so the fast path needs no running maximum: with z below about
-120 an fp32 sum of exp2(z) neither overflows nor loses its largest terms. Where that is not given by temperature and
-dtype, the path with a running maximum is taken; where it is not given by the rows (`trusted` is false), the same path
-repairs, in a second launch that ends at once for every split whose partials are in range.
+The fast path keeps no running maximum (see `splits.py`); SAFE is the same loop with one. Where rows are not known to
+have unit length, SAFE also REPAIRs: a second launch, which ends at once for every split whose partials are in range.
 Legend: R rows, K keys, C channels, S splits of the queue, E excluded ids per row, BM rows and BN keys per tile, BC
 channels padded to 2^n, G rows of `exclude`, which row i reads at i % G.
 """
 
-import functools
-import math
 from dataclasses import dataclass
 
 import torch
@@ -23,21 +19,13 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from bingo.kernels.splits import FAST_RANGE, Request, device_limits, plan_splits
+
 MAX_CHANNELS = 256
 CHANNEL_STEP = 16
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-# Splits are whole multiples of this, so that every kernel's tile divides them.
-SPLIT_KEYS = 128
-# Blocks of the portable kernel that share a multiprocessor, and how many multiprocessors the interpreter poses with.
+# Blocks of these kernels that share a multiprocessor.
 BLOCKS_PER_SM = 2
-INTERPRETER_SMS = 2
-# Base-2 logits up to this stay exact without a running maximum: a sum over 2^24 keys still fits fp32. In fp16 the
-# weights themselves must neither overflow (2^16) nor fall among the denormals (2^-14).
-FAST_LOGIT = {torch.float32: 100.0, torch.bfloat16: 100.0, torch.float16: 14.0}
-# Where a split's partials are trusted: log2 of its mean weight at least the first (smaller weights were lost), log2 of
-# its sum at most the second (in fp32 the sum of keys still has room for keys longer than one; in fp16 no weight passed
-# the largest number).
-FAST_RANGE = {torch.float32: (-60.0, 84.0), torch.bfloat16: (-60.0, 84.0), torch.float16: (-10.0, 15.9)}
 NO_ID = tl.constexpr(-(2**63))
 
 
@@ -205,28 +193,15 @@ def choose_tile(dtype: torch.dtype, channels: int, arch: int, *, busy: bool) -> 
     arch: compute capability times ten. busy: the running maximum or excluded ids need registers too.
     """
     if dtype == torch.float32:  # IEEE products use no tensor core: small tiles keep the accumulators in registers
-        return Tile(rows=32 if channels <= 128 or arch >= 90 else 16, keys=16, warps=8, stages=2)
-    if channels > 128:
+        small = busy or arch < 90
+        return Tile(rows=16 if small else 32, keys=16, warps=4 if busy and channels > 128 else 8, stages=2)
+    if busy and arch < 90:
         return Tile(rows=64, keys=64, warps=8, stages=2)
-    return Tile(rows=64, keys=64 if busy or arch < 90 else 128, warps=4, stages=3 if arch >= 90 else 2)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What every implementation of the partials is asked for; shapes as at the top of this file.
-
-    q_RC in the queue's dtype or fp32; scale: log2(e) / temperature; normalize: give q's rows unit length first;
-    trusted: rows and keys are known to have unit length (or less); exclude_GE and ids_K: int64, both or neither.
-    """
-
-    q_RC: Tensor
-    queue_KC: Tensor
-    scale: float
-    normalize: bool
-    trusted: bool
-    grad: bool
-    exclude_GE: Tensor | None = None
-    ids_K: Tensor | None = None
+    if channels > 128:
+        return Tile(rows=64, keys=32 if busy else 64, warps=8, stages=2)
+    if busy:
+        return Tile(rows=64, keys=64 if arch < 100 else 32, warps=4, stages=2)
+    return Tile(rows=64, keys=128 if arch >= 90 else 64, warps=4, stages=3 if 90 <= arch < 100 else 2)
 
 
 def is_interpreted() -> bool:
@@ -234,49 +209,33 @@ def is_interpreted() -> bool:
     return not isinstance(split_kernel, triton.runtime.jit.JITFunction)
 
 
-def partials(request: Request, *, hopper: bool = False, splits: int | None = None) -> tuple[Tensor, Tensor]:
-    """lse_SR and mean_SRC (without grad (0,)), fp32, see above. R and K must be at least 1.
+def write_partials(
+    request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor, *, safe: bool, repair: bool = False
+) -> None:
+    """Launch `split_kernel` on every split that `lse_SR` has room for.
 
-    splits: how many parts the queue is cut into; by default so many that the last wave of blocks is nearly full.
-    ValueError for dtypes and channels that the kernels do not take.
+    lse_SR and mean_SRC (without grad (0,)): fp32, contiguous. keys_per_split: a multiple of `SPLIT_KEYS`.
     """
-    q, queue = request.q_RC, request.queue_KC
-    check(queue)
+    q, queue, exclude = request.q_RC, request.queue_KC, request.exclude_GE
     (rows, channels), keys = q.shape, queue.shape[0]
-    arch, sms = device_limits(q.device)
-    excluding = request.exclude_GE is not None
-    fast = is_fast(request.scale, keys, queue.dtype)
-    tile = choose_tile(queue.dtype, channels, arch, busy=excluding or not fast)
-    slots = BLOCKS_PER_SM * sms
-    per_split, count = split_evenly(keys, splits) if splits else plan_splits(rows, keys, tile.rows, slots)
-    lse_SR = q.new_empty((count, rows), dtype=torch.float32)
-    mean_SRC = q.new_empty((count, rows, channels) if request.grad else (0,), dtype=torch.float32)
-    launch(request, tile, per_split, lse_SR, mean_SRC, arch, safe=not fast, repair=False)
-    if fast and not request.trusted:
-        tile = choose_tile(queue.dtype, channels, arch, busy=True)
-        launch(request, tile, per_split, lse_SR, mean_SRC, arch, safe=True, repair=True)
-    return lse_SR, mean_SRC
-
-
-def launch(
-    request: Request, tile: Tile, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor, arch: int,
-    *, safe: bool, repair: bool,
-) -> None:  # fmt: skip
-    """Start `split_kernel` on every split that `lse_SR` has room for."""
-    q, queue = request.q_RC, request.queue_KC
-    (rows, channels), keys = q.shape, queue.shape[0]
+    arch, _ = device_limits(q.device)
+    tile = choose_tile(queue.dtype, channels, arch, busy=safe or exclude is not None)
     padded = triton.next_power_of_2(channels)
-    # The copy engine needs rows of 16 bytes and more, and moves half-precision tiles for the tensor cores best.
+    # The copy engine feeds the tensor cores of sm_90 and later; it saves the loop its address arithmetic.
     tma = arch >= 90 and queue.dtype != torch.float32
-    exclude, ids = request.exclude_GE, request.ids_K
     low, high = FAST_RANGE[queue.dtype]
+    groups, width = (1, 0) if exclude is None else exclude.shape
     split_kernel[(triton.cdiv(rows, tile.rows), lse_SR.shape[0])](
-        q.contiguous(), TensorDescriptor.from_tensor(queue, [tile.keys, padded]) if tma else queue, ids, exclude,
-        lse_SR, mean_SRC, rows, keys, 1 if exclude is None else exclude.shape[0], keys_per_split, request.scale, low,
-        high, C=channels, BC=padded, BM=tile.rows, BN=tile.keys, E=0 if exclude is None else exclude.shape[1], TMA=tma,
-        GRAD=request.grad, NORMALIZE=request.normalize, SAFE=safe, REPAIR=repair, EVEN=keys % tile.keys == 0,
-        num_warps=tile.warps, num_stages=tile.stages,
+        q.contiguous(), TensorDescriptor.from_tensor(queue, [tile.keys, padded]) if tma else queue, request.ids_K,
+        exclude, lse_SR, mean_SRC, rows, keys, groups, keys_per_split, request.scale, low, high, C=channels, BC=padded,
+        BM=tile.rows, BN=tile.keys, E=width, TMA=tma, GRAD=request.grad, NORMALIZE=request.normalize, SAFE=safe,
+        REPAIR=repair, EVEN=keys % tile.keys == 0, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
+
+
+def row_tile(queue: Tensor) -> int:
+    """Rows per block on the queue's device."""
+    return choose_tile(queue.dtype, queue.shape[1], device_limits(queue.device)[0], busy=False).rows
 
 
 def ranks(q_RC: Tensor, queue_KC: Tensor, scores_RM: Tensor, exclude_GE: Tensor | None, ids_K: Tensor | None) -> Tensor:
@@ -308,42 +267,3 @@ def check(queue_KC: Tensor) -> None:
         raise ValueError(f"impl 'triton' takes float16, bfloat16 or float32, not {queue_KC.dtype}; pass impl='chunked'")
     if is_interpreted() and queue_KC.dtype == torch.bfloat16:
         raise ValueError("Triton's interpreter computes bfloat16 products wrongly; use float32, or impl='chunked'")
-
-
-def is_fast(scale: float, keys: int, dtype: torch.dtype) -> bool:
-    """Whether logits of unit rows (at most `scale` in base 2) need no running maximum over `keys` keys."""
-    room = 0.0 if dtype == torch.float16 else math.log2(keys)
-    return scale + max(0.0, room - 24) <= FAST_LOGIT[dtype]
-
-
-@functools.lru_cache
-def device_limits(device: torch.device) -> tuple[int, int]:
-    """(ten times the compute capability, multiprocessors); the interpreter poses as a small sm_80."""
-    if device.type != "cuda":
-        return 80, INTERPRETER_SMS
-    properties = torch.cuda.get_device_properties(device)
-    return 10 * properties.major + properties.minor, properties.multi_processor_count
-
-
-@functools.lru_cache
-def plan_splits(rows: int, keys: int, row_tile: int, slots: int) -> tuple[int, int]:
-    """(keys per split, splits) that keep `slots` concurrent blocks busiest; ties go to fewer splits.
-
-    The time is waves of blocks times blocks of keys per split: at 132 multiprocessors this loses 1 to 3 %, where powers
-    of two lose up to 27 %.
-    """
-    row_tiles = triton.cdiv(rows, row_tile)
-
-    def time(splits: int) -> int:
-        per_split, count = split_evenly(keys, splits)
-        return triton.cdiv(row_tiles * count, slots) * per_split
-
-    most = max(1, min(triton.cdiv(keys, SPLIT_KEYS), slots))
-    return split_evenly(keys, min(range(1, most + 1), key=time))
-
-
-def split_evenly(keys: int, splits: int) -> tuple[int, int]:
-    """(keys per split, number of splits), none of them empty."""
-    blocks = triton.cdiv(keys, SPLIT_KEYS)
-    per_split = triton.cdiv(blocks, splits)
-    return per_split * SPLIT_KEYS, triton.cdiv(blocks, per_split)

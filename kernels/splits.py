@@ -1,0 +1,83 @@
+"""What a fused kernel is asked for, how the queue is cut into splits, and when no running maximum is needed.
+
+Rows of unit length bound the base-2 logits z = log2(e) / temperature * q . n by `scale` = log2(e) / temperature. While
+that is at most `FAST_LOGIT`, a plain sum of 2^z neither overflows nor loses its largest terms, and the kernels keep no
+running maximum. Rows of any other length are caught by `FAST_RANGE` afterwards.
+Legend: R rows, K keys, C channels, S splits of the queue, E excluded ids per row, G rows of `exclude`.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Splits are whole multiples of this, so that every kernel's tile divides them.
+SPLIT_KEYS = 128
+# Multiprocessors that the interpreter poses with.
+INTERPRETER_SMS = 2
+# In fp32 a sum over 2^24 keys of 2^100 fits. In fp16 the weights themselves must neither overflow (2^16) nor fall among
+# the denormals (2^-14).
+FAST_LOGIT = {torch.float32: 100.0, torch.bfloat16: 100.0, torch.float16: 14.0}
+# Where a split's partials are trusted: log2 of its mean weight at least the first (smaller weights were lost), log2 of
+# its sum at most the second (in fp32 the sum of keys still has room for keys longer than one; in fp16 no weight passed
+# the largest number).
+FAST_RANGE = {torch.float32: (-60.0, 84.0), torch.bfloat16: (-60.0, 84.0), torch.float16: (-10.0, 15.9)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every fused kernel is asked for.
+
+    q_RC in the queue's dtype or fp32; scale: log2(e) / temperature; normalize: give q's rows unit length first;
+    trusted: rows and keys are known to be no longer than one; grad: whether the mean key is wanted; exclude_GE and
+    ids_K: int64, both or neither.
+    """
+
+    q_RC: Tensor
+    queue_KC: Tensor
+    scale: float
+    normalize: bool
+    trusted: bool
+    grad: bool
+    exclude_GE: Tensor | None = None
+    ids_K: Tensor | None = None
+
+
+def is_fast(scale: float, keys: int, dtype: torch.dtype) -> bool:
+    """Whether logits of unit rows (at most `scale` in base 2) need no running maximum over `keys` keys."""
+    return scale + max(0.0, math.log2(keys) - 24) <= FAST_LOGIT[dtype]
+
+
+@functools.cache
+def device_limits(device: torch.device) -> tuple[int, int]:
+    """(ten times the compute capability, multiprocessors); the interpreter poses as a small sm_80."""
+    if device.type != "cuda":
+        return 80, INTERPRETER_SMS
+    properties = torch.cuda.get_device_properties(device)
+    return 10 * properties.major + properties.minor, properties.multi_processor_count
+
+
+@functools.lru_cache
+def plan_splits(rows: int, keys: int, row_tile: int, slots: int) -> tuple[int, int]:
+    """(keys per split, splits) that keep `slots` concurrent blocks busiest; ties go to fewer splits.
+
+    The time is waves of blocks times blocks of keys per split: at 132 multiprocessors this loses 1 to 3 %, where powers
+    of two lose up to 27 %.
+    """
+    row_tiles = -(-rows // row_tile)
+
+    def time(splits: int) -> int:
+        per_split, count = split_evenly(keys, splits)
+        return -(-row_tiles * count // slots) * per_split
+
+    most = max(1, min(-(-keys // SPLIT_KEYS), slots))
+    return split_evenly(keys, min(range(1, most + 1), key=time))
+
+
+def split_evenly(keys: int, splits: int) -> tuple[int, int]:
+    """(keys per split, number of splits), none of them empty."""
+    blocks = -(-keys // SPLIT_KEYS)
+    per_split = -(-blocks // splits)
+    return per_split * SPLIT_KEYS, -(-blocks // per_split)
