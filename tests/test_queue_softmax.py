@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bingo.kernels import queue_softmax, resolve_impl
-from bingo.kernels.queue_softmax import _log_choice
-from bingo.kernels.triton_queue_softmax import is_interpreted, queue_softmax_triton
+from bingo.kernels import dispatch, queue_logsumexp, queue_ranks, queue_softmax, resolve_impl, splits
+from bingo.kernels.triton_combine import combine
+from bingo.kernels.triton_queue_softmax import is_interpreted
 from tests.naive import DEVICE, unit_rows
 
 T = 0.2
@@ -45,10 +45,21 @@ def test_no_less_accurate_than_torch(impl: str, dtype: torch.dtype, rows: int, k
     q, queue = unit_rows(rows, channels, 0, dtype), unit_rows(keys, channels, 1, dtype)
     ours, truth = queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T)
     peer = same_dtype_torch(q, queue, T)
+    # The fused kernels round q / T once to the queue's dtype: half a unit in the last place of each logit's terms.
+    rounding = torch.finfo(dtype).eps / 2 / T if impl == "triton" else 0.0
     for mine, theirs, exact in zip(ours, peer, truth, strict=True):
         assert mine.dtype == torch.float32
         assert mine.shape == exact.shape
-        assert worst(mine, exact) <= worst(theirs, exact) + 2e-6
+        assert worst(mine, exact) <= worst(theirs, exact) + 2e-6 + rounding
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_fp32_queries_and_a_half_precision_queue_round_once(impl: str) -> None:
+    q, queue = unit_rows(65, 64, 0, torch.float32), unit_rows(257, 64, 1, torch.float16)
+    ours, truth = queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T)
+    rounded = oracle(q.half(), queue, T)
+    for mine, exact, once in zip(ours, truth, rounded, strict=True):
+        assert worst(mine, exact) <= 2 * worst(once, exact)
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked"])
@@ -84,6 +95,83 @@ def test_long_rows_and_low_temperatures_stay_finite(impl: str, length: float) ->
     assert torch.isfinite(ours[1]).all()
 
 
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float16, 1e-2)])
+@pytest.mark.parametrize(("length", "temperature"), [(30.0, 0.2), (1.0, 0.012), (1.0, 0.05), (0.01, 0.2), (1e-30, 0.2)])
+def test_rows_of_any_length_whose_logits_leave_the_fast_range(
+    impl: str, dtype: torch.dtype, bound: float, length: float, temperature: float
+) -> None:
+    """Above, below and inside the range where no running maximum is kept, in the same call."""
+    lengths = length ** torch.linspace(0, 1, 9, dtype=torch.float64, device=DEVICE)[:, None]
+    q, queue = (lengths * unit_rows(9, 32, 0)).to(dtype), unit_rows(700, 32, 1, dtype)
+    queue[::2] = -q[8] / q[8].norm().clamp(min=1e-4)  # for the longest row every second key is far below zero
+    queue[1::2] = queue[0]
+    queue[1] = q[7] / q[7].norm().clamp(min=1e-4)
+    ours, truth = queue_softmax(q, queue, temperature, impl=impl), oracle(q, queue, temperature)
+    assert torch.isfinite(ours[0]).all()
+    torch.testing.assert_close(ours[0].double(), truth[0], rtol=bound, atol=bound)
+    torch.testing.assert_close(ours[1].double(), truth[1], rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize("unit_rows_promised", [False, True])
+@pytest.mark.parametrize("temperature", [0.2, 0.005])
+def test_excluded_keys_are_as_if_they_were_not_there(impl: str, unit_rows_promised: bool, temperature: float) -> None:
+    q, queue = unit_rows(6, 32, 0, torch.float32).requires_grad_(), unit_rows(300, 32, 1, torch.float32)
+    ids = torch.arange(300, device=DEVICE) % 7
+    exclude = torch.tensor([[0, 3, -1], [6, 6, 99], [-1, -5, -1]], device=DEVICE)
+    ids[5] = -1  # a key without an id is nobody's
+    options = {"impl": impl, "exclude": exclude, "queue_ids": ids, "unit_rows": unit_rows_promised}
+    lse, mean = queue_softmax(q, queue, temperature, **options)
+    (grad,) = torch.autograd.grad(lse.sum(), q)
+    for row in range(6):
+        kept = [k for k, x in enumerate(ids.tolist()) if x < 0 or x not in exclude[row % 3].tolist()]
+        exact = oracle(q[row : row + 1].detach(), queue[kept], temperature)
+        torch.testing.assert_close(lse[row].double(), exact[0][0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mean[row].double(), exact[1][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(grad[row].double(), exact[1][0] / temperature, rtol=0, atol=1e-5 / temperature)
+    with torch.no_grad():
+        torch.testing.assert_close(queue_logsumexp(q, queue, temperature, **options), lse.detach())
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_a_row_with_every_key_excluded(impl: str) -> None:
+    q, queue = unit_rows(2, 16, 0, torch.float32), unit_rows(200, 16, 1, torch.float32)
+    ids = torch.full((200,), 4, device=DEVICE)
+    exclude = torch.tensor([[4], [5]], device=DEVICE)
+    lse, mean = queue_softmax(q, queue, T, impl=impl, exclude=exclude, queue_ids=ids)
+    assert lse[0] == -math.inf
+    assert torch.equal(mean[0], torch.zeros_like(mean[0]))
+    torch.testing.assert_close(lse[1].double(), oracle(q, queue, T)[0][1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("rows", "keys", "channels"), [(1, 1, 16), (67, 257, 48), (0, 5, 16)])
+def test_ranks_count_the_keys_above_each_score(
+    impl: str, dtype: torch.dtype, rows: int, keys: int, channels: int
+) -> None:
+    q, queue = unit_rows(rows, channels, 0, dtype), unit_rows(keys, channels, 1, dtype)
+    products = torch.einsum("rc,kc->rk", q.double(), queue.double())
+    # Scores half-way between two products: rounding cannot decide.
+    ordered = products.sort(dim=1).values
+    scores = torch.stack([ordered[:, 0] - 0.1, ordered[:, -1] + 0.1, ordered.mean(1)], 1).float()
+    counts = queue_ranks(q, queue, scores, impl=impl)
+    assert counts.dtype == torch.int32
+    assert torch.equal(counts[:, :2].cpu(), torch.tensor([[keys, 0]], dtype=torch.int32).expand(rows, 2))
+    near = (products - scores[:, 2:].double()).abs().amin(1) < 1e-3 if rows else torch.zeros(0, dtype=torch.bool)
+    exact = (products > scores[:, 2:].double()).sum(1).int()
+    assert torch.equal(counts[~near, 2], exact[~near])
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_ranks_leave_excluded_keys_out(impl: str) -> None:
+    q, queue = unit_rows(4, 16, 0, torch.float32), unit_rows(50, 16, 1, torch.float32)
+    ids, exclude = torch.arange(50, device=DEVICE) % 5, torch.tensor([[1], [-1]], device=DEVICE)
+    counts = queue_ranks(q, queue, torch.full((4, 1), -2.0), impl=impl, exclude=exclude, queue_ids=ids)
+    assert counts.flatten().tolist() == [40, 50, 40, 50]
+
+
 @pytest.mark.parametrize("impl", ["chunked", "triton"])
 def test_nothing_around_the_inputs_is_read_and_every_output_is_written(
     impl: str, monkeypatch: pytest.MonkeyPatch
@@ -104,11 +192,34 @@ def test_nothing_around_the_inputs_is_read_and_every_output_is_written(
         assert worst(mine, exact) < 2e-6
 
 
-@pytest.mark.parametrize("splits", [1, 2, 3, 5, 1000])
-def test_any_split_of_the_queue_gives_the_same(splits: int) -> None:
-    q, queue = unit_rows(5, 16, 0, torch.float32), unit_rows(333, 16, 1, torch.float32)
-    for mine, exact in zip(queue_softmax_triton(q, queue, T, splits=splits), oracle(q, queue, T), strict=True):
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 1000])
+def test_any_split_of_the_queue_gives_the_same(parts: int) -> None:
+    q, queue = unit_rows(5, 16, 0, torch.float32), unit_rows(1333, 16, 1, torch.float32)
+    request = splits.Request(q, queue, math.log2(math.e) / T, normalize=False, trusted=True, grad=True)
+    joined = combine(*dispatch.partials(request, "triton", splits=parts), 16, grad=True)
+    for mine, exact in zip(joined, oracle(q, queue, T), strict=True):
         assert worst(mine, exact) < 2e-6
+
+
+@pytest.mark.parametrize("rows", [256, 768, 1536, 3072])
+def test_splits_fill_the_last_wave_of_an_h200(rows: int) -> None:
+    """132 multiprocessors, tiles of 128 rows: at most 4 % of the time of the blocks is lost."""
+    per_split, count = splits.plan_splits(rows, 65536, 128, 132)
+    waves = math.ceil(rows / 128 * count / 132)
+    assert waves * per_split * 132 * 128 <= 1.04 * rows * 65536
+    assert per_split * (count - 1) < 65536 <= per_split * count
+    assert count * rows * 128 * 4 <= 9e6 * max(1, rows / 1536)  # bytes of partials
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tiles_through_the_copy_engine(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variant for sm_90 and later: the interpreter follows the same descriptors."""
+    if not is_interpreted():
+        pytest.skip("only the interpreter can pose as another device")
+    pose = lambda device: (90, splits.INTERPRETER_SMS)  # noqa: E731
+    monkeypatch.setattr("bingo.kernels.triton_queue_softmax.device_limits", pose)
+    for rows, keys, channels in SHAPES[1:]:
+        test_no_less_accurate_than_torch("triton", dtype, rows, keys, channels)
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
@@ -144,6 +255,14 @@ def test_gradient_equals_autograd_through_the_definition(impl: str, dtype: torch
     assert worst(ours, exact) < (1e-5 if dtype == torch.float32 else 5e-3)
 
 
+def test_the_registered_op_has_the_same_gradient_as_the_eager_path() -> None:
+    q, queue = unit_rows(7, 16, 0, torch.float32).requires_grad_(), unit_rows(45, 16, 1, torch.float32)
+    lse, _ = torch.ops.bingo.queue_softmax(q, queue, T, "chunked", None, None, True)
+    (registered,) = torch.autograd.grad(lse.square().sum(), q)
+    (eager,) = torch.autograd.grad(queue_softmax(q, queue, T)[0].square().sum(), q)
+    assert torch.equal(registered, eager)
+
+
 def test_mean_key_is_a_constant_and_second_derivatives_are_refused() -> None:
     q, queue = unit_rows(4, 8, 0).requires_grad_(), unit_rows(11, 8, 1)
     lse, mean_key = queue_softmax(q, queue, T)
@@ -158,8 +277,16 @@ def test_mean_key_is_a_constant_and_second_derivatives_are_refused() -> None:
 @pytest.mark.parametrize("rows", [0, 3])
 def test_opcheck(impl: str, rows: int) -> None:
     q, queue = unit_rows(rows, 16, 0, torch.float32).requires_grad_(), unit_rows(9, 16, 1, torch.float32)
-    outcome = torch.library.opcheck(torch.ops.bingo.queue_softmax.default, (q, queue, T, impl))
-    assert set(outcome.values()) == {"SUCCESS"}
+    ids, exclude = torch.arange(9, device=DEVICE), torch.zeros(1, 2, dtype=torch.int64, device=DEVICE)
+    scores = torch.zeros(rows, 2, device=DEVICE)
+    plain, masked = (q, queue, T, impl, None, None, True), (q.detach(), queue, T, impl, exclude, ids, False)
+    for op, values in (
+        (torch.ops.bingo.queue_softmax, plain),
+        (torch.ops.bingo.queue_softmax, masked),
+        (torch.ops.bingo.queue_logsumexp, masked),
+        (torch.ops.bingo.queue_ranks, (q.detach(), queue, scores, impl, exclude, ids)),
+    ):
+        assert set(torch.library.opcheck(op.default, values).values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("impl", ["chunked", "triton"])
@@ -204,8 +331,8 @@ def test_two_parts_combine_to_the_whole(shape: tuple[int, int, int, int], impl: 
 
 def test_auto_says_once_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
     q, queue = unit_rows(2, 16, 0).cpu(), unit_rows(3, 16, 1).cpu()
-    _log_choice.cache_clear()
-    with caplog.at_level(logging.INFO, logger="bingo.kernels.queue_softmax"):
+    dispatch.choose_impl.cache_clear()
+    with caplog.at_level(logging.INFO, logger="bingo.kernels.dispatch"):
         queue_softmax(q, queue, T)
         queue_softmax(q, queue, T)
         queue_softmax(q, queue, T, impl="reference")
@@ -219,6 +346,8 @@ def test_resolve_impl() -> None:
     assert resolve_impl("triton", DEVICE) == "triton"  # in the interpreter where there is no GPU
     with pytest.raises(ValueError, match="unknown impl 'fast'; the implementations are auto, reference, chunked"):
         resolve_impl("fast", "cpu")
+    with pytest.raises(ValueError, match=r"capability 9\.0.*not on a CUDA device; pass impl='triton'"):
+        resolve_impl("hopper", "cpu")
 
 
 def test_triton_on_the_cpu_without_the_interpreter_says_what_it_needs() -> None:
@@ -253,6 +382,41 @@ good = unit_rows(4, 16, 0, torch.float32)
 def test_bad_tensors(q: Tensor, queue: Tensor, message: str, impl: str) -> None:
     with pytest.raises(ValueError, match=message):
         queue_softmax(q, queue, T, impl=impl)
+    with pytest.raises(ValueError, match=message):
+        queue_logsumexp(q, queue, T, impl=impl)
+
+
+IDS, NONE = torch.arange(4, device=DEVICE), torch.zeros(2, 1, dtype=torch.int64, device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "ids", "message"),
+    [
+        (NONE, None, "exclude is given without queue_ids"),
+        (NONE[:, 0], IDS, r"exclude is \(2,\); it must be \(G, E\) with the 4 rows of q a multiple of G"),
+        (torch.zeros(3, 1, dtype=torch.int64), IDS, r"exclude is \(3, 1\)"),
+        (NONE[:0], IDS, r"exclude is \(0, 1\)"),
+        (NONE.int(), IDS, "exclude is torch.int32 on .*must be contiguous int64"),
+        (NONE.to("meta"), IDS, "exclude is torch.int64 on meta"),
+        (NONE, IDS[:3], r"queue_ids is \(3,\); it must be \(4,\), one id per key"),
+        (NONE, IDS.float(), "queue_ids is torch.float32"),
+        (NONE, IDS.to("meta"), "queue_ids is torch.int64 on meta"),
+    ],
+)
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_bad_ids(exclude: Tensor, ids: Tensor | None, message: str, impl: str) -> None:
+    for op in (queue_softmax, queue_logsumexp):
+        with pytest.raises(ValueError, match=message):
+            op(good, good, T, impl=impl, exclude=exclude, queue_ids=ids)
+    with pytest.raises(ValueError, match=message):
+        queue_ranks(good, good, good[:, :1], impl=impl, exclude=exclude, queue_ids=ids)
+
+
+def test_bad_scores_and_gradients_that_do_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"scores must be \(4, M\) on .*, not \(3, 1\)"):
+        queue_ranks(good, good, good[:3, :1])
+    with pytest.raises(ValueError, match="q requires a gradient, which queue_logsumexp has not"):
+        queue_logsumexp(good.clone().requires_grad_(), good, T)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -0.1, math.inf, math.nan])
