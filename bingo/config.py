@@ -16,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
-Impl = Literal["auto", "reference", "chunked", "triton"]
+Impl = Literal["auto", "reference", "chunked", "triton", "hopper"]
 Objective = Literal["paper", "release"]
 BagKind = Literal["knn", "kmeans", "label", "random"]
 EvalKind = Literal["linear", "knn", "fewshot"]
@@ -117,6 +117,9 @@ class Contrast:
     queue: int = 65536
     queue_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     temperature: float = 0.2
+    negatives: Literal["all", "strangers"] = "all"
+    """`all`: every key in the queue, as published; `strangers`: not those of the same image nor, in distillation, of
+    its bag, for queues that hold a large part of the dataset."""
 
     def __post_init__(self) -> None:
         _require(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,18 +13,22 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.kernels.augment import cutmix
 from bingo.loader import Batch, augmenter
-from bingo.loss import paper_loss, release_loss
+from bingo.loss import Options, paper_loss, release_loss
 from bingo.models import Encoder, load_encoder, seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
-from bingo.train import autocast, check_run, train, wrap
+from bingo.train import autocast, check_run, step_options, train, wrap
 
 
 class Bingo:
-    """Student in DDP; teacher and queue outside it; one key gather per step, overlapped with the student."""
+    """Student in DDP; teacher and queue outside it; one key gather per step, overlapped with the student.
+
+    Only the anchors' keys enter the queue, after the loss has read it, as in the release.
+    """
 
     def __init__(self, config: DistillConfig, teacher: Encoder, plan: Plan, world: World) -> None:
-        self.config, self.plan, self.world = config, plan, world
+        assert plan.bags is not None
+        self.config, self.plan, self.world, self.bags = config, plan, world, plan.bags
         contrast = config.contrast
         self.teacher = teacher.to(world.device).eval().requires_grad_(False)
         if config.runtime.channels_last:
@@ -46,11 +51,12 @@ class Bingo:
             [self.augment(crop, batch.params(g, v)) for v, crop in enumerate(crops)]
             for g, crops in enumerate(batch.crops)
         )
-        temperature, impl = self.config.contrast.temperature, self.config.runtime.impl
+        temperature = self.config.contrast.temperature
         if self.config.objective == "paper":
             (k_anchor,) = self._keys_of(anchor[-1])
             q_anchor, q_positive = self._queries_of(anchor[0], positive[0])
-            return paper_loss(q_anchor, q_positive, k_anchor, self.queue.keys_KC, temperature, impl=impl)
+            options = self._options(batch)
+            return paper_loss(q_anchor, q_positive, k_anchor, self.queue.keys_KC, temperature, **options)
         k_anchor, k_positive = self._keys_of(anchor[-1], positive[-1])
         queries, share = [anchor[0], positive[0]], None
         if self.config.cutmix:
@@ -68,8 +74,12 @@ class Bingo:
             temperature,
             lambdas=(1.0, 0.0) if batch.plan.epoch < self.config.warm_epochs else (0.5, 0.5),
             mix=share,
-            impl=impl,
+            **self._options(batch),
         )
+
+    def _options(self, batch: Batch) -> Options:
+        bags_BE = np.concatenate([batch.plan.groups[0][:, None], self.bags[batch.plan.groups[0]]], axis=1)
+        return step_options(self.config, self.queue, self.plan, batch, self._gathered(), bags_BE)
 
     @torch.no_grad()
     def _keys_of(self, *views: torch.Tensor) -> list[torch.Tensor]:
@@ -84,7 +94,7 @@ class Bingo:
             return self.model(*views)
 
     def after_step(self) -> None:
-        self.queue.enqueue(self._gathered())  # only the anchors' keys, after the loss, as in the release
+        pass
 
 
 def view_counts(config: DistillConfig) -> tuple[int, int]:

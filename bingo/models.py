@@ -70,7 +70,11 @@ class Encoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """B x 3 x H x W -> B x dim float32 rows of unit length."""
-        return F.normalize(self.head(self.backbone(images)).float(), dim=1)
+        return F.normalize(self.project(images), dim=1)
+
+    def project(self, images: torch.Tensor) -> torch.Tensor:
+        """B x 3 x H x W -> B x dim float32 rows as the head gives them: the loss normalises on its way."""
+        return self.head(self.backbone(images)).float()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """B x 3 x H x W -> B x feature_dim float32, pooled, before the head."""

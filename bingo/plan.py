@@ -98,12 +98,16 @@ class Plan:
             self._permutations[epoch] = np.random.Generator(bits).permutation(len(self.sizes))
         return self._permutations[epoch]
 
+    def anchors(self, epoch: int, step: int) -> np.ndarray:
+        """The global batch of a step within its epoch (int64), in rank order: every rank knows all ranks' images."""
+        return self.permutation(epoch)[step * self.batch : (step + 1) * self.batch]
+
     def step(self, global_step: int, rank: int = 0, world: int = 1) -> StepPlan:
         """The rank's share of a step: rows `rank * batch / world ...` of the global batch."""
         epoch, step = divmod(global_step, self.steps_per_epoch)
         rows = self.batch // world
         position = step * self.batch + rank * rows
-        anchors = self.permutation(epoch)[position : position + rows]
+        anchors = self.anchors(epoch, step)[rank * rows : (rank + 1) * rows]
         groups: tuple[np.ndarray, ...] = (anchors,)
         if len(self.views) == 2:
             assert self.bags is not None

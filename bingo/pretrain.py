@@ -18,14 +18,14 @@ from bingo.loss import contrastive_loss
 from bingo.models import seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
-from bingo.train import autocast, check_run, train, wrap
+from bingo.train import autocast, check_run, step_options, train, wrap
 
 
 class MoCo:
     """Query encoder by gradient, key encoder by momentum, one queue."""
 
-    def __init__(self, config: PretrainConfig, world: World) -> None:
-        self.config, self.world = config, world
+    def __init__(self, config: PretrainConfig, plan: Plan, world: World) -> None:
+        self.config, self.plan, self.world = config, plan, world
         contrast = config.contrast
         self.encoder = seeded_encoder(config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed).to(
             world.device
@@ -45,15 +45,14 @@ class MoCo:
         with autocast(self.config, self.world.device):
             with torch.no_grad():
                 key = self.key_encoder(view_k)
-            self._keys = self.world.gather_rows(key)
+            gathered = self.world.gather_rows(key)
             (query,) = self.model(view_q)
-        return contrastive_loss(
-            query, key, self.queue.keys_KC, self.config.contrast.temperature, impl=self.config.runtime.impl
-        )
+        own_BE = batch.plan.groups[0][:, None]
+        options = step_options(self.config, self.queue, self.plan, batch, gathered(), own_BE)
+        return contrastive_loss(query, key, self.queue.keys_KC, self.config.contrast.temperature, **options)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        self.queue.enqueue(self._keys())
         statistics = [b for b in self.encoder.buffers() if b.is_floating_point()]
         self.world.average(statistics)  # the key encoder uses them: they must agree between ranks
         momentum = self.config.key_momentum
@@ -69,4 +68,4 @@ def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:
     dataset = Dataset.open(config.data)
     check_run(config, dataset, world)
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=(2,))
-    return train(config, key, dataset, plan, MoCo(config, world), world)
+    return train(config, key, dataset, plan, MoCo(config, plan, world), world)

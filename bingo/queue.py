@@ -1,37 +1,40 @@
-"""The queue of past keys: a ring buffer, the same on every rank, outside DDP."""
+"""The queue of past keys: a ring buffer with the images' ids, the same on every rank, outside DDP."""
 
 import torch
 import torch.nn.functional as F
 
+from bingo.kernels import NewKeys
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NOBODY = -1
 
 
 class KeyQueue:
-    """K x C unit rows; starts as random directions drawn from `seed`, oldest rows are overwritten first."""
+    """K x C unit rows and the id of the image that each came from; oldest rows are overwritten first.
+
+    Starts as random directions drawn from `seed`, which belong to no image (id -1). The loss writes a step's new keys,
+    after it has read the queue. The position lives on the device: nothing here waits for it but `state`.
+    """
 
     def __init__(self, length: int, dim: int, *, dtype: str, device: torch.device, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         rows = F.normalize(torch.randn(length, dim, generator=generator), dim=1)
         self.keys_KC = rows.to(device, DTYPES[dtype])
-        self.pointer = 0
+        self.ids_K = torch.full((length,), NOBODY, dtype=torch.int64, device=device)
+        self.cursor = torch.zeros(2, dtype=torch.int64, device=device)
 
-    def enqueue(self, keys: torch.Tensor) -> None:
-        """Write B x C keys at the pointer, wrapping around; of a batch longer than the queue the last rows stay."""
-        length = len(self.keys_KC)
-        end = self.pointer + len(keys)
-        kept = keys[-length:].to(self.keys_KC.dtype)
-        first = (end - len(kept)) % length
-        head = min(len(kept), length - first)
-        self.keys_KC[first : first + head] = kept[:head]
-        self.keys_KC[: len(kept) - head] = kept[head:]
-        self.pointer = end % length
+    def entry(self, keys_NC: torch.Tensor, ids_N: torch.Tensor) -> NewKeys:
+        """What the loss needs to write this step's keys (all ranks', in rank order) and their ids (int64)."""
+        return NewKeys(keys_NC.detach(), self.cursor, ids_N)
 
     def state(self) -> dict[str, object]:
-        return {"keys": self.keys_KC, "pointer": self.pointer}
+        return {"keys": self.keys_KC, "ids": self.ids_K, "pointer": int(self.cursor[0])}
 
     def load(self, state: dict[str, object]) -> None:
-        keys = state["keys"]
+        keys, ids, pointer = state["keys"], state["ids"], state["pointer"]
         assert isinstance(keys, torch.Tensor)
-        assert isinstance(state["pointer"], int)
+        assert isinstance(ids, torch.Tensor)
+        assert isinstance(pointer, int)
         self.keys_KC.copy_(keys)
-        self.pointer = state["pointer"]
+        self.ids_K.copy_(ids)
+        self.cursor[0] = pointer

@@ -1,9 +1,11 @@
 """The training loop of `pretrain` and `distill`, read from top to bottom: plan, decode, loss, step, checkpoint."""
 
+import logging
 import time
 import warnings
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,12 +17,16 @@ from bingo.errors import UserError
 from bingo.evaluate import knn_accuracy
 from bingo.features import extract
 from bingo.kernels import resolve_impl
+from bingo.kernels.augment import to_device
 from bingo.loader import Batch, training_batches
+from bingo.loss import Options
 from bingo.metrics import Metrics, read_metrics
 from bingo.models import Encoder, save_encoder
 from bingo.plan import Plan
 from bingo.progress import progress
 from bingo.queue import KeyQueue
+
+log = logging.getLogger(__name__)
 
 
 class Method(Protocol):
@@ -33,7 +39,7 @@ class Method(Protocol):
     queue: KeyQueue
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Scalar loss of this rank's share of the step."""
+        """Scalar loss of this rank's share of the step; the step's keys are in the queue afterwards."""
 
     def after_step(self) -> None:
         """Called once the optimiser has stepped."""
@@ -43,16 +49,17 @@ class Method(Protocol):
 
 
 class PerView(nn.Module):
-    """Several views in one forward pass, so that DDP sees one; batch norm per view or joint."""
+    """Raw queries of several views in one forward pass, so that DDP sees one; batch norm per view or joint."""
 
-    def __init__(self, encoder: nn.Module, joint: bool = False) -> None:
+    def __init__(self, encoder: Encoder, *, joint: bool, compiled: bool) -> None:
         super().__init__()
         self.encoder, self.joint = encoder, joint
+        self._project = torch.compile(encoder.project) if compiled else encoder.project
 
     def forward(self, *views: torch.Tensor) -> list[torch.Tensor]:
         if self.joint:
-            return list(self.encoder(torch.cat(views)).chunk(len(views)))
-        return [self.encoder(view) for view in views]
+            return list(self._project(torch.cat(views)).chunk(len(views)))
+        return [self._project(view) for view in views]
 
 
 def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool = False) -> nn.Module:
@@ -62,8 +69,7 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool 
     """
     if config.runtime.channels_last:
         encoder.to(memory_format=torch.channels_last)
-    inner: nn.Module = torch.compile(encoder) if config.runtime.compile else encoder  # type: ignore[assignment]
-    model: nn.Module = PerView(inner, joint)
+    model: nn.Module = PerView(encoder, joint=joint, compiled=config.runtime.compile)
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
         with warnings.catch_warnings():
@@ -78,6 +84,26 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     """bf16 autocast when the precision asks for it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16")
+
+
+def step_options(
+    config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor, relatives_BE: np.ndarray
+) -> Options:
+    """What a step's loss is told: the new keys of all ranks with their ids, and, if asked for, whose keys to leave out.
+
+    keys_NC: this step's keys in rank order; relatives_BE: per image of this rank, the ids that are no strangers to it.
+    """
+    device = keys_NC.device
+    ids_N = to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device)
+    exclude = to_device(relatives_BE.astype(np.int64), device) if config.contrast.negatives == "strangers" else None
+    return {
+        "impl": config.runtime.impl,
+        "normalize": True,
+        "unit_rows": True,  # the queue's: it holds normalised keys
+        "exclude": exclude,
+        "queue_ids": queue.ids_K,
+        "new_keys": queue.entry(keys_NC, ids_N),
+    }
 
 
 def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
@@ -98,6 +124,12 @@ def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
             f"every image would be its own negative; set --contrast.queue below {len(dataset)} "
             f"({max(1, len(dataset) // 8)} is a good start)"
         )
+    if config.contrast.queue > len(dataset) // 2 and config.contrast.negatives == "all" and world.main:
+        log.warning(
+            "a queue of %d keys holds most of the %d images of %s, relatives of each among its negatives; "
+            "lower --contrast.queue or set --contrast.negatives strangers",
+            config.contrast.queue, len(dataset), config.data,
+        )  # fmt: skip
     try:
         resolve_impl(config.runtime.impl, world.device)
     except ValueError as error:

@@ -101,10 +101,10 @@ def colour_jitter(levels: Tensor, params: ViewParams) -> Tensor:
         for operation in (BRIGHTNESS, CONTRAST, SATURATION, HUE)
     ]
     # One copy to the device for all groups: on a GPU sixteen small ones would cost more than the arithmetic.
-    indices = _to_device(np.concatenate([chosen for _, chosen in groups]), levels.device)
+    indices = to_device(np.concatenate([chosen for _, chosen in groups]), levels.device)
     factors = np.concatenate([factors_N4[chosen, operation] for operation, chosen in groups]).astype(np.float64)
     # torchvision blends with 1 - factor, subtracted in double precision.
-    pairs = _to_device(np.stack([factors, 1 - factors]).astype(np.float32), levels.device)[:, :, None, None, None]
+    pairs = to_device(np.stack([factors, 1 - factors]).astype(np.float32), levels.device)[:, :, None, None, None]
     start = 0
     for operation, chosen in groups:
         part = slice(start, start + len(chosen))
@@ -172,7 +172,7 @@ def to_grey(levels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:
     """Replace the three channels of the chosen images (N bool) by their luma."""
     indices = np.flatnonzero(chosen)
     if len(indices):
-        where = _to_device(indices, levels.device)
+        where = to_device(indices, levels.device)
         grey = _luma(levels.index_select(0, where)).floor_()
         levels.index_copy_(0, where, grey.expand(-1, 3, -1, -1))
     return levels
@@ -193,8 +193,8 @@ def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Te
         )
     if len(indices) == 0:
         return levels
-    where = _to_device(indices, levels.device)
-    taps_NT = _to_device(_gaussian_taps(sigma[indices], kernel), levels.device)
+    where = to_device(indices, levels.device)
+    taps_NT = to_device(_gaussian_taps(sigma[indices], kernel), levels.device)
     with torch.autocast(levels.device.type, enabled=False):
         down = (taps_NT @ _reflection(height, kernel, levels.device)).view(-1, 1, height, height)
         across = (taps_NT @ _reflection(width, kernel, levels.device)).view(-1, 1, width, width)
@@ -222,7 +222,7 @@ def horizontal_flip(levels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:
     """Mirror the chosen images (N bool) left to right."""
     indices = np.flatnonzero(chosen)
     if len(indices):
-        where = _to_device(indices, levels.device)
+        where = to_device(indices, levels.device)
         levels.index_copy_(0, where, levels.index_select(0, where).flip(3))
     return levels
 
@@ -231,7 +231,7 @@ def normalise(
     levels: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """(levels / 255 - mean) / std per channel, in `dtype`, channels-last in memory."""
-    constants = _to_device(np.array([mean, std], dtype=np.float32), levels.device).view(2, 1, 3, 1, 1)
+    constants = to_device(np.array([mean, std], dtype=np.float32), levels.device).view(2, 1, 3, 1, 1)
     scaled = levels.mul_(1 / 255).sub_(constants[0]).div_(constants[1])
     return scaled.to(dtype, memory_format=torch.channels_last)
 
@@ -253,7 +253,7 @@ def cutmix(a: Tensor, b: Tensor, box: tuple[int, int, int, int]) -> tuple[Tensor
     return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
 
 
-def _to_device(array: NDArray, device: torch.device) -> Tensor:
+def to_device(array: NDArray, device: torch.device) -> Tensor:
     """Copy a small host array without waiting for the device (pinned memory, asynchronous)."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from bingo.dataset import Dataset
 from bingo.distill import Bingo, view_counts
 from bingo.distributed import World
 from bingo.errors import UserError
+from bingo.kernels.ring import write_keys
 from bingo.loader import training_batches
 from bingo.metrics import read_metrics
 from bingo.models import load_encoder, state_hash
@@ -24,6 +26,7 @@ from bingo.plan import Plan
 from bingo.pretrain import MoCo
 from bingo.queue import KeyQueue
 from bingo.stages import Stage, run_stage
+from bingo.train import check_run
 from tests.ranks import ROOT, finish, start_ranks, wait_for
 
 CPU = torch.device("cpu")
@@ -47,7 +50,7 @@ def config(digits: Path, teacher: Path, bags: Path, tmp_path: Path) -> DistillCo
 
 
 def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tensor]], torch.Tensor]:
-    """The method, its plan, the finished views of step 0 and the loss it computes for them."""
+    """The method with the queue as it was before, its plan, the views of step 0 and the loss it computes for them."""
     dataset = Dataset.open(config.data)
     teacher, teacher_hash = load_encoder(config.teacher)
     members = load_bags(config.bags / "bags.npz", dataset_hash=dataset.hash, teacher_hash=teacher_hash).members
@@ -56,7 +59,11 @@ def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tens
     method = Bingo(config, teacher, plan, ALONE)
     batch = next(training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=CPU, threads=1))
     finished = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
-    return method, plan, finished, method.loss(batch)
+    before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in method.queue.state().items()}
+    loss = method.loss(batch)
+    method.after = method.queue.state() | {"keys": method.queue.keys_KC.clone(), "ids": method.queue.ids_K.clone()}  # type: ignore[attr-defined]
+    method.queue.load(before)
+    return method, plan, finished, loss
 
 
 def cross_entropy(q: torch.Tensor, k: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -105,12 +112,54 @@ def test_paper_step_is_the_formula(config: DistillConfig, key_view: str) -> None
 
 
 def test_only_the_anchors_keys_enter_the_queue_in_batch_order(config: DistillConfig) -> None:
-    method, _, ((_, t2), _), _ = first_step(config)
+    method, plan, ((_, t2), _), _ = first_step(config)
     with torch.no_grad():
         key = method.teacher(t2)
-    method.after_step()
-    torch.testing.assert_close(method.queue.keys_KC[:64], key)
-    assert method.queue.pointer == 64
+    torch.testing.assert_close(method.after["keys"][:64], key)  # type: ignore[attr-defined]
+    torch.testing.assert_close(method.after["keys"][64:], method.queue.keys_KC[64:])  # type: ignore[attr-defined]
+    assert method.after["ids"].tolist() == [*plan.anchors(0, 0), *[-1] * 36]  # type: ignore[attr-defined]
+    assert method.after["pointer"] == 64  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("objective", ["paper", "release"])
+def test_strangers_leave_out_the_keys_of_the_image_and_its_bag(config: DistillConfig, objective: str) -> None:
+    """Two steps: in the second, the queue holds keys of step 0; the loss equals one over the kept keys alone."""
+    contrast = replace(config.contrast, negatives="strangers")
+    config = replace(config, contrast=contrast, objective=objective, cutmix=False)
+    method, plan, _, _ = first_step(config)
+    anchors = plan.anchors(0, 1)
+    queue = method.queue
+    related = np.concatenate([anchors[:, None], plan.bags[anchors]], axis=1)
+    queue.ids_K[:] = torch.from_numpy(np.resize(related[:, 1:3].ravel(), 100).astype(np.int64))
+    keys, ids = queue.keys_KC.clone(), queue.ids_K.clone()
+    dataset = Dataset.open(config.data)
+    batch = next(training_batches(dataset, plan, start=1, stop=2, rank=0, world=1, device=CPU, threads=1))
+    loss = method.loss(batch)
+    views = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
+    queries = [method.encoder(views[0][0]), method.encoder(views[1][0])]
+    teacher_keys = [method.teacher(group[-1]) for group in views]
+    expected, kept_some = 0.0, False
+    for row, line in enumerate(related):
+        kept = keys[torch.tensor([i not in line for i in ids.tolist()])]
+        kept_some = kept_some or len(kept) < 100
+        parts = [[cross_entropy(q[row : row + 1], k[row : row + 1], kept, 0.2) for k in teacher_keys] for q in queries]
+        if objective == "paper":
+            expected += (parts[0][0] + parts[1][0]).item()
+        else:
+            expected += sum(0.25 * p.item() for pair in parts for p in pair)
+    assert kept_some
+    assert abs(loss.item() - expected / len(anchors)) < 1e-5
+
+
+def test_a_queue_that_holds_most_of_the_dataset_is_warned_about(
+    config: DistillConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = Dataset.open(config.data)
+    for negatives, warned in (("all", 1), ("strangers", 0)):
+        caplog.clear()
+        large = replace(config.contrast, queue=len(dataset) - 1, negatives=negatives)
+        check_run(replace(config, contrast=large), dataset, ALONE)
+        assert sum("relatives of each among its negatives" in r.getMessage() for r in caplog.records) == warned
 
 
 def test_the_teacher_is_frozen(config: DistillConfig) -> None:
@@ -191,17 +240,17 @@ def test_moco_keys_follow_by_momentum(config: DistillConfig) -> None:
         contrast=config.contrast,
         augment=config.augment,
     )
-    method = MoCo(settings, ALONE)
+    dataset = Dataset.open(settings.data)
+    plan = Plan(dataset.sizes, settings.optim.batch, settings.augment, settings.seed, views=(2,))
+    method = MoCo(settings, plan, ALONE)
     with torch.no_grad():
         for p in method.encoder.parameters():
             p.add_(1.0)
         old = [p.clone() for p in method.key_encoder.parameters()]
-        method._keys = lambda: torch.nn.functional.normalize(torch.ones(8, 16), dim=1)
         method.after_step()
     for before, query, key in zip(old, method.encoder.parameters(), method.key_encoder.parameters(), strict=True):
         torch.testing.assert_close(key, 0.9 * before + 0.1 * query)
     assert not method.key_encoder.training
-    assert method.queue.pointer == 8
 
 
 @pytest.mark.parametrize("batch", [1, 7, 10, 25])
@@ -210,13 +259,24 @@ def test_the_ring_keeps_the_last_keys(batch: int) -> None:
     torch.testing.assert_close(queue.keys_KC.norm(dim=1), torch.ones(10))
     history = torch.arange(3 * batch * 4, dtype=torch.float32).view(-1, 4)
     for part in history.split(batch):
-        queue.enqueue(part)
+        write_keys(queue.keys_KC, queue.ids_K, queue.entry(part, part[:, 0].long()))
     held = {tuple(row.tolist()) for row in queue.keys_KC}
+    pointer = queue.state()["pointer"]
     assert {tuple(row.tolist()) for row in history[-10:]} <= held
-    assert queue.pointer == 3 * batch % 10
+    assert pointer == 3 * batch % 10
     if len(history) >= 10:
-        newest = queue.keys_KC[(queue.pointer - 1) % 10]
+        newest = queue.keys_KC[(pointer - 1) % 10]
         torch.testing.assert_close(newest, history[-1])
+        assert torch.equal(queue.ids_K, queue.keys_KC[:, 0].long())
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_a_queue_comes_back_from_its_state_exactly(dtype: str) -> None:
+    queue, other = (KeyQueue(10, 4, dtype=dtype, device=CPU, seed=seed) for seed in (0, 1))
+    write_keys(queue.keys_KC, queue.ids_K, queue.entry(torch.rand(13, 4), torch.arange(13)))
+    other.load(queue.state())
+    for name in ("keys_KC", "ids_K", "cursor"):
+        assert torch.equal(getattr(queue, name), getattr(other, name))
 
 
 COUNT = """
