@@ -13,7 +13,7 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.kernels.augment import cutmix
 from bingo.loader import Batch, augmenter
-from bingo.loss import Options, paper_loss, release_loss
+from bingo.loss import Options, contrast_accuracy, paper_loss, release_loss
 from bingo.models import Encoder, load_encoder, seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
@@ -45,37 +45,38 @@ class Bingo:
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch, *, measure: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
         # Per group the query view comes first and the key view last: the same one when key_view="same".
         anchor, positive = (
             [self.augment(crop, batch.params(g, v)) for v, crop in enumerate(crops)]
             for g, crops in enumerate(batch.crops)
         )
-        temperature = self.config.contrast.temperature
-        if self.config.objective == "paper":
-            (k_anchor,) = self._keys_of(anchor[-1])
-            q_anchor, q_positive = self._queries_of(anchor[0], positive[0])
-            options = self._options(batch)
-            return paper_loss(q_anchor, q_positive, k_anchor, self.queue.keys_KC, temperature, **options)
-        k_anchor, k_positive = self._keys_of(anchor[-1], positive[-1])
+        temperature, keys_KC = self.config.contrast.temperature, self.queue.keys_KC
+        paper = self.config.objective == "paper"
+        k_anchor, *k_positive = self._keys_of(anchor[-1]) if paper else self._keys_of(anchor[-1], positive[-1])
         queries, share = [anchor[0], positive[0]], None
-        if self.config.cutmix:
+        if self.config.cutmix and not paper:
             box = self.plan.cutmix_box(batch.plan.epoch, batch.plan.step)
             mixed, share = cutmix(anchor[0], positive[0], box)
             queries.append(mixed)
         q_anchor, q_positive, *q_mixed = self._queries_of(*queries)
-        return release_loss(
+        options = self._options(batch)
+        accuracy = contrast_accuracy(q_anchor, k_anchor, keys_KC, **options) if measure else None
+        if paper:
+            return paper_loss(q_anchor, q_positive, k_anchor, keys_KC, temperature, **options), accuracy
+        loss = release_loss(
             q_anchor,
             q_positive,
             q_mixed[0] if q_mixed else None,
             k_anchor,
-            k_positive,
-            self.queue.keys_KC,
+            k_positive[0],
+            keys_KC,
             temperature,
             lambdas=(1.0, 0.0) if batch.plan.epoch < self.config.warm_epochs else (0.5, 0.5),
             mix=share,
-            **self._options(batch),
+            **options,
         )
+        return loss, accuracy
 
     def _options(self, batch: Batch) -> Options:
         bags_BE = np.concatenate([batch.plan.groups[0][:, None], self.bags[batch.plan.groups[0]]], axis=1)

@@ -15,10 +15,11 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bingo.errors import UserError
-from bingo.kernels import NewKeys, bag_loss
+from bingo.kernels import NewKeys, bag_loss, queue_ranks
 from bingo.kernels.augment import to_device
 
 Scalar = float | Tensor
@@ -88,6 +89,20 @@ def release_loss(
         views, weights = [*views, q_mixed], [*weights, [mix, 1 - mix]]
     _check_views(*views, k_anchor, k_positive)
     return _view_losses(views, [k_anchor, k_positive], weights, queue, temperature, options).mean()
+
+
+@torch.no_grad()
+def contrast_accuracy(q: Tensor, k: Tensor, queue: Tensor, **options: Unpack[Options]) -> Tensor:
+    """Share of rows whose key is the nearest, and among the five nearest, of [key, queue]; fp32 (2). q, k: (B, C).
+
+    `options` as for the losses; nothing is written to the queue.
+    """
+    unit = F.normalize(q.float(), dim=1)
+    scores_R1 = (unit * k.float()).sum(dim=1, keepdim=True)
+    names = ("impl", "exclude", "queue_ids")
+    chosen = {name: value for name, value in options.items() if name in names}
+    counts_R1 = queue_ranks(unit.to(torch.promote_types(queue.dtype, torch.float32)), queue, scores_R1, **chosen)  # type: ignore[arg-type]
+    return torch.stack([(counts_R1 < best).float().mean() for best in (1, 5)])
 
 
 def _view_losses(

@@ -17,13 +17,16 @@ class Metrics:
     def __init__(self, path: Path, world: World, offset: int) -> None:
         self.path, self.world = path, world
         self._losses: list[torch.Tensor] = []
+        self._accuracies: dict[int, torch.Tensor] = {}  # by the place of their line
         self._lines: list[dict[str, Any]] = []
         if world.main:
             path.touch()
             os.truncate(path, offset)  # what was written after the checkpoint will be written again
 
-    def step(self, loss: torch.Tensor, line: dict[str, Any]) -> None:
-        """Record one step; `line` carries `step`, `epoch`, `lr`."""
+    def step(self, loss: torch.Tensor, line: dict[str, Any], accuracy: torch.Tensor | None = None) -> None:
+        """Record one step; `line` carries `step`, `epoch`, `lr`; accuracy (2): the contrast's top-1 and top-5."""
+        if accuracy is not None:
+            self._accuracies[len(self._lines)] = accuracy
         self._losses.append(loss.detach().float())
         self._lines.append({"kind": "train", **line})
 
@@ -33,8 +36,10 @@ class Metrics:
         Raises `UserError` naming the first step whose loss is not finite, on every rank.
         """
         if self._lines:
-            losses = torch.stack(self._losses)
-            self.world.average([losses])
+            losses, tops = torch.stack(self._losses), list(self._accuracies.values())
+            self.world.average([losses, *tops])
+            for place, (first, fifth) in zip(self._accuracies, (top.tolist() for top in tops), strict=True):
+                self._lines[place] |= {"top1": first, "top5": fifth}
             for loss, line in zip(losses.tolist(), self._lines, strict=True):
                 if loss != loss or loss in (float("inf"), float("-inf")):
                     raise UserError(
@@ -42,7 +47,7 @@ class Metrics:
                         "--contrast.temperature and start again in a new --out"
                     )
             self.write(*({**line, "loss": loss} for loss, line in zip(losses.tolist(), self._lines, strict=True)))
-            self._losses, self._lines = [], []
+            self._losses, self._lines, self._accuracies = [], [], {}
         return self.path.stat().st_size if self.world.main else 0
 
     def write(self, *lines: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from bingo.config import PretrainConfig
 from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.loader import Batch, augmenter
-from bingo.loss import contrastive_loss
+from bingo.loss import contrast_accuracy, contrastive_loss
 from bingo.models import seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
@@ -40,7 +40,7 @@ class MoCo:
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "key_encoder": self.key_encoder}
 
-    def loss(self, batch: Batch) -> torch.Tensor:
+    def loss(self, batch: Batch, *, measure: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
         (view_q, view_k) = (self.augment(crop, batch.params(0, v)) for v, crop in enumerate(batch.crops[0]))
         with autocast(self.config, self.world.device):
             with torch.no_grad():
@@ -49,7 +49,9 @@ class MoCo:
             (query,) = self.model(view_q)
         own_BE = batch.plan.groups[0][:, None]
         options = step_options(self.config, self.queue, self.plan, batch, gathered(), own_BE)
-        return contrastive_loss(query, key, self.queue.keys_KC, self.config.contrast.temperature, **options)
+        keys_KC = self.queue.keys_KC
+        accuracy = contrast_accuracy(query, key, keys_KC, **options) if measure else None
+        return contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options), accuracy
 
     @torch.no_grad()
     def after_step(self) -> None:

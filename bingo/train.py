@@ -38,8 +38,11 @@ class Method(Protocol):
     """The encoder as the loop calls it: wrapped for several views, compiled, in DDP."""
     queue: KeyQueue
 
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Scalar loss of this rank's share of the step; the step's keys are in the queue afterwards."""
+    def loss(self, batch: Batch, *, measure: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scalar loss of this rank's share of the step; the step's keys are in the queue afterwards.
+
+        With measure also the share of anchors whose own key is the nearest and among the five nearest (2).
+        """
 
     def after_step(self) -> None:
         """Called once the optimiser has stepped."""
@@ -179,20 +182,19 @@ def train(
                 group["lr"] = learning_rate
             # Dropout is a function of (seed, step, rank): no generator state to save, none to lose.
             torch.manual_seed((config.seed * 1_000_003 + step) * 65_537 + world.rank)
-            loss = method.loss(batch)
+            done = step + 1
+            epoch_ends = done % per_epoch == 0
+            loss, accuracy = method.loss(batch, measure=epoch_ends or done % config.runtime.log_every == 0)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             method.after_step()
-            done = step + 1
-            metrics.step(
-                loss, {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
-            )
-            epoch_ends = done % per_epoch == 0
+            line = {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
+            metrics.step(loss, line, accuracy)
             if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
-                accuracy = monitor(method.encoder, dataset, val, config, world)
+                knn = monitor(method.encoder, dataset, val, config, world)
                 metrics.flush()
-                metrics.write({"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": accuracy})
+                metrics.write({"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": knn})
             if epoch_ends or done % config.runtime.checkpoint_every == 0:
                 offset = metrics.flush()
                 if world.main:

@@ -2,7 +2,7 @@
 
 The kernel leaves partials per split of the queue, in the form of the portable kernel: log2 of the sum of 2^z over the
 split's keys, z = scale * q . n with scale = log2(e) / temperature, and the softmax-weighted mean key of the split. It
-keeps no running maximum, so rows and keys must have unit length and scale must not pass `MAX_SCALE`.
+keeps no running maximum, so rows and keys must have unit length and scale must not pass `FAST_LOGIT`.
 Legend: R rows, K keys, C channels, S splits.
 """
 
@@ -13,14 +13,14 @@ import torch
 import triton
 from torch import Tensor
 
+from bingo.kernels.splits import FAST_LOGIT
+
 CAPABILITY = (9, 0)
 CHANNELS = (64, 128)
 QUEUE_DTYPES = (torch.bfloat16, torch.float16)
 QUERY_DTYPES = (torch.float32, *QUEUE_DTYPES)
 ROWS_PER_BLOCK = 128
 KEYS_PER_TILE = 128
-# 2^scale, the largest weight, must be finite in the queue's dtype (fp16: below 2^16), and the sum of a split in fp32.
-MAX_SCALE = {torch.bfloat16: 110.0, torch.float16: 15.5}
 
 
 def hopper_obstacle(
@@ -115,9 +115,9 @@ def _check(
     require_hopper(device_capability(queue_KC.device), queue_KC.dtype, channels)
     if q_RC.dtype not in QUERY_DTYPES:
         raise ValueError(f"q is {q_RC.dtype}; impl 'hopper' takes float32, bfloat16 or float16")
-    if not 0 < scale <= MAX_SCALE[queue_KC.dtype]:
+    if not 0 < scale <= FAST_LOGIT[queue_KC.dtype]:
         raise ValueError(
-            f"log2(e) / temperature is {scale:.4g}; impl 'hopper' takes up to {MAX_SCALE[queue_KC.dtype]} with a "
+            f"log2(e) / temperature is {scale:.4g}; impl 'hopper' takes up to {FAST_LOGIT[queue_KC.dtype]} with a "
             f"{queue_KC.dtype} queue, since it keeps no running maximum; pass impl='triton' or a larger temperature"
         )
     if keys % KEYS_PER_TILE or keys_per_split % KEYS_PER_TILE or not (keys and keys_per_split > 0):

@@ -60,7 +60,7 @@ def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tens
     batch = next(training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=CPU, threads=1))
     finished = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
     before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in method.queue.state().items()}
-    loss = method.loss(batch)
+    loss, _ = method.loss(batch)
     method.after = method.queue.state() | {"keys": method.queue.keys_KC.clone(), "ids": method.queue.ids_K.clone()}  # type: ignore[attr-defined]
     method.queue.load(before)
     return method, plan, finished, loss
@@ -134,7 +134,7 @@ def test_strangers_leave_out_the_keys_of_the_image_and_its_bag(config: DistillCo
     keys, ids = queue.keys_KC.clone(), queue.ids_K.clone()
     dataset = Dataset.open(config.data)
     batch = next(training_batches(dataset, plan, start=1, stop=2, rank=0, world=1, device=CPU, threads=1))
-    loss = method.loss(batch)
+    loss, _ = method.loss(batch)
     views = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
     queries = [method.encoder(views[0][0]), method.encoder(views[1][0])]
     teacher_keys = [method.teacher(group[-1]) for group in views]
@@ -149,6 +149,14 @@ def test_strangers_leave_out_the_keys_of_the_image_and_its_bag(config: DistillCo
             expected += sum(0.25 * p.item() for pair in parts for p in pair)
     assert kept_some
     assert abs(loss.item() - expected / len(anchors)) < 1e-5
+
+
+def test_measured_steps_know_how_often_the_own_key_is_nearest(config: DistillConfig) -> None:
+    run_stage(Stage("run", "distill", replace(config, runtime=Runtime(threads=1, log_every=5))))
+    lines = read_metrics(config.out / "metrics.jsonl", "train")
+    measured = [line["step"] for line in lines if "top1" in line]
+    assert measured == [step for step in range(len(lines)) if (step + 1) % 5 == 0 or step + 1 == len(lines)]
+    assert all(0 <= line["top1"] <= line["top5"] <= 1 for line in lines if "top1" in line)
 
 
 def test_a_queue_that_holds_most_of_the_dataset_is_warned_about(

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bingo.errors import UserError
-from bingo.loss import contrastive_loss, paper_loss, release_loss
+from bingo.loss import contrast_accuracy, contrastive_loss, paper_loss, release_loss
 from tests.naive import DEVICE, ce, naive_paper_loss, naive_release_loss, unit_rows
 
 B, C, K = 13, 32, 301
@@ -68,6 +68,17 @@ def test_contrastive_loss_equals_naive() -> None:
     (q, k), queue = make_inputs(2, torch.float64)
     truths = as_truths([q, k])
     assert_same(contrastive_loss(q, k, queue, 0.07), [q, k], ce(*truths, queue, 0.07).mean(), truths, 1e-10)
+
+
+@pytest.mark.parametrize("impl", ["chunked", "triton"])
+def test_contrast_accuracy_is_the_rank_among_key_and_queue(impl: str) -> None:
+    q, queue = unit_rows(B, C, 0, torch.float32), unit_rows(K, C, 99, torch.float32)
+    k = torch.nn.functional.normalize(0.3 * q + unit_rows(B, C, 5, torch.float32), dim=1)
+    scores = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1)
+    place = scores.argsort(dim=1, descending=True).eq(0).int().argmax(1)
+    expected = torch.stack([(place < 1).float().mean(), (place < 5).float().mean()])
+    torch.testing.assert_close(contrast_accuracy(3 * q, k, queue, impl=impl), expected)
+    assert 0 < expected[0] < expected[1] <= 1
 
 
 def test_autocast_does_not_round_the_loss() -> None:

@@ -168,3 +168,18 @@ def test_pretraining_resumes_exactly_too(digits: Path, tmp_path: Path) -> None:
     )
     assert [x["knn"] for x in resumed if x["kind"] == "eval"] == [x["knn"] for x in whole if x["kind"] == "eval"]
     assert [x["loss"] for x in resumed if x["kind"] == "train"] == [x["loss"] for x in whole if x["kind"] == "train"]
+
+
+def test_the_queue_is_the_same_for_one_and_two_ranks(
+    uninterrupted: Path, digits: Path, teacher: Path, bags: Path, tmp_path: Path
+) -> None:
+    """Keys enter in the order of the global batch, with the ids that the plan knows for all ranks."""
+    (result,) = finish(start_ranks(command(digits, teacher, bags, tmp_path / "run"), 1))
+    assert result[0] == 0, result
+    queues = [
+        torch.load(sorted((run / "checkpoints").glob("step-*.pt"))[-1], weights_only=True)["queue"]
+        for run in (uninterrupted, tmp_path / "run")
+    ]
+    assert torch.equal(queues[0]["ids"], queues[1]["ids"])
+    assert queues[0]["pointer"] == queues[1]["pointer"]
+    torch.testing.assert_close(queues[0]["keys"], queues[1]["keys"], rtol=0, atol=1e-6)
