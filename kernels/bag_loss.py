@@ -49,7 +49,7 @@ def bag_loss(
     `queue_softmax`, with respect to keys that require a gradient. Raises ValueError for anything else.
     """
     check_constants(queue, temperature)
-    _check_bag(q, keys, weights, queue)
+    _check_bag(q, keys, weights)
     _check_new_keys(new_keys, queue, queue_ids)
     chosen = (resolve_impl if torch.compiler.is_compiling() else choose_impl)(impl, q.device)
     if chosen not in ("triton", "hopper") or keys.requires_grad or weights.requires_grad:
@@ -58,7 +58,7 @@ def bag_loss(
             write_keys(queue, queue_ids, new_keys)
         return loss
     grad = q.requires_grad and torch.is_grad_enabled()
-    new, cursor, ids = new_keys or (None, None, None)
+    new, cursor, ids = (None, None, None) if new_keys is None else new_keys
     settings = (normalize, grad, unit_rows, impl)
     run = torch.ops.bingo.bag_loss if torch.compiler.is_compiling() else _fused
     loss, slope = run(
@@ -146,16 +146,15 @@ class _Attach(torch.autograd.Function):
         return (grad_R[:, None] * slope_RC).to(ctx.dtype), None, None
 
 
-def _check_bag(q: Tensor, keys: Tensor, weights: Tensor, queue: Tensor) -> None:
-    if q.ndim != 2 or keys.ndim != 3 or keys.shape[2] != q.shape[1] or keys.shape[0] < 1 or q.shape[0] % keys.shape[0]:
+def _check_bag(q: Tensor, keys: Tensor, weights: Tensor) -> None:
+    if q.ndim != 2 or keys.ndim != 3 or keys.shape[2] != q.shape[1] or not keys.shape[0] or q.shape[0] % keys.shape[0]:
         raise ValueError(
             f"q must be (R, C) and keys (B, M, C) with R a multiple of B, not {tuple(q.shape)} and {tuple(keys.shape)}"
         )
-    positives = keys.shape[1]
-    if weights.ndim != 2 or weights.shape[1] != positives or len(weights) < 1 or q.shape[0] % len(weights):
+    rows, positives = q.shape[0], keys.shape[1]
+    if weights.ndim != 2 or weights.shape[1] != positives or not weights.shape[0] or rows % weights.shape[0]:
         raise ValueError(
-            f"weights must be (V, {positives}) with the {q.shape[0]} rows of q a multiple of V, "
-            f"not {tuple(weights.shape)}"
+            f"weights must be (V, {positives}) with the {rows} rows of q a multiple of V, not {tuple(weights.shape)}"
         )
     if not keys.is_floating_point() or not weights.is_floating_point():
         raise ValueError(f"keys are {keys.dtype} and weights {weights.dtype}; both must be floating point")

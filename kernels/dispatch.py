@@ -97,17 +97,19 @@ def partials(request: Request, impl: str, *, splits: int | None = None) -> tuple
     sms = device_limits(q.device)[1]
     tile, slots = (128, sms) if hopper else (portable.row_tile(queue), sms * portable.BLOCKS_PER_SM)
     # The Hopper kernel takes whole tiles of keys; the portable one adds what is left as a split of its own.
-    main = queue[: keys - keys % SPLIT_KEYS] if hopper else queue
-    rest = queue[len(main) :]
-    per_split, count = split_evenly(len(main), splits) if splits else plan_splits(rows, len(main), tile, slots)
-    lse_SR = q.new_empty((count + (len(rest) > 0), rows), dtype=torch.float32)
-    mean_SRC = q.new_empty((len(lse_SR), rows, channels) if request.grad else (0,), dtype=torch.float32)
-    parts = [(replace(request, queue_KC=main), lse_SR[:count], mean_SRC[:count])]
-    if len(rest):
-        parts.append((replace(request, queue_KC=rest), lse_SR[count:], mean_SRC[count:]))
+    main = keys - keys % SPLIT_KEYS if hopper else keys
+    per_split, count = split_evenly(main, splits) if splits else plan_splits(rows, main, tile, slots)
+    lse_SR = q.new_empty((count + (main < keys), rows), dtype=torch.float32)
+    mean_SRC = q.new_empty((lse_SR.shape[0], rows, channels) if request.grad else (0,), dtype=torch.float32)
+    parts = [(request, lse_SR, mean_SRC)]
+    if main < keys:
+        parts = [
+            (replace(request, queue_KC=queue[:main]), lse_SR[:count], mean_SRC[:count]),
+            (replace(request, queue_KC=queue[main:]), lse_SR[count:], mean_SRC[count:]),
+        ]
     fast = is_fast(request.scale, keys, queue.dtype)
-    for part, lse, mean in parts:
-        if hopper and part.queue_KC is main:
+    for i, (part, lse, mean) in enumerate(parts):
+        if hopper and i == 0:
             _write_hopper(part, per_split, lse, mean)
         else:
             portable.write_partials(part, per_split, lse, mean, safe=not fast)

@@ -46,7 +46,9 @@ def queue_softmax(
     Raises ValueError for anything else.
     """
     check_constants(queue, temperature)
-    run = torch.ops.bingo.queue_softmax if torch.compiler.is_compiling() else _QueueSoftmax.apply
+    # The registered op costs a dispatch in Python, needed only where something traces it.
+    eager = _QueueSoftmax.apply if q.requires_grad and torch.is_grad_enabled() else _forward
+    run = torch.ops.bingo.queue_softmax if torch.compiler.is_compiling() else eager
     return run(q, queue, float(temperature), impl, exclude, queue_ids, unit_rows)
 
 
@@ -136,10 +138,14 @@ def _backward(ctx: Any, grad_lse_R: Tensor, _: Tensor | None) -> tuple[Tensor | 
 
 
 class _QueueSoftmax(torch.autograd.Function):
-    """The registered op without the dispatcher: eager steps call this, a compiler sees the op."""
+    """The same without the dispatcher."""
 
-    forward = staticmethod(_forward)
-    setup_context = staticmethod(_setup_context)
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _forward(*inputs)
+        _setup_context(ctx, inputs, output)
+        return output
+
     backward = staticmethod(_backward)  # type: ignore[assignment]
 
 

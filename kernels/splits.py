@@ -45,6 +45,16 @@ class Request:
     ids_K: Tensor | None = None
 
 
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up; Triton's own is a compile-time function that takes microseconds on the host."""
+    return -(-a // b)
+
+
+def pad_channels(channels: int) -> int:
+    """The next power of two, which a Triton tile needs."""
+    return 1 << (channels - 1).bit_length()
+
+
 def is_fast(scale: float, keys: int, dtype: torch.dtype) -> bool:
     """Whether logits of unit rows (at most `scale` in base 2) need no running maximum over `keys` keys."""
     return scale + max(0.0, math.log2(keys) - 24) <= FAST_LOGIT[dtype]
@@ -66,18 +76,18 @@ def plan_splits(rows: int, keys: int, row_tile: int, slots: int) -> tuple[int, i
     The time is waves of blocks times blocks of keys per split: at 132 multiprocessors this loses 1 to 3 %, where powers
     of two lose up to 27 %.
     """
-    row_tiles = -(-rows // row_tile)
+    row_tiles = ceil_div(rows, row_tile)
 
     def time(splits: int) -> int:
         per_split, count = split_evenly(keys, splits)
-        return -(-row_tiles * count // slots) * per_split
+        return ceil_div(row_tiles * count, slots) * per_split
 
-    most = max(1, min(-(-keys // SPLIT_KEYS), slots))
+    most = max(1, min(ceil_div(keys, SPLIT_KEYS), slots))
     return split_evenly(keys, min(range(1, most + 1), key=time))
 
 
 def split_evenly(keys: int, splits: int) -> tuple[int, int]:
     """(keys per split, number of splits), none of them empty."""
-    blocks = -(-keys // SPLIT_KEYS)
-    per_split = -(-blocks // splits)
-    return per_split * SPLIT_KEYS, -(-blocks // per_split)
+    blocks = ceil_div(keys, SPLIT_KEYS)
+    per_split = ceil_div(blocks, splits)
+    return per_split * SPLIT_KEYS, ceil_div(blocks, per_split)

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from bingo.kernels.ring import NewKeys
+from bingo.kernels.splits import pad_channels
 
 SPLITS_PER_STEP = 16
 WARPS = 4
@@ -122,7 +123,7 @@ def combine(lse_SR: Tensor, mean_SRC: Tensor, channels: int, *, grad: bool) -> t
     lse_R = lse_SR.new_empty(rows)
     mean_RC = lse_SR.new_empty((rows if grad else 0, channels))
     combine_kernel[(rows,)](
-        lse_SR, mean_SRC, lse_R, mean_RC, rows, splits, C=channels, BC=triton.next_power_of_2(channels),
+        lse_SR, mean_SRC, lse_R, mean_RC, rows, splits, C=channels, BC=pad_channels(channels),
         BS=SPLITS_PER_STEP, GRAD=grad, num_warps=WARPS,
     )  # fmt: skip
     return lse_R, mean_RC
@@ -138,14 +139,17 @@ def combine_bags(
     loss_R = lse_SR.new_empty(rows)
     grad_RC = lse_SR.new_empty((rows if grad else 0, channels))
     slots = queue_KC.shape[0]
-    kept = min(len(new.keys), slots) if new else 0
-    skipped = len(new.keys) - kept if new else 0
-    fresh = new.keys[skipped:].contiguous() if new else None
-    ids = new.ids[skipped:].contiguous() if new and new.ids is not None else None
-    bag_kernel[(rows + kept,)](
+    fresh, ids, count, skipped = None, None, 0, 0
+    if new:
+        count = min(new.keys.shape[0], slots)
+        skipped = new.keys.shape[0] - count
+        fresh, ids = new.keys.contiguous(), new.ids
+        if skipped:
+            fresh, ids = fresh[skipped:], None if ids is None else ids[skipped:]
+    bag_kernel[(rows + count,)](
         lse_SR, mean_SRC, q_RC.contiguous(), keys_BMC.contiguous(), weights_VM.contiguous(), loss_R, grad_RC,
-        fresh, ids, queue_KC, ids_K, new.cursor if new else None, rows, splits, batch, rows // len(weights_VM), slots,
-        kept, skipped, 1 / temperature, C=channels, BC=triton.next_power_of_2(channels), BS=SPLITS_PER_STEP,
-        M=positives, GRAD=grad, NORMALIZE=normalize, WRITE=kept > 0, IDS=ids is not None, num_warps=WARPS,
+        fresh, ids, queue_KC, ids_K, new.cursor if new else None, rows, splits, batch, rows // weights_VM.shape[0],
+        slots, count, skipped, 1 / temperature, C=channels, BC=pad_channels(channels), BS=SPLITS_PER_STEP,
+        M=positives, GRAD=grad, NORMALIZE=normalize, WRITE=count > 0, IDS=ids is not None, num_warps=WARPS,
     )  # fmt: skip
     return loss_R, grad_RC

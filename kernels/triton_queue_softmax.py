@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from bingo.kernels.splits import FAST_RANGE, Request, device_limits, plan_splits
+from bingo.kernels.splits import FAST_RANGE, Request, ceil_div, device_limits, pad_channels, plan_splits
 
 MAX_CHANNELS = 256
 CHANNEL_STEP = 16
@@ -220,12 +220,12 @@ def write_partials(
     (rows, channels), keys = q.shape, queue.shape[0]
     arch, _ = device_limits(q.device)
     tile = choose_tile(queue.dtype, channels, arch, busy=safe or exclude is not None)
-    padded = triton.next_power_of_2(channels)
+    padded = pad_channels(channels)
     # The copy engine feeds the tensor cores of sm_90 and later; it saves the loop its address arithmetic.
     tma = arch >= 90 and queue.dtype != torch.float32
     low, high = FAST_RANGE[queue.dtype]
     groups, width = (1, 0) if exclude is None else exclude.shape
-    split_kernel[(triton.cdiv(rows, tile.rows), lse_SR.shape[0])](
+    split_kernel[(ceil_div(rows, tile.rows), lse_SR.shape[0])](
         q.contiguous(), TensorDescriptor.from_tensor(queue, [tile.keys, padded]) if tma else queue, request.ids_K,
         exclude, lse_SR, mean_SRC, rows, keys, groups, keys_per_split, request.scale, low, high, C=channels, BC=padded,
         BM=tile.rows, BN=tile.keys, E=width, TMA=tma, GRAD=request.grad, NORMALIZE=request.normalize, SAFE=safe,
@@ -247,9 +247,9 @@ def ranks(q_RC: Tensor, queue_KC: Tensor, scores_RM: Tensor, exclude_GE: Tensor 
     tile = choose_tile(queue_KC.dtype, channels, arch, busy=True)
     per_split, splits = plan_splits(rows, keys, tile.rows, BLOCKS_PER_SM * sms)
     groups, width = (1, 0) if exclude_GE is None else exclude_GE.shape
-    rank_kernel[(triton.cdiv(rows, tile.rows), splits)](
+    rank_kernel[(ceil_div(rows, tile.rows), splits)](
         q_RC.contiguous(), queue_KC, ids_K, exclude_GE, scores_RM.contiguous(), counts, rows, keys, groups, per_split,
-        C=channels, BC=triton.next_power_of_2(channels), BM=tile.rows, BN=tile.keys, E=width, M=scores_RM.shape[1],
+        C=channels, BC=pad_channels(channels), BM=tile.rows, BN=tile.keys, E=width, M=scores_RM.shape[1],
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return counts
