@@ -65,6 +65,8 @@ def kernels(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.picture and options.picture.suffix not in (".svg", ".png"):
         raise UserError(f"--picture {options.picture}: the name must end in .svg or .png")
+    if options.picture and not options.picture.absolute().parent.is_dir():
+        raise UserError(f"--picture {options.picture}: there is no folder {options.picture.parent}; make it first")
     try:
         result = run_any(
             options.device, options.rows, options.queue, options.dim, options.samples, seconds=options.seconds

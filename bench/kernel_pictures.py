@@ -21,10 +21,10 @@ LABELS = {
     "products": "matrix products alone",
     "attention": "attention libraries",
     "fused": "fused cross-entropy",
-    "filtered": "the same, small gradients dropped",
+    "filtered": "fused, small gradients dropped",
     "naive": "logits in memory",
 }
-SPREAD = 0.05  # decades of intensity between neighbouring dots of one case, which all have the same
+COLUMN = 0.2  # decades of intensity over which the dots of one case are spread, which all have the same
 Row = dict[str, Any]
 
 
@@ -41,10 +41,19 @@ def save_picture(result: dict[str, Any], path: Path) -> str:
     try:
         with figure(12, height) as chart:
             draw(chart, result)
+            _settle(chart)
             chart.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except ValueError as error:  # matplotlib is missing
+    except (ValueError, OSError) as error:  # matplotlib is missing; the disk is full
         return f"the picture is skipped: {error}"
     return f"picture: {path}"
+
+
+def _settle(chart: Any) -> None:
+    """Lay out once and round: the layout's last digits vary from run to run, and names in an SVG are hashes of them."""
+    chart.draw_without_rendering()
+    chart.set_layout_engine("none")
+    for axes in chart.axes:
+        axes.set_position([round(float(part), 4) for part in axes.get_position().bounds])
 
 
 def timed_rows(case: dict[str, Any]) -> list[Row]:
@@ -77,6 +86,7 @@ def _gpu(chart: Any, result: dict[str, Any]) -> None:
     for line, pair in enumerate(pairs, start=1):
         for column, case in enumerate(pair):
             _bars(chart.add_subplot(grid[line, column]), case)
+    _legend(chart, result)
     device, shape = result["device"], result["shape"]
     chart.suptitle(
         f"loss + gradient, K={shape['queue']} C={shape['dim']} M={shape['positives']} t={shape['temperature']}, "
@@ -88,42 +98,57 @@ def _gpu(chart: Any, result: dict[str, Any]) -> None:
 def _roofline(axes: Any, result: dict[str, Any]) -> None:
     """TFLOP/s of the matrix products against operations per byte, if each input is read once and the output written."""
     cases = loss_cases(result)
-    seen: set[str] = set()
     for case in cases:
         rows = timed_rows(case)
         x = case["flops"] / case["least_bytes"]
         for i, row in enumerate(rows):
-            group = row["group"]
-            label = LABELS[group] if group not in seen else None
-            seen.add(group)
-            at = x * 10 ** (SPREAD * (i - (len(rows) - 1) / 2))
-            y = row["flops_per_second"] / 1e12
-            low, high = (y - case["flops"] / bound / 1e12 for bound in reversed(row["interval_s"]))
-            axes.errorbar(at, y, [[max(low, 0)], [max(-high, 0)]], fmt="o", ms=7, color=COLOURS[group], label=label,
-                          mec="white", mew=0.6, lw=1)  # fmt: skip
-        axes.annotate(f"R={case['rows']}", (x, 0), (0, 4), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", ha="center", color="#555555")  # fmt: skip
+            at = x * 10 ** (COLUMN * ((i + 0.5) / len(rows) - 0.5))
+            low, y, high = (
+                case["flops"] / t / 1e12 for t in (row["interval_s"][1], row["median_s"], row["interval_s"][0])
+            )
+            axes.errorbar(at, y, [[y - low], [high - y]], fmt="o", ms=7, color=COLOURS[row["group"]], mec="white",
+                          mew=0.6, lw=1)  # fmt: skip
+        axes.annotate(_column_text(case), (x, 0), (0, 4), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", ha="center", color="#444444", fontsize=9)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="operations per byte that must move", ylabel="TFLOP/s")
     _plain_ticks(axes.yaxis)
     _plain_ticks(axes.xaxis)
     if result["roof"]:
         _ceilings(axes, result["roof"], [case["flops"] / case["least_bytes"] for case in cases])
     axes.set_title(
-        "roofline: each variant a dot, fastest on the left within a size; ceilings measured in this run", loc="left"
+        "roofline: each variant a dot, spread out within a size, fastest on the left; ceilings measured in this run",
+        loc="left",
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _column_text(case: dict[str, Any]) -> str:
+    """The size, and our fastest kernel's share of the roof."""
+    ours = next((row for row in timed_rows(case) if row["group"] == "ours" and "share_of_roof" in row), None)
+    return f"R={case['rows']}" + (f"\nours {100 * ours['share_of_roof']:.0f} %" if ours else "")
+
+
+def _legend(chart: Any, result: dict[str, Any]) -> None:
+    from matplotlib.lines import Line2D
+
+    groups = {row["group"] for case in loss_cases(result) for row in timed_rows(case)}
+    dots = [
+        Line2D([], [], marker="o", ls="", ms=7, color=COLOURS[group], label=label)
+        for group, label in LABELS.items()
+        if group in groups
+    ]
+    chart.legend(handles=dots, loc="outside lower center", ncols=4)
 
 
 def _ceilings(axes: Any, roof: dict[str, Any], intensities: list[float]) -> None:
     top, slope = roof["matmul_flops"] / 1e12, roof["copy_bytes"] / 1e12
     ridge = top / slope
-    left, right = min(ridge / 2, min(intensities) / 3), max(intensities) * 4
+    left, right = min(ridge / 2, min(intensities) / 3), max(intensities) * 2
     axes.plot([left, ridge, right], [left * slope, top, top], color="#222222", lw=1.4)
     axes.annotate(f"bf16 products {top:.0f} TFLOP/s", (right, top), (0, 4), textcoords="offset points", ha="right")
-    axes.annotate(f"memory {slope:.2f} TB/s", (left, left * slope), (8, 0), textcoords="offset points", va="center")
+    axes.annotate(f"memory {slope:.2f} TB/s", (left, left * slope), (6, -14), textcoords="offset points", va="center")
     axes.set_xlim(left, right)
     low, high = axes.get_ylim()
-    axes.set_ylim(low / 1.8, max(high, 2 * top))  # room for the sizes below and the ceiling's name above
+    axes.set_ylim(low / 2.5, max(high, 2 * top))  # room for the sizes below and the ceiling's name above
 
 
 def _bars(axes: Any, case: dict[str, Any]) -> None:

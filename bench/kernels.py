@@ -7,6 +7,8 @@ last two have our fastest kernel beside them again, and ratios are taken within 
 """
 
 import gc
+import math
+import re
 import statistics
 import time
 from collections.abc import Sequence
@@ -68,14 +70,15 @@ def run_any(
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = device.partition(":")[0]
     if min([*(rows or [1]), queue, dim, 1 if samples is None else samples]) < 1:
         raise ValueError("--rows, --queue, --dim and --samples must be at least 1")
-    if kind == "cpu":
+    if seconds <= 0:
+        raise ValueError(f"--seconds is {seconds:g}; it must be above 0")
+    if device == "cpu":
         if rows and len(rows) > 1:
             raise ValueError("--rows: the CPU benchmark takes one number of rows; give several with --device cuda")
         return run(rows[0] if rows else 768, queue, dim, samples or 7)
-    if kind != "cuda" or not torch.cuda.is_available():
+    if not re.fullmatch(r"cuda(:\d+)?", device) or int(device[5:] or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {device}: there is no such device here; use cpu or auto")
     return run_gpu(device, rows or ROWS, queue, dim, samples=samples or 5, seconds_budget=seconds)
 
@@ -284,6 +287,9 @@ def _choose(session: Session, variant: Variant, row: Row) -> tuple[Call, Timed]:
     best: tuple[float, Any, Call, Timed] | None = None
     sweep: dict[str, Any] = {}
     for option in options:
+        if best and session.left() <= 0:
+            sweep[str(option)] = "no time left"
+            continue
         try:
             call = variant.build(inputs, option)
             timed = session.timer.prepare(call, len(inputs.queues), variant.no_capture)
@@ -313,7 +319,7 @@ def _passes(session: Session, variant: Variant, row: Row, call: Call) -> bool:
     names = ("loss", "dq") if row["task"] == LOSS else ("L",)
     answers = zip(names, call(0), session.exact[key], variant.tolerance, strict=False)
     errors = {name: (relative_error(mine, truth), limit) for name, mine, truth, limit in answers}
-    row["error"] = {name: error for name, (error, _) in errors.items()}
+    row["error"] = {name: error if math.isfinite(error) else None for name, (error, _) in errors.items()}
     row["tolerance"] = {name: limit for name, (_, limit) in errors.items()}
     missed = [
         f"{name} is off by {error:.1e}, allowed {limit:.0e}"
@@ -328,6 +334,8 @@ def _passes(session: Session, variant: Variant, row: Row, call: Call) -> bool:
 def _poison(device: torch.device) -> None:
     """Leave NaN in the memory that the next call will be given: an element it does not write shows."""
     size = POISON_BYTES if device.type == "cuda" else POISON_BYTES >> 8
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # or the allocator would hand out blocks that hold earlier, right answers
     large = [torch.full((size // 4,), torch.nan, device=device)]
     small = [torch.full((1 << 16,), torch.nan, device=device) for _ in range(16)]  # another pool of the allocator
     del large, small
@@ -380,7 +388,8 @@ def _derive(case: dict[str, Any], roof: dict[str, Any] | None) -> None:
                 row["over_floor"] = row["median_s"] / case["floor_s"]
         peer = next((r for r in case["results"] if r["variant"].startswith(peers.get(row["group"], "-"))), None)
         if peer and "error" in row and "error" in peer:
-            row["as_accurate_as_torch"] = all(e <= peer["error"][n] + SLACK for n, e in row["error"].items())
+            pairs = [(error, peer["error"][name]) for name, error in row["error"].items()]
+            row["as_accurate_as_torch"] = all(None not in (e, p) and e <= p + SLACK for e, p in pairs)
         if row["group"] == "again" and "samples_s" in row:
             once = next(r for r in case["results"] if f"{r['variant']} again" == row["variant"])
             case["noise"] = ratio_interval(row["samples_s"], once["samples_s"]) | {"variant": once["variant"]}

@@ -187,7 +187,8 @@ def cudnn(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 def flash(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     name = "_scaled_dot_product_flash_attention" + ("" if q.is_cuda else "_for_cpu")
-    answer = getattr(torch.ops.aten, name)(q, k, k, scale=scale)
+    run: Any = getattr(torch.ops.aten, name)
+    answer = run(q, k, k, scale=scale)
     return answer[0], answer[1]
 
 
@@ -195,7 +196,7 @@ def flex(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Uncompiled off CUDA, where it is only a check of this adapter."""
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
-    run = _compiled_flex() if q.is_cuda else flex_attention
+    run: Any = _compiled_flex() if q.is_cuda else flex_attention
     out, also = run(q, k, k, scale=scale, return_aux=AuxRequest(lse=True))
     return out, also.lse
 

@@ -19,7 +19,8 @@ from torch import Tensor
 Call = Callable[[int], tuple[Tensor, ...]]
 
 LONG_CALL = 5e-3  # seconds; above it the gaps between launches do not matter and a graph would only cost memory
-SAMPLE_SECONDS = 1e-3  # a captured graph holds calls for about this long: events resolve half a microsecond
+GRAPH_SECONDS = 4e-3  # eager calls for about this long fit in one graph; without launch gaps they are a quarter of it
+BATCH_SECONDS = 1e-3  # host time of calls shorter than this is measured over several: their launches fit in the queue
 MOST_PASSES = 8  # over the queues in one graph
 REPLAY_TOLERANCE = 1e-2  # a graph's answer against an eager one; some peers add in an order that varies
 RESAMPLES = 2000
@@ -93,13 +94,19 @@ class CudaTimer:
             try:
                 return self._graph(call, queues, estimate)
             except RuntimeError as error:
-                no_capture = f"graph capture failed: {first_line(error)}"
-                torch.cuda.synchronize(self.device)
+                no_capture = f"graph capture failed: {first_line(error.__context__ or error)}"
+                self._recover()
         return self._eager(call, queues, estimate, no_capture)
 
+    def _recover(self) -> None:
+        """After a failed capture the generator still waits for it to end, and every random number would be refused."""
+        torch.cuda.synchronize(self.device)
+        generator = torch.cuda.default_generators[self.device.index]
+        generator.graphsafe_set_state(torch.Generator(self.device))
+
     def _graph(self, call: Call, queues: int, estimate: float) -> Timed:
-        """One graph with whole passes over the queues. The eager estimate holds gaps, so it asks for too few passes."""
-        calls = queues * min(MOST_PASSES, max(1, math.ceil(SAMPLE_SECONDS / (estimate * queues))))
+        """One graph with whole passes over the queues."""
+        calls = queues * min(MOST_PASSES, max(1, math.ceil(GRAPH_SECONDS / (estimate * queues))))
         graph, last = _capture(call, calls, queues)
         _check_replay(graph, last, call((calls - 1) % queues))
         del last
@@ -140,7 +147,7 @@ class CudaTimer:
 
     def host_seconds(self, call: Call, queues: int) -> list[float]:
         torch.cuda.synchronize(self.device)
-        batch = 10 if self._events(lambda: call(0), 1) < SAMPLE_SECONDS else 1  # the launch queue must not fill up
+        batch = 10 if self._events(lambda: call(0), 1) < BATCH_SECONDS else 1
         samples = []
         for _ in range(7):
             torch.cuda.synchronize(self.device)
@@ -170,17 +177,20 @@ def _mean_seconds(call: Call, calls: int, queues: int) -> float:
 
 def _capture(call: Call, calls: int, queues: int) -> tuple[Any, tuple[Tensor, ...]]:
     """A graph of `calls` calls, and where the last of them leaves its answer."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    before, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+    stream.wait_stream(before)
     with torch.cuda.stream(stream):  # what is made on a stream's first use must not fall into the capture
         for turn in range(2):
             call(turn % queues)
-    torch.cuda.current_stream().wait_stream(stream)
+    before.wait_stream(stream)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        for turn in range(calls):
-            last = call(turn % queues)
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            for turn in range(calls):
+                last = call(turn % queues)
+    finally:
+        torch.cuda.set_stream(before)  # a capture that fails leaves its own stream current
     return graph, last
 
 

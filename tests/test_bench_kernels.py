@@ -16,6 +16,7 @@ from bingo.bench.kernels import Session, _measure, print_table, reference, run_a
 from bingo.bench.libraries import from_cross_entropy, liger_budgets
 from bingo.bench.peers import COMPILED, LIBRARIES, LOOSE, PLAIN, Variant, attention, flash, flex, naive, splits
 from bingo.bench.timing import (
+    CudaTimer,
     Timed,
     WallTimer,
     first_line,
@@ -213,6 +214,108 @@ def test_statistics() -> None:
     assert relative_error(torch.tensor([1.0, float("nan")]), torch.ones(2)) != 0
 
 
+class FakeGraph:
+    """Remembers what is called between its beginning and its end, and calls it again on replay, in place."""
+
+    active: "FakeGraph | None" = None
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], Any]] = []
+
+    def replay(self) -> None:
+        for work in self.work:
+            work()
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaTimer:
+    """`CudaTimer` on a make-believe device: its logic runs, nothing is measured."""
+    import contextlib
+    from types import SimpleNamespace
+    from unittest.mock import MagicMock
+
+    @contextlib.contextmanager
+    def capturing(graph: FakeGraph, stream: Any) -> Any:
+        FakeGraph.active = graph
+        try:
+            yield
+        finally:
+            FakeGraph.active = None
+
+    event = MagicMock(
+        side_effect=lambda enable_timing: SimpleNamespace(record=MagicMock(), elapsed_time=lambda end: 0.1)
+    )
+    fakes = {"Event": event, "Stream": MagicMock(), "current_stream": MagicMock(), "synchronize": MagicMock()}
+    fakes |= {"stream": lambda stream: contextlib.nullcontext(), "set_stream": MagicMock(), "CUDAGraph": FakeGraph}
+    fakes |= {"graph": capturing, "get_device_properties": lambda device: SimpleNamespace(L2_cache_size=5)}
+    fakes |= {"memory_allocated": lambda device: 100, "max_memory_allocated": lambda device: 350}
+    fakes |= {"reset_peak_memory_stats": MagicMock(), "default_generators": [MagicMock()]}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr("bingo.bench.timing.torch.Generator", MagicMock())
+    return CudaTimer("cuda:0")
+
+
+def captured_call(log: list[int], replays: bool = True) -> Callable[[int], tuple[Tensor]]:
+    """A call that notes its queue and, when captured, leaves work in the graph that writes its answer."""
+
+    def call(i: int) -> tuple[Tensor]:
+        log.append(i)
+        answer = torch.full((3,), float(i))
+        if FakeGraph.active and replays:
+            FakeGraph.active.work.append(lambda: answer.fill_(i))
+        return (answer,)
+
+    return call
+
+
+def test_graphs_hold_whole_passes_over_the_queues(cuda: CudaTimer) -> None:
+    log: list[int] = []
+    timed = cuda.prepare(captured_call(log), 3)
+    assert (timed.method, timed.calls, timed.note) == ("CUDA graph", 24, "")
+    assert timed.samples(2) == [pytest.approx(1e-4 / 24)] * 2
+    assert [log.count(i) for i in (1, 2)] == [9, 9], "one each in the capture's warm-up and in the check"
+    assert cuda.l2_bytes == 5
+    assert cuda.extra_bytes(captured_call(log)) == 250
+    assert len(cuda.host_seconds(captured_call(log), 3)) == 7
+
+
+def test_a_graph_that_does_not_write_is_not_timed(cuda: CudaTimer) -> None:
+    timed = cuda.prepare(captured_call([], replays=False), 3)
+    assert timed.method == "events"
+    assert timed.note == "graph capture failed: a replay gives another answer than an eager call"
+    torch.cuda.default_generators[0].graphsafe_set_state.assert_called_once()  # type: ignore[attr-defined]
+
+
+def test_calls_without_a_graph(cuda: CudaTimer, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[int] = []
+    timed = cuda.prepare(captured_call(log), 3, "it waits for the device inside")
+    log.clear()
+    assert (timed.method, timed.calls, timed.note) == ("events", 3, "it waits for the device inside")
+    assert len(timed.samples(2)) == 2
+    assert log == [0, 1, 2, 0, 1, 2]
+
+    def refuse(i: int) -> tuple[Tensor]:
+        if FakeGraph.active:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return (torch.ones(1),)
+
+    assert "not permitted" in cuda.prepare(refuse, 3).note
+    monkeypatch.setattr("bingo.bench.timing.LONG_CALL", 1e-5)
+    assert cuda.prepare(captured_call(log), 3).note.startswith("over ")
+
+
+def test_exponential_chain() -> None:
+    from bingo.bench.roof import EXP_BLOCK, run_exp
+
+    x = torch.rand(EXP_BLOCK)
+    chain = x.clone()
+    run_exp(chain, 3)
+    for _ in range(3):
+        x = torch.exp2(-x)
+    torch.testing.assert_close(chain, x)
+
+
 def test_slow_variants_get_fewer_samples() -> None:
     def timed(seconds: float) -> Timed:
         return Timed("wall clock", 2, lambda count: [seconds] * count)
@@ -357,6 +460,9 @@ def test_cpu_benchmark_draws_and_counts_host_time(tmp_path: Path, capsys: pytest
         (["--samples", "0"], "must be at least 1"),
         (["--device", "cpu", "--rows", "8", "16"], "the CPU benchmark takes one number of rows"),
         (["--device", "tpu"], "there is no such device here"),
+        (["--device", "cuda:9"], "there is no such device here"),
+        (["--seconds", "0"], "must be above 0"),
+        (["--picture", "no/such/folder/k.svg"], "there is no folder"),
         (["--picture", "k.gif"], "must end in .svg or .png"),
     ],
 )
