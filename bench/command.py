@@ -55,7 +55,7 @@ def add_kernel_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--queue", type=int, default=65536, help="queue length K")
     group.add_argument("--dim", type=int, default=128, help="channels C")
     group.add_argument("--samples", type=int, help="timed samples of each variant; GPU: in each of 10 visits")
-    group.add_argument("--seconds", type=float, default=170.0, help="GPU: start nothing new after this long")
+    group.add_argument("--seconds", type=float, default=150.0, help="GPU: start nothing new after this long")
     group.add_argument("--picture", type=Path, help="draw the result here, .svg or .png (needs matplotlib)")
 
 

@@ -51,7 +51,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     compared = aims(result)
     if compared:
         yield ""
-        yield "aims (one H200; loss + L + dq):"
+        yield f"aims, set for one H200 (this is {device['name']}); loss + L + dq:"
         yield from (f"  {aim['text']}" for aim in compared)
 
 

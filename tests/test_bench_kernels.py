@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from bingo.bench import kernel_tables, peers
 from bingo.bench.kernel_pictures import save_picture
-from bingo.bench.kernels import Session, _measure, print_table, reference, run_any, run_gpu
+from bingo.bench.kernels import print_table, run_any, run_gpu
 from bingo.bench.libraries import from_cross_entropy, liger_budgets
 from bingo.bench.peers import COMPILED, LIBRARIES, LOOSE, PLAIN, Variant, attention, flash, flex, naive, splits
+from bingo.bench.rounds import Session, measure, reference
 from bingo.bench.timing import (
     CudaTimer,
     Timed,
@@ -153,7 +155,7 @@ def variants(inputs: Inputs) -> list[Variant]:
 
 
 def test_gate_repeats_and_reasons(session: Session, inputs: Inputs) -> None:
-    rows = {row["variant"]: row for row in _measure(session, SHAPE.rows, LOSS, variants(inputs), again=True)}
+    rows = {row["variant"]: row for row in measure(session, SHAPE.rows, LOSS, variants(inputs), again=True)}
     assert rows["right"]["status"] == "ok"
     assert rows["right"]["bitwise_repeats"] == 2
     assert rows["right"]["n"] == len(rows["right"]["samples_s"]) == 8
@@ -172,6 +174,22 @@ def test_gate_repeats_and_reasons(session: Session, inputs: Inputs) -> None:
     assert rows["half broken"]["over_ours"]["ours"] == "right"
 
 
+def test_gate_of_bf16_follows_the_number_of_keys() -> None:
+    ours, peer = PLAIN[LOSS][0], PLAIN[LOSS][-1]
+    assert ours.allowed(Shape(8)) == peers.BF16
+    assert ours.allowed(Shape(8, keys=4096)) == pytest.approx((8e-5, 8e-4))
+    assert ours.allowed(Shape(8, keys=2 * 65536)) == peers.BF16
+    assert peer.allowed(Shape(8, keys=16)) == LOOSE
+
+
+def test_a_slow_compilation_is_not_started_again(session: Session, inputs: Inputs) -> None:
+    slow = Variant("slow", "naive", build(lambda _: exact(inputs, LOSS)), compile_seconds=1e-3)
+    session.deadline = time.monotonic() + 1000
+    assert measure(session, SHAPE.rows, LOSS, [slow])[0]["status"] == "ok"
+    session.compiled_in["slow"] = 2000
+    assert "it may compile for 2000 s" in measure(session, SHAPE.rows, LOSS, [slow])[0]["reason"]
+
+
 def test_settings_are_taken_over_and_ours_is_timed_again(session: Session, inputs: Inputs) -> None:
     truth = exact(inputs, LOSS)
     seen = []
@@ -182,13 +200,13 @@ def test_settings_are_taken_over_and_ours_is_timed_again(session: Session, input
 
     session.chosen[SHAPE.rows, "flash attention"] = 4
     ours = Variant("right", "ours", build(lambda _: truth))
-    rows = _measure(
+    rows = measure(
         session, SHAPE.rows, LOSS, [Variant("b", "attention", remember, like="flash attention")], beside=ours
     )
     assert seen == [4]
     assert [(row["variant"], row["repeat"]) for row in rows] == [("b", False), ("right", True)]
     assert rows[0]["over_ours"]["ours"] == "right"
-    assert _measure(session, SHAPE.rows, LOSS, variants(inputs)[4:5], beside=ours)[1:] == [], "nothing to compare with"
+    assert measure(session, SHAPE.rows, LOSS, variants(inputs)[4:5], beside=ours)[1:] == [], "nothing to compare with"
 
 
 def test_a_lost_device_leaves_rows(session: Session, inputs: Inputs) -> None:
@@ -196,7 +214,7 @@ def test_a_lost_device_leaves_rows(session: Session, inputs: Inputs) -> None:
         raise RuntimeError("an illegal memory access was encountered")
 
     session.timer.prepare = lambda *_: Timed("CUDA graph", 1, die)  # type: ignore[method-assign]
-    (row,) = _measure(session, SHAPE.rows, LOSS, variants(inputs)[:1])
+    (row,) = measure(session, SHAPE.rows, LOSS, variants(inputs)[:1])
     assert row["reason"] == "while timing: an illegal memory access was encountered"
 
 
