@@ -251,7 +251,7 @@ def relative_error(mine: Tensor, exact: Tensor) -> float:
     return ((mine.detach().double() - exact).norm() / exact.norm()).item()
 
 
-def first_line(error: BaseException, most: int = 120) -> str:
+def first_line(error: BaseException, most: int = 200) -> str:
     """An exception as one short sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
