@@ -14,9 +14,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bingo bench", description="Measurements; each prints a table.")
     parser.add_argument("what", choices=["env", "aot", "kernels"])
     parser.add_argument("--json", type=Path, help="write the result and the environment here")
-    parser.add_argument("--rows", type=int, default=768, help="kernels: query rows R")
-    parser.add_argument("--queue", type=int, default=65536, help="kernels: queue length K")
-    parser.add_argument("--samples", type=int, default=7, help="kernels: timed samples of each variant")
+    add_kernel_flags(parser)
     options = parser.parse_args(argv)
     result = {"env": env, "aot": aot, "kernels": kernels}[options.what](options)
     if options.json:
@@ -49,12 +47,35 @@ def aot(options: argparse.Namespace) -> list[dict[str, Any]]:
     return records
 
 
-def kernels(options: argparse.Namespace) -> dict[str, Any]:
-    """The chunked loss against the naive one on this machine's CPU."""
-    from bingo.bench.kernels import print_table, run
+def add_kernel_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of `kernels`; None stands for what differs between a CPU and a GPU."""
+    group = parser.add_argument_group("kernels")
+    group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    group.add_argument("--rows", type=int, nargs="+", help="query rows R: one on a CPU, several on a GPU")
+    group.add_argument("--queue", type=int, default=65536, help="queue length K")
+    group.add_argument("--dim", type=int, default=128, help="channels C")
+    group.add_argument("--samples", type=int, help="timed samples of each variant; GPU: in each of 10 visits")
+    group.add_argument("--seconds", type=float, default=150.0, help="GPU: start nothing new after this long")
+    group.add_argument("--picture", type=Path, help="draw the result here, .svg or .png (needs matplotlib)")
 
-    if min(options.rows, options.queue, options.samples) < 1:
-        raise UserError("--rows, --queue and --samples must be at least 1")
-    result = run(options.rows, options.queue, samples=options.samples)
+
+def kernels(options: argparse.Namespace) -> dict[str, Any]:
+    """Our kernels and their peers on a GPU, or the chunked loss against the naive one on a CPU."""
+    from bingo.bench.kernels import print_table, run_any
+
+    if options.picture and options.picture.suffix not in (".svg", ".png"):
+        raise UserError(f"--picture {options.picture}: the name must end in .svg or .png")
+    if options.picture and not options.picture.absolute().parent.is_dir():
+        raise UserError(f"--picture {options.picture}: there is no folder {options.picture.parent}; make it first")
+    try:
+        result = run_any(
+            options.device, options.rows, options.queue, options.dim, options.samples, seconds=options.seconds
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     print_table(result)
+    if options.picture:
+        from bingo.bench.kernel_pictures import save_picture
+
+        print(save_picture(result, options.picture))
     return result

@@ -1,162 +1,170 @@
-"""The queue-softmax loss on the CPU: the chunked implementation against the naive one, time and memory.
+"""`bingo bench kernels` on a GPU: our kernels and their peers, side by side in one run; `kernels_cpu` on a CPU.
 
-Both compute the release's M = 2 loss and its gradient. The naive one does what the published code does: for each
-positive the R x (1 + K) logits are put in memory and go through a softmax. Timing: samples of the two are interleaved,
-after an accuracy gate. Memory: each runs once in a fresh process, and its extra memory is the kernel's high-water mark
-of resident memory (VmHWM, reset just before the call) minus the resident memory at that moment; so pages that the
-process had mapped and not touched count once they are. There, glibc is told to give every block of 64 KB and more pages
-of its own and to return them when freed: memory left over from making the inputs cannot hide what a loss needs.
+For every number of rows: accuracy gate, repeats, memory and host time of each variant, then all of them timed in turn.
+Three rounds of variants, so that a slow or crashing peer cannot cost what came before it: ours and plain PyTorch for
+all sizes; libraries that may be installed; whatever goes through torch.compile, as far as the time budget lasts. The
+last two have our fastest kernel beside them again, and ratios are taken within a round.
 """
 
-import os
 import re
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from bingo.environment import cpu_name
-from bingo.loss import bag_aggregation_loss
+from bingo.bench.kernel_tables import aims, print_table
+from bingo.bench.kernels_cpu import run
+from bingo.bench.peers import COMPILED, LIBRARIES, PLAIN, Variant
+from bingo.bench.rounds import Session, measure, reference
+from bingo.bench.timing import Timer, make_timer, ratio_interval
+from bingo.bench.workload import LOSS, TASKS, Shape, make_inputs, make_queues
+from bingo.environment import cpu_name, version
 
-TEMPERATURE = 0.2
-POSITIVES = 2
-GATE = 1e-5
-Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
+__all__ = ["print_table", "run", "run_any", "run_gpu"]
 
-
-def naive_loss(q: Tensor, keys: Tensor, weights: Tensor, queue: Tensor) -> Tensor:
-    """Loss per row with all logits materialised: (R, M, 1 + K) in fp32."""
-    positive = torch.einsum("rc,rmc->rm", q, keys)[:, :, None]
-    negative = (q @ queue.T)[:, None, :].expand(-1, keys.shape[1], -1)
-    logits = torch.cat([positive, negative], dim=2) / TEMPERATURE
-    return -(weights * F.log_softmax(logits, dim=2)[:, :, 0]).sum(dim=1)
+ROWS = (256, 768, 1536, 3072)
+SLACK = 2e-6  # our error may exceed that of PyTorch in the same dtype by this much
 
 
-def chunked_loss(q: Tensor, keys: Tensor, weights: Tensor, queue: Tensor) -> Tensor:
-    return bag_aggregation_loss(q, keys, weights, queue, TEMPERATURE, impl="chunked")
+def run_any(
+    device: str, rows: Sequence[int] | None, queue: int, dim: int, samples: int | None, *, seconds: float
+) -> dict[str, Any]:
+    """`run` or `run_gpu`, whichever the device is for; "auto" is a GPU if there is one. None: the defaults of each.
 
-
-LOSSES: dict[str, Callable[..., Tensor]] = {"naive": naive_loss, "chunked": chunked_loss}
-
-
-def run(rows: int = 768, queue: int = 65536, dim: int = 128, samples: int = 7) -> dict[str, Any]:
-    """Measure loss and gradient (fp32) of both; seconds, bytes and every sample in a JSON-ready record.
-
-    Raises RuntimeError, before anything is timed, if the chunked loss or gradient is further than 1e-5 (relative) from
-    fp64.
+    ValueError for sizes below 1, several row counts on a CPU, and a device that is not there.
     """
-    inputs = make_inputs(rows, queue, dim)
-    errors = _accuracy(inputs)
-    seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
-    for sample in range(samples + 1):  # the first of each is warm-up
-        for name in LOSSES:
-            elapsed = _time(name, inputs)
-            if sample:
-                seconds[name].append(elapsed)
-    ratios = [naive / ours for naive, ours in zip(seconds["naive"], seconds["chunked"], strict=True)]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if min([*(rows or [1]), queue, dim, 1 if samples is None else samples]) < 1:
+        raise ValueError("--rows, --queue, --dim and --samples must be at least 1")
+    if seconds <= 0:
+        raise ValueError(f"--seconds is {seconds:g}; it must be above 0")
+    if device == "cpu":
+        if rows and len(rows) > 1:
+            raise ValueError("--rows: the CPU benchmark takes one number of rows; give several with --device cuda")
+        return run(rows[0] if rows else 768, queue, dim, samples or 7)
+    if not re.fullmatch(r"cuda(:\d+)?", device) or int(device[5:] or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device}: there is no such device here; use cpu or auto")
+    return run_gpu(device, rows or ROWS, queue, dim, samples=samples or 5, seconds_budget=seconds)
+
+
+def run_gpu(
+    device: torch.device | str = "cuda",
+    rows: Sequence[int] = ROWS,
+    keys: int = 65536,
+    dim: int = 128,
+    positives: int = 2,
+    temperature: float = 0.2,
+    *,
+    rounds: int = 5,
+    samples: int = 5,
+    repeats: int = 20,
+    seconds_budget: float = 150.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure every variant at every number of rows; JSON-ready, with every sample in seconds per call.
+
+    rounds: of two visits to each variant; samples: at most so many a visit; repeats: of ours that must be bitwise
+    equal; seconds_budget: nothing new starts once it is used up (a compilation under way is not cut short). Any device
+    works, but off CUDA the times mean little and there is no roof. ValueError for sizes below 1.
+    """
+    if not rows or min(*rows, keys, dim, positives, rounds, samples, repeats) < 1:
+        raise ValueError("rows, keys, dim, positives, rounds, samples and repeats must be at least 1")
+    device, start = torch.device(device), time.monotonic()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    session = Session(make_timer(device), start + seconds_budget, rounds, samples, repeats)
+    roof = _roof(session)
+    shapes = [Shape(r, keys, dim, positives, temperature) for r in dict.fromkeys(rows)]
+    queues = _make_inputs(session, shapes, seed)
+    cases = {(s.rows, task): _new_case(s, task, roof) for s in shapes for task in TASKS}
+    for (r, task), case in cases.items():
+        case["results"] += measure(session, r, task, PLAIN[task], again=True)
+    for (r, task), case in cases.items():
+        case["results"] += measure(session, r, task, LIBRARIES[task], beside=_fastest(case, task))
+    for variants in COMPILED:
+        for s in shapes:
+            case = cases[s.rows, LOSS]
+            case["results"] += measure(session, s.rows, LOSS, variants, beside=_fastest(case, LOSS))
+    for case in cases.values():
+        _derive(case, roof)
+    result = {
+        "kind": "gpu",
+        "device": _device(session.timer),
+        "shape": {"rows": [s.rows for s in shapes], "queue": keys, "dim": dim, "positives": positives,
+                  "temperature": temperature, "dtype": "bfloat16"},
+        "settings": {"rounds": rounds, "samples": samples, "repeats": repeats, "queues": queues, "seed": seed,
+                     "seconds_budget": seconds_budget, "order": "ABBA"},
+        "roof": roof,
+        "cases": list(cases.values()),
+        "seconds": time.monotonic() - start,
+    }  # fmt: skip
+    return result | {"aims": aims(result)}
+
+
+def _roof(session: Session) -> dict[str, Any] | None:
+    if session.timer.device.type != "cuda":
+        return None
+    from bingo.bench.roof import measure_roof
+
+    return measure_roof(session.timer.device)
+
+
+def _make_inputs(session: Session, shapes: list[Shape], seed: int) -> int:
+    """Draw the queues, which all sizes share, and each size's rows; the number of queues."""
+    generator, device = torch.Generator().manual_seed(seed), session.timer.device
+    queues = make_queues(shapes[0], device, session.timer.l2_bytes, generator)
+    for shape in shapes:
+        session.inputs[shape.rows] = make_inputs(shape, queues, device, generator)
+    return len(queues)
+
+
+def _device(timer: Timer) -> dict[str, Any]:
+    cuda = timer.device.type == "cuda"
     return {
-        "shape": {"rows": rows, "queue": queue, "dim": dim, "positives": POSITIVES, "dtype": "float32"},
-        "threads": torch.get_num_threads(),
-        "cpu": cpu_name(),
+        "type": timer.device.type,
+        "name": torch.cuda.get_device_name(timer.device) if cuda else cpu_name(),
+        "l2_bytes": timer.l2_bytes,
         "torch": torch.__version__,
-        "relative_error": errors,
-        "seconds": seconds,
-        "median_seconds": {name: statistics.median(values) for name, values in seconds.items()},
-        "naive_over_chunked": {"median": statistics.median(ratios), "samples": ratios},
-        "extra_bytes": {name: _extra_bytes_elsewhere(name, rows, queue, dim) for name in LOSSES},
+        "triton": version("triton"),
     }
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """Print what `run` returned."""
-    shape, ratio = result["shape"], result["naive_over_chunked"]
-    print(
-        f"loss + gradient, R={shape['rows']} K={shape['queue']} C={shape['dim']} M={shape['positives']} "
-        f"{shape['dtype']}, {result['cpu']}, {result['threads']} thread(s), torch {result['torch']}"
-    )
-    print(f"{'':10}{'median s':>10}{'min':>9}{'max':>9}{'n':>4}{'extra MB':>11}")
-    for name, values in result["seconds"].items():
-        extra = result["extra_bytes"][name]
-        memory = "-" if extra is None else f"{extra / 1e6:.1f}"
-        print(
-            f"{name:10}{result['median_seconds'][name]:10.3f}{min(values):9.3f}{max(values):9.3f}"
-            f"{len(values):4}{memory:>11}"
-        )
-    every = ", ".join(f"{value:.2f}" for value in ratio["samples"])
-    print(f"naive / chunked: {ratio['median']:.2f} (paired samples: {every})")
-    print(
-        "relative error of chunked against fp64: "
-        + ", ".join(f"{k} {v:.1e}" for k, v in result["relative_error"].items())
-    )
+def _new_case(shape: Shape, task: str, roof: dict[str, Any] | None) -> dict[str, Any]:
+    """One number of rows and one task, with its floor: the slowest of tensor cores, exponentials and memory."""
+    case: dict[str, Any] = {"rows": shape.rows, "task": task, "flops": shape.flops(task), "results": []}
+    case["least_bytes"] = shape.least_bytes()
+    if roof:
+        floors = {
+            "matrix products": shape.flops(task) / roof["matmul_flops"],
+            "exponentials": shape.rows * shape.keys / roof["exp_per_second"],
+            "memory": shape.least_bytes() / roof["copy_bytes"],
+        }
+        case["floors_s"] = floors
+        case["floor_s"] = max(floors.values())
+    return case
 
 
-def make_inputs(rows: int, queue: int, dim: int) -> Inputs:
-    """Unit rows q (wants a gradient), keys, equal weights, queue: random, the same every time."""
-    generator = torch.Generator().manual_seed(0)
-
-    def unit(*shape: int) -> Tensor:
-        return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
-
-    keys, weights = unit(rows, POSITIVES, dim), torch.full((rows, POSITIVES), 1 / POSITIVES)
-    return unit(rows, dim).requires_grad_(), keys, weights, unit(queue, dim)
+def _fastest(case: dict[str, Any], task: str) -> Variant | None:
+    """Our fastest kernel of this case (or, without one, our fallback), to be timed beside later rounds."""
+    best = reference(case["results"])
+    return next((v for v in PLAIN[task] if best and v.name == best["variant"]), None)
 
 
-def _loss_and_gradient(name: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    losses = LOSSES[name](*inputs)
-    return losses.detach(), torch.autograd.grad(losses.mean(), inputs[0])[0]
-
-
-def _time(name: str, inputs: Inputs) -> float:
-    start = time.perf_counter()
-    _loss_and_gradient(name, inputs)
-    return time.perf_counter() - start
-
-
-def _accuracy(inputs: Inputs) -> dict[str, float]:
-    """Relative error of the chunked loss and gradient against the naive one in fp64, on at most 64 of the rows."""
-    q, keys, weights, queue = (tensor.detach() for tensor in inputs)
-    few = (q[:64].requires_grad_(), keys[:64], weights[:64], queue)
-    exact = (few[0].detach().double().requires_grad_(), keys[:64].double(), weights[:64].double(), queue.double())
-    ours, truth = _loss_and_gradient("chunked", few), _loss_and_gradient("naive", exact)
-    errors = [((a - b).norm() / b.norm()).item() for a, b in zip(ours, truth, strict=True)]
-    if not max(errors) <= GATE:
-        raise RuntimeError(
-            f"chunked is off by {errors} (loss, gradient), more than {GATE}; its time would mean nothing"
-        )
-    return {"loss": errors[0], "gradient": errors[1]}
-
-
-def extra_bytes(name: str, rows: int, queue: int, dim: int) -> int:
-    """Peak resident memory that one loss and gradient adds to this process. Linux only."""
-    _loss_and_gradient(name, make_inputs(8, 64, dim))  # thread pools and lazily loaded code are not the loss's
-    inputs = make_inputs(rows, queue, dim)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
-    before = _resident("VmRSS")
-    _loss_and_gradient(name, inputs)
-    return _resident("VmHWM") - before
-
-
-def _extra_bytes_elsewhere(name: str, rows: int, queue: int, dim: int) -> int | None:
-    """`extra_bytes` in a fresh process with the same number of threads; None where the system cannot tell."""
-    code = (
-        f"import torch; torch.set_num_threads({torch.get_num_threads()}); from bingo.bench.kernels import extra_bytes; "
-        f"print(extra_bytes({name!r}, {rows}, {queue}, {dim}))"
-    )
-    # The package's parent goes first on the path, so that a checkout measures itself and not an installed copy.
-    paths = [str(Path(sys.modules["bingo"].__path__[0]).parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    return int(done.stdout) if done.returncode == 0 else None
-
-
-def _resident(field: str) -> int:
-    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert match is not None
-    return int(match[1]) * 1024
+def _derive(case: dict[str, Any], roof: dict[str, Any] | None) -> None:
+    """Rates, shares of the roof, and whether ours is as accurate as PyTorch in the same dtype."""
+    peers = {"ours": "naive bf16", "ours chunked": "naive bf16", "ours fp32": "naive fp32"}
+    for row in case["results"]:
+        if "median_s" in row:
+            row["flops_per_second"] = case["flops"] / row["median_s"]
+            if roof:
+                row["share_of_roof"] = row["flops_per_second"] / roof["matmul_flops"]
+                row["over_floor"] = row["median_s"] / case["floor_s"]
+        peer = next((r for r in case["results"] if r["variant"].startswith(peers.get(row["group"], "-"))), None)
+        if peer and "error" in row and "error" in peer:
+            pairs = [(error, peer["error"][name]) for name, error in row["error"].items()]
+            row["as_accurate_as_torch"] = all(None not in (e, p) and e <= p + SLACK for e, p in pairs)
+        if row["group"] == "again" and "samples_s" in row:
+            once = next(r for r in case["results"] if f"{r['variant']} again" == row["variant"])
+            case["noise"] = ratio_interval(row["samples_s"], once["samples_s"]) | {"variant": once["variant"]}
