@@ -161,11 +161,8 @@ def make_batches(shape: Shape, config: DistillConfig, steps: int = 4) -> tuple[P
     return plan, [Batch(plan.step(step), crops) for step in range(steps)]
 
 
-def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
-    """Build a variant, warm it up, and measure what it adds to the device's memory at its peak."""
-    gpu = shape.device.type == "cuda"
-    gc.collect()
-    before = torch.cuda.memory_allocated(shape.device) if gpu else 0
+def build(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
+    """A variant before its first step; teachers and students of all variants start from the same weights."""
     config = make_config(shape, settings)
     teacher = seeded_encoder(shape.teacher, dim=shape.dim, hidden=shape.hidden, seed=1)
     method = (
@@ -178,7 +175,15 @@ def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batc
     optimiser = torch.optim.SGD(
         method.model.parameters(), lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
     )
-    runner = Runner(name, method, optimiser, batches)
+    return Runner(name, method, optimiser, batches)
+
+
+def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
+    """Build a variant, warm it up, and measure what it adds to the device's memory at its peak."""
+    gpu = shape.device.type == "cuda"
+    gc.collect()
+    before = torch.cuda.memory_allocated(shape.device) if gpu else 0
+    runner = build(name, settings, shape, batches, plan)
     runner.first_loss = runner.step().item()
     for _ in range(WARM_UP):
         runner.step()
