@@ -333,7 +333,7 @@ def one(device: "torch.device", impl: str, rows: int) -> int:
         for _ in range(3 + ONE_CALLS):
             bag_loss(bag.q, bag.keys, bag.weights, queue, T, normalize=True, unit_rows=True, impl=impl)
             queue_softmax(q, queue, T, impl=impl, unit_rows=True)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise UserError(f"--impl {impl}: {error}") from error
     if gpu:
         torch.cuda.synchronize()

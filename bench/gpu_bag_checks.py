@@ -19,7 +19,7 @@ SHORTEST = 0.5
 
 
 class Bag(NamedTuple):
-    """Inputs of one call, all fp32: raw queries (R, C) of lengths 0.5 .. 2 that want a gradient, keys, weights, queue."""
+    """Inputs of one call, fp32: raw queries (R, C) of lengths 0.5 .. 2 that want a gradient, keys, weights, queue."""
 
     q: Tensor
     keys: Tensor
@@ -131,7 +131,8 @@ def writes_ring(s: Setting, slots: int, fresh: int, start: int, channels: int, *
                 shadow_names[slot] = new_ids[i]
         wrong = int((queue.double() != shadow).sum())
         assert wrong == 0, f"{wrong} of {shadow.numel()} numbers in the ring are wrong after step {step}"
-        assert names is None or bool((names == shadow_names).all()), f"ids in the ring are wrong after step {step}"
+        if names is not None and shadow_names is not None:
+            assert torch.equal(names, shadow_names), f"ids in the ring are wrong after step {step}"
         place = [(start + (step + 1) * fresh) % slots, 0]
         assert cursor.tolist() == place, f"cursor is {cursor.tolist()}, not {place}"
     return worst(*parts)
