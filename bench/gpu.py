@@ -1,9 +1,9 @@
 """`bingo bench gpu --out DIR`: everything a GPU has to show in one command: correctness, kernels, a distillation step.
 
 Needs torch and triton alone. Writes DIR/gpu.json (all samples and checks, the environment) after every part and in
-between, so that a kill leaves what was done, and DIR/gpu.txt, the table that it prints last. Exit status 1 if a check
-failed or could not be run. On a GPU each part, and each group of checks, has a process of its own: a kernel that
-crashes or hangs costs one check.
+between, so that a kill leaves what was done, DIR/gpu.txt, the table that it prints last, and DIR/kernels.txt, that of
+`bingo bench kernels`. Exit status 1 if a check failed or could not be run. On a GPU each part, and each group of
+checks, has a process of its own: a kernel that crashes or hangs costs one check.
 
 Under a sanitizer (one process, small shapes):
   compute-sanitizer --tool racecheck python -m bingo bench gpu --only correctness --quick --impl hopper --out DIR
@@ -98,7 +98,7 @@ class Session:
             measure(self, until)
         except (RuntimeError, ValueError, ImportError, AttributeError, OSError) as error:
             self.put(part, {"error": f"{type(error).__name__}: {error}"})
-        self.state[part]["took_seconds"] = round(time.monotonic() - began, 1)
+        self.state.setdefault(part, {})["took_seconds"] = round(time.monotonic() - began, 1)
         if "error" in self.state[part]:
             print(f"         {part}: {self.state[part]['error']}", flush=True)
         self.save()
@@ -115,9 +115,14 @@ class Session:
         self.state["failures"] = bad + sum("error" in self.state.get(part, {}) for part in PARTS)
         self.state["seconds"] = round(time.monotonic() - self.began, 1)
         write_json(self.options.out / "gpu.json", self.state)
-        with atomic_write(self.options.out / "gpu.txt") as file:
-            file.write(("\n".join(table(self.state)) + "\n").encode())
+        self.write("gpu.txt", table(self.state))
+        if "table" in self.state.get("kernels", {}):
+            self.write("kernels.txt", self.state["kernels"]["table"])
         self.saved = time.monotonic()
+
+    def write(self, name: str, lines: list[str]) -> None:
+        with atomic_write(self.options.out / name) as file:
+            file.write(("\n".join(lines) + "\n").encode())
 
     def finish(self) -> None:
         """The table, last."""
@@ -193,8 +198,8 @@ def correctness(session: Session, until: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def start(group: str, first: int, path: Path) -> Child:
-            return Child("bingo.bench.gpu.check_group", [str(device), list(impls), group, first, str(path)],
-                         path.with_suffix(".log"))  # fmt: skip
+            arguments = [str(device), quick, list(impls), group, first, str(path)]
+            return Child("bingo.bench.gpu.check_group", arguments, path.with_suffix(".log"))
 
         work_through(groups, start, Path(folder), parallel=parallel, deadline=until, silence=_silence,
                      ended=ended, lost=lost)  # fmt: skip
@@ -218,24 +223,35 @@ def _in_this_process(
             lost(group, name, "the time was up", False)
 
 
-def check_group(device: str, impls: list[str], group: str, first: int, path: str) -> None:
+def check_group(name: str, quick: bool, impls: list[str], group: str, first: int, path: str) -> None:
     """A child's work: the checks of one group from item `first` on. Leaves after an error of the device itself."""
     import torch
 
     from bingo.bench.gpu_checks import perform
     from bingo.bench.gpu_suite import suite
 
-    torch.cuda.set_device(torch.device(device))
-    tasks = suite(torch.device(device), quick=False, impls=tuple(impls))[group]
-    for number, (name, task) in list(enumerate(tasks.items()))[first:]:
+    device = _take(name)
+    tasks = suite(device, quick=quick, impls=tuple(impls))[group]
+    for number, (item, task) in list(enumerate(tasks.items()))[first:]:
         say(Path(path), {"begin": number})
-        found = perform(group, name, task)
+        found = perform(group, item, task)
         say(Path(path), {"end": number, "record": found})
         try:
-            torch.cuda.synchronize()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
         except RuntimeError as error:  # the context is lost: the parent starts another process for the rest
-            raise SystemExit(f"after {name}: {error}") from error
+            raise SystemExit(f"after {item}: {error}") from error
     say(Path(path), {"done": True})
+
+
+def _take(name: str) -> "torch.device":
+    """The device of that name, made the current one."""
+    import torch
+
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def kernels(session: Session, until: float) -> None:
@@ -249,15 +265,12 @@ def kernels(session: Session, until: float) -> None:
 
 def kernel_part(device: str, seconds: float, path: str) -> None:
     """A child's work: measure, and write {result, table} to `path`."""
-    import torch
-
     from bingo.bench import kernels as bench
 
     run_gpu = getattr(bench, "run_gpu", None)
     if run_gpu is None:
         raise SystemExit("bingo.bench.kernels has no run_gpu")
-    torch.cuda.set_device(torch.device(device))
-    found = run_gpu(torch.device(device), rows=KERNEL_ROWS, seconds_budget=seconds)
+    found = run_gpu(_take(device), rows=KERNEL_ROWS, seconds_budget=seconds)
     write_json(Path(path), {"result": found})
     lines = io.StringIO()
     with contextlib.redirect_stdout(lines):
@@ -279,12 +292,9 @@ def step(session: Session, until: float) -> None:
 
 def step_part(device: str, seconds: float, path: str) -> None:
     """A child's work: measure, writing the result so far to `path`; tiny networks where torchvision is missing."""
-    import torch
-
     from bingo.bench.step import STAND_INS, default_shape, has_torchvision, run
 
-    torch.cuda.set_device(torch.device(device))
-    shape = default_shape(torch.device(device))
+    shape = default_shape(_take(device))
     if not has_torchvision():
         shape = replace(shape, student=STAND_INS[0], teacher=STAND_INS[1])
     run(shape, seconds, lambda found: write_json(Path(path), {"result": found}))

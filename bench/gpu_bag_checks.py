@@ -85,7 +85,7 @@ def options(s: Setting, batch: int, views: int, keys: int, channels: int, **chan
         given["queue_ids"] = torch.arange(keys, device=s.device) % 50
         given["exclude"] = (torch.arange(2 * batch, device=s.device) % 60).view(batch, 2) - 5
     q = bag.q.detach() if changed.get("no_grad") else bag.q
-    with allowed(s, keys, channels, T):
+    with allowed(s, keys, channels, T, exclude="exclude" in given):
         loss = bag_loss(q, bag.keys, bag.weights, queue, T, impl=s.impl, unit_rows=True, **given)
     wide = bag.q.detach().double().requires_grad_()
     others = (bag.keys.double(), bag.weights.double(), queue.double())

@@ -59,8 +59,13 @@ def _correctness(found: dict[str, Any]) -> list[str]:
 
 
 def _kernels(found: dict[str, Any]) -> list[str]:
+    """The aims beside what was measured, where the benchmark gives them; its whole table is in kernels.txt."""
     remark = found.get("error") or found.get("skipped") or found.get("note")
-    return [f"kernels: {remark}"] * bool(remark) + list(found.get("table", []))
+    lines, result = list(found.get("table", [])), found.get("result")
+    if isinstance(result, dict) and result.get("aims"):
+        lines = [*lines[:2], "aims of the kernels (the whole table: kernels.txt):"]
+        lines += [f"  {aim['text']}" for aim in result["aims"]]
+    return [f"kernels: {remark}"] * bool(remark) + lines
 
 
 def _step(found: dict[str, Any]) -> list[str]:

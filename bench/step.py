@@ -182,6 +182,8 @@ def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batc
     """Build a variant, warm it up, and measure what it adds to the device's memory at its peak."""
     gpu = shape.device.type == "cuda"
     gc.collect()
+    if gpu:
+        torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(shape.device) if gpu else 0
     runner = build(name, settings, shape, batches, plan)
     runner.first_loss = runner.step().item()
@@ -196,21 +198,29 @@ def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batc
     return runner
 
 
+def settle(runner: Runner, shape: Shape) -> None:
+    """On a GPU: give back the memory that other variants hold in the allocator, and take this one's in a step."""
+    if shape.device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        runner.step()
+        torch.cuda.synchronize()
+
+
 def time_whole(runner: Runner, shape: Shape) -> None:
     """One sample: seconds per step of a burst, started and ended with an idle device."""
-    gpu = shape.device.type == "cuda"
-    if gpu:
-        torch.cuda.synchronize()
+    settle(runner, shape)
     start = time.perf_counter()
     for _ in range(shape.burst):
         runner.step()
-    if gpu:
+    if shape.device.type == "cuda":
         torch.cuda.synchronize()
     runner.seconds.append((time.perf_counter() - start) / shape.burst)
 
 
 def time_parts(runner: Runner, shape: Shape) -> None:
     """One sample of every part. The forward passes are told by hooks; what lies before them is `augment`."""
+    settle(runner, shape)
     clock = Clock(shape.device)
     with _hooks(runner.method, clock):
         clock("start")

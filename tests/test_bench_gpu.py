@@ -191,7 +191,7 @@ def test_a_long_table_is_cut() -> None:
         "environment": {"gpu": [], "device": "cpu", "cpu": "x", "packages": packages, "python": "3", "git": ""},
         "failures": 99, "seconds": 1.0,
         "correctness": {"quick": False, "checks": checks},
-        "kernels": {"table": [f"row {i}" for i in range(80)]},
+        "kernels": {"table": [f"row {i}" for i in range(80)], "result": {}},
         "step": {"error": "none"},
     }  # fmt: skip
     lines = table(state)
@@ -199,6 +199,8 @@ def test_a_long_table_is_cut() -> None:
     assert any("more, in gpu.json" in line for line in lines)
     assert any("more lines, in gpu.json" in line for line in lines)
     assert max(map(len, lines)) <= 160
+    state["kernels"]["result"]["aims"] = [{"text": "768: reached"}]
+    assert "  768: reached" in table(state)
 
 
 def children(
@@ -287,8 +289,25 @@ def test_one_op_for_a_profiler(capsys: pytest.CaptureFixture[str]) -> None:
     assert "8 calls each of bag_loss and queue_softmax, impl chunked, R=5" in capsys.readouterr().out
 
 
-def test_runs_with_torch_alone(tmp_path: Path) -> None:
-    words = ["bench", "gpu", "--device", "cpu", "--only", "step", "--out", str(tmp_path)]
+def test_the_checks_of_a_child(tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    group = "chunked fp32 shapes"
+    names = list(gpu_suite.suite(CPU, quick=True, impls=("chunked",))[group])
+
+    def start(name: str, first: int, path: Path) -> Child:
+        arguments = ["cpu", True, ["chunked"], name, first + 2, str(path)]
+        return Child("bingo.bench.gpu.check_group", arguments, path.with_suffix(".log"))
+
+    work_through(
+        {group: names}, start, tmp_path, parallel=1, deadline=time.monotonic() + 60, silence=gpu._silence,
+        ended=lambda group, item, record: heard.append(record), lost=lambda *loss: pytest.fail(str(loss)),
+    )  # fmt: skip
+    assert [record["name"] for record in heard] == names[2:]
+    assert all(record["ok"] for record in heard)
+
+
+def test_runs_with_torch_alone() -> None:
+    words = ["bench", "gpu", "--device", "cpu", "--only", "one", "--rows", "4"]
     done = subprocess.run([sys.executable, "-c", BARE, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "release-style fp32" in done.stdout
+    assert "R=4 K=256" in done.stdout
