@@ -2,7 +2,7 @@
 
 from typing import Any
 
-MOST_LINES = 60
+MOST_LINES, MOST_COLUMNS = 60, 160
 MOST_FAILURES = 10
 STATUSES = ("passed", "failed", "skipped", "missed")
 
@@ -54,7 +54,9 @@ def _correctness(found: dict[str, Any]) -> list[str]:
         note = f"; {skipped} skipped: {reason[:90]}" if skipped else ""
         lines.append(f"  {name:18} {passed:>3} of {len(group):<3} passed  {worst}{note}")
     bad = [c for c in checks if c["status"] in ("failed", "missed")]
-    lines += [f"  {c['status'].upper()} {c['group']}, {c['name']}: {summarise(c)}"[:160] for c in bad[:MOST_FAILURES]]
+    lines += [
+        f"  {c['status'].upper()} {c['group']}, {c['name']}: {summarise(c)}"[:MOST_COLUMNS] for c in bad[:MOST_FAILURES]
+    ]
     return lines + ([f"  and {len(bad) - MOST_FAILURES} more, in gpu.json"] if len(bad) > MOST_FAILURES else [])
 
 
@@ -65,7 +67,7 @@ def _kernels(found: dict[str, Any]) -> list[str]:
     if isinstance(result, dict) and result.get("aims"):
         lines = [*lines[:2], "aims of the kernels (the whole table: kernels.txt):"]
         lines += [f"  {aim['text']}" for aim in result["aims"]]
-    return [f"kernels: {remark}"] * bool(remark) + lines
+    return [line[:MOST_COLUMNS] for line in [f"kernels: {remark}"] * bool(remark) + lines]
 
 
 def _step(found: dict[str, Any]) -> list[str]:

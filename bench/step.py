@@ -35,6 +35,7 @@ from bingo.models import seeded_encoder
 from bingo.plan import Plan
 
 BASE = "release-style fp32"
+TWIN = "ours bf16 channels-last"
 LOSS_GATE = 0.02
 WARM_UP = 3
 LEAST_SAMPLES = 3
@@ -128,8 +129,8 @@ def variants(shape: Shape) -> dict[str, dict[str, Any]]:
     every = {
         BASE: {"precision": "fp32", "channels_last": False},
         "ours fp32": {"precision": "fp32", "channels_last": False},
-        "ours bf16 channels-last": half,
-        "ours bf16 channels-last, compiled": {**half, "compile": True},
+        TWIN: half,
+        f"{TWIN}, compiled": {**half, "compile": True},
     }
     return {name: settings for name, settings in every.items() if shape.compile or not settings.get("compile")}
 
@@ -285,7 +286,7 @@ def _run(shape: Shape, deadline: float, on_change: Callable[[dict[str, Any]], No
             on_change(result(shape, runners, errors))
         # With the compiled variant its uncompiled twin is measured again, so that neither has a quieter machine.
         group = [runners[name] for name in chosen if name in runners]
-        twin = [runners[name] for name in list(runners)[2:3] if compiled and group]
+        twin = [runners[name] for name in (TWIN,) if compiled and group and name in runners]
         measure(twin + group, shape, deadline)
         on_change(result(shape, runners, errors))
     return result(shape, runners, errors)
