@@ -8,8 +8,8 @@ checks, has a process of its own: a kernel that crashes or hangs costs one check
 Under a sanitizer (one process, small shapes):
   compute-sanitizer --tool racecheck python -m bingo bench gpu --only correctness --quick --impl hopper --out DIR
 One op at the main shape for a profiler, the first launches skipped as warm-up:
-  ncu --clock-control none --kernel-name regex:'split_kernel|partials_kernel|bag_kernel' --launch-skip 9 \
-      --launch-count 3 --set full python -m bingo bench gpu --only one --impl hopper --rows 768
+  ncu --clock-control none --kernel-name regex:'split_kernel|partials_kernel|bag_kernel' --launch-skip 9
+    --launch-count 3 --set full python -m bingo bench gpu --only one --impl hopper --rows 768
 """
 
 import argparse
