@@ -87,7 +87,7 @@ class Runner:
 
     def step(self, mark: Mark = lambda part: None) -> Tensor:
         """Everything the training loop does between two batches, in its order."""
-        loss = self.method.loss(self.batches[self.taken % len(self.batches)])
+        loss = loss_of(self.method, self.batches[self.taken % len(self.batches)])
         mark("loss")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -98,6 +98,12 @@ class Runner:
         mark("queue")
         self.taken += 1
         return loss.detach()
+
+
+def loss_of(method: Bingo | ReleaseStyle, batch: Batch) -> Tensor:
+    """The scalar loss; a method may return figures for the log beside it."""
+    found = method.loss(batch)
+    return found[0] if isinstance(found, tuple) else found
 
 
 class Clock:
