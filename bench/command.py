@@ -1,6 +1,7 @@
-"""`bingo bench`: env, aot, kernels."""
+"""`bingo bench`: env, aot, kernels, step, gpu."""
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,17 @@ from typing import Any
 from bingo.errors import UserError
 from bingo.files import write_json
 
+# Measurements that read their own flags.
+OWN_FLAGS = {"step": "bingo.bench.step", "gpu": "bingo.bench.gpu"}
+
 
 def main(argv: list[str]) -> int:
     """Run one measurement; `--json FILE` keeps every sample."""
+    if argv and argv[0] in OWN_FLAGS:
+        status: int = importlib.import_module(OWN_FLAGS[argv[0]]).main(argv[1:])
+        return status
     parser = argparse.ArgumentParser(prog="bingo bench", description="Measurements; each prints a table.")
-    parser.add_argument("what", choices=["env", "aot", "kernels"])
+    parser.add_argument("what", choices=["env", "aot", "kernels", *OWN_FLAGS])
     parser.add_argument("--json", type=Path, help="write the result and the environment here")
     add_kernel_flags(parser)
     options = parser.parse_args(argv)

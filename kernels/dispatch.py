@@ -17,6 +17,7 @@ IMPLEMENTATIONS = ("auto", "reference", "chunked", "triton", "hopper")
 logger = logging.getLogger(__name__)
 
 
+@torch.compiler.assume_constant_result  # a compiler need not follow how packages and devices are looked up
 def resolve_impl(impl: str, device: torch.device | str) -> str:
     """The implementation that `impl` means on `device`; ValueError if it is unknown or cannot run there."""
     if impl not in IMPLEMENTATIONS:

@@ -1,0 +1,58 @@
+"""The table of `bingo bench step`."""
+
+from typing import Any
+
+import numpy as np
+
+PARTS = ("augment", "teacher", "student", "loss", "backward", "optimiser", "queue")
+AIM = 4.0
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """Lines for people about what `run` returned."""
+    shape, settings = found["shape"], found["settings"]
+    lines = [
+        f"distillation step: {shape['student']} from {shape['teacher']}, {shape['size']} px, batch {shape['batch']}, "
+        f"K={shape['queue']} C={shape['dim']}, {found['hardware']}, torch {found['torch']}",
+        f"{'':34}{'ms/step':>9}{'95 % interval':>18}{'n':>4}{'samples/s':>11}{'peak GB':>9}{'x release':>19}",
+    ]
+    for name, figures in found["variants"].items():
+        lines.append(f"{name:34}" + (_row(figures) if "seconds" in figures else figures.get("error", "not measured")))
+    lines.append(f"{'share of step, %':34}" + "".join(f"{part:>11}" for part in PARTS))
+    for name, figures in found["variants"].items():
+        if figures.get("parts"):
+            medians = [float(np.median(figures["parts"][part])) for part in PARTS]
+            lines.append(f"{name:34}" + "".join(f"{100 * m / sum(medians):>11.1f}" for m in medians))
+    tf32 = "may use TF32" if settings["convolutions_may_use_tf32"] else "do not use TF32"
+    lines.append(
+        f"fp32: convolutions {tf32}, other products {settings['float32_matmul_precision']}; augment holds CutMix;"
+    )
+    lines.append("one process, so the release's all-gathers are absent; loading is not measured")
+    return [*lines, _verdict(found)]
+
+
+def _row(figures: dict[str, Any]) -> str:
+    whole, peak, faster = figures["seconds"], figures["peak_bytes"], figures.get("over_release")
+    low, high = (f"{1000 * x:.2f}" for x in whole["interval"])
+    memory = "-" if peak is None else f"{peak / 1e9:.2f}"
+    gate = figures.get("loss_gate")
+    last = "1" if gate is None else f"loss is {100 * gate['error']:.1f} % off"
+    if faster:
+        last = f"{faster['ratio']:.2f} [{faster['interval'][0]:.2f}, {faster['interval'][1]:.2f}]"
+    return (
+        f"{1000 * whole['median']:>9.2f}{f'[{low}, {high}]':>18}{len(whole['samples']):>4}"
+        f"{figures['samples_per_second']:>11.1f}{memory:>9}{last:>19}"
+    )
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    aim = f"aim: >= {AIM:g}x the release-style step's samples/s"
+    if found["shape"]["device"] == "cpu":
+        return f"{aim}, on a GPU; not judged here"
+    ratios = {name: f["over_release"] for name, f in found["variants"].items() if "over_release" in f}
+    if not ratios:
+        return f"{aim}: not measured"
+    name, best = max(ratios.items(), key=lambda item: item[1]["ratio"])
+    low, high = best["interval"]
+    verdict = "reached" if low >= AIM else "not reached" if high < AIM else "unsure"
+    return f"{aim}: {verdict} ({name}: {best['ratio']:.2f})"

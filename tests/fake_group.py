@@ -1,0 +1,37 @@
+"""What a child of `bingo.bench.children` can do to its parent; started by tests, by name."""
+
+import os
+import time
+from pathlib import Path
+
+from bingo.bench.children import say
+
+ITEMS = ["good", "dies", "hangs", "last"]
+
+
+def work(first: int, path: str) -> None:
+    """Items 0 and 3 end well, 1 kills the process, 2 never ends."""
+    for number in range(first, len(ITEMS)):
+        say(Path(path), {"begin": number})
+        if ITEMS[number] == "dies":
+            print("something about memory", flush=True)
+            os._exit(11)
+        if ITEMS[number] == "hangs":
+            time.sleep(600)
+        say(Path(path), {"end": number, "record": {"status": "passed", "number": number}})
+    say(Path(path), {"done": True})
+
+
+def never_starts(first: int, path: str) -> None:
+    raise SystemExit("no such device")
+
+
+def sleeps(first: int, path: str) -> None:
+    say(Path(path), {"begin": 0})
+    time.sleep(600)
+
+
+def part(device: str, seconds: float, path: str) -> None:
+    """Writes a finding, then breaks."""
+    Path(path).write_text('{"result": 5, "table": ["a row"]}')
+    raise SystemExit("out of memory")
