@@ -17,7 +17,8 @@ from bingo.bench.kernel_tables import aims, print_table
 from bingo.bench.kernels_cpu import run
 from bingo.bench.peers import COMPILED, LIBRARIES, PLAIN, Variant
 from bingo.bench.rounds import Session, measure, reference
-from bingo.bench.timing import Timer, make_timer, ratio_interval
+from bingo.bench.samples import ratio_interval
+from bingo.bench.timing import Timer, make_timer
 from bingo.bench.workload import LOSS, TASKS, Shape, make_inputs, make_queues
 from bingo.environment import cpu_name, version
 

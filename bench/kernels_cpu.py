@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bingo.bench.timing import median_interval, ratio_interval
+from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.workload import naive_loss, unit, with_gradient
 from bingo.environment import cpu_name
 from bingo.kernels import bag_loss, queue_softmax

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 
 from bingo.bench.peers import COMPILE_LIMIT, Variant, splits
+from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.timing import (
     Call,
     Timed,
     Timer,
     first_line,
     interleave,
-    median_interval,
-    ratio_interval,
     relative_error,
 )
 from bingo.bench.workload import LOSS, Inputs, exact

@@ -1,44 +1,40 @@
-"""Medians of timed samples with bootstrap intervals; every summary keeps its samples."""
+"""Medians of timed samples with bootstrap intervals."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 
-def summary(seconds: Sequence[float]) -> dict[str, Any]:
-    """Median, its bootstrap 95 % interval, and all samples in the order they were taken.
+def median_interval(samples: Sequence[float]) -> dict[str, Any]:
+    """{"median", "interval": bootstrap 95 % of the median, "n"}."""
+    values = np.asarray(samples, dtype=float)
+    low, high = np.percentile(_medians(values, 0), [2.5, 97.5])
+    return {"median": float(np.median(values)), "interval": [float(low), float(high)], "n": len(values)}
 
-    aa_noise: how far apart the medians of the even and the odd samples are, relative to the whole: the same code
-    against itself. None with fewer than four samples.
+
+def ratio_interval(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
+    """{"median", "interval"} of the ratio of two medians, both resampled; independent samples."""
+    top, bottom = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    low, high = np.percentile(_medians(top, 1) / _medians(bottom, 2), [2.5, 97.5])
+    return {"median": float(np.median(top) / np.median(bottom)), "interval": [float(low), float(high)]}
+
+
+def with_noise(samples: Sequence[float]) -> dict[str, Any]:
+    """`median_interval`, all samples in the order they were taken, and the noise of the same code against itself.
+
+    aa_noise: how far apart the medians of the even and the odd samples are, relative to the whole; None for fewer than
+    four samples.
     """
-    median = float(np.median(seconds))
-    halves = [float(np.median(seconds[start::2])) for start in (0, 1)] if len(seconds) >= 4 else None
-    return {
-        "median": median,
-        "interval": _interval(_medians(seconds, 0)),
-        "aa_noise": None if halves is None else abs(halves[0] - halves[1]) / median,
-        "samples": list(seconds),
-    }
+    summary = median_interval(samples) | {"aa_noise": None, "samples": list(samples)}
+    if len(samples) >= 4:
+        even, odd = (float(np.median(samples[start::2])) for start in (0, 1))
+        summary["aa_noise"] = abs(even - odd) / summary["median"]
+    return summary
 
 
-def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, Any]:
-    """How many times as long the median of `slow` is as that of `fast`, with a bootstrap 95 % interval."""
-    return {
-        "ratio": float(np.median(slow) / np.median(fast)),
-        "interval": _interval(_medians(slow, 0) / _medians(fast, 1)),
-    }
-
-
-def _medians(values: Sequence[float], seed: int) -> NDArray[np.float64]:
-    chosen = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    return np.median(np.asarray(values, dtype=np.float64)[chosen], axis=1)
-
-
-def _interval(values: NDArray[np.float64]) -> list[float]:
-    tail = (1 - CONFIDENCE) / 2
-    return [float(x) for x in np.quantile(values, [tail, 1 - tail])]
+def _medians(values: np.ndarray, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)  # fixed: the same samples give the same interval
+    return np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bingo.bench.arguments import Parser, pick_device, size, sizes
 from bingo.bench.release_step import ReleaseStyle
-from bingo.bench.samples import ratio, summary
+from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.step_table import PARTS, table
 from bingo.config import Augmentation, Contrast, DistillConfig, Optimiser, Runtime
 from bingo.distill import Bingo, view_counts
@@ -327,14 +327,14 @@ def _figures(runner: Runner, shape: Shape, runners: dict[str, Runner]) -> dict[s
         "discarded_steps": WARM_UP + 1,
     }
     if runner.seconds:
-        whole = summary(runner.seconds)
+        whole = with_noise(runner.seconds)
         figures |= {"seconds": whole, "samples_per_second": shape.batch / whole["median"]}
     if base is None or runner is base:
         return figures
     error = abs(runner.first_loss / base.first_loss - 1)
     figures["loss_gate"] = {"ok": error <= LOSS_GATE, "error": error, "bound": LOSS_GATE}
     if runner.seconds and base.seconds and error <= LOSS_GATE:
-        figures["over_release"] = ratio(base.seconds, runner.seconds)
+        figures["over_release"] = ratio_interval(base.seconds, runner.seconds)
     return figures
 
 

@@ -38,7 +38,7 @@ def _row(figures: dict[str, Any]) -> str:
     gate = figures.get("loss_gate")
     last = "1" if gate is None else f"loss is {100 * gate['error']:.1f} % off"
     if faster:
-        last = f"{faster['ratio']:.2f} [{faster['interval'][0]:.2f}, {faster['interval'][1]:.2f}]"
+        last = f"{faster['median']:.2f} [{faster['interval'][0]:.2f}, {faster['interval'][1]:.2f}]"
     return (
         f"{1000 * whole['median']:>9.2f}{f'[{low}, {high}]':>18}{len(whole['samples']):>4}"
         f"{figures['samples_per_second']:>11.1f}{memory:>9}{last:>19}"
@@ -52,7 +52,7 @@ def _verdict(found: dict[str, Any]) -> str:
     ratios = {name: f["over_release"] for name, f in found["variants"].items() if "over_release" in f}
     if not ratios:
         return f"{aim}: not measured"
-    name, best = max(ratios.items(), key=lambda item: item[1]["ratio"])
+    name, best = max(ratios.items(), key=lambda item: item[1]["median"])
     low, high = best["interval"]
     verdict = "reached" if low >= AIM else "not reached" if high < AIM else "unsure"
-    return f"{aim}: {verdict} ({name}: {best['ratio']:.2f})"
+    return f"{aim}: {verdict} ({name}: {best['median']:.2f})"

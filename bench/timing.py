@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,6 @@ GRAPH_SECONDS = 4e-3  # eager calls for about this long fit in one graph; withou
 BATCH_SECONDS = 1e-3  # host time of calls shorter than this is measured over several: their launches fit in the queue
 MOST_PASSES = 8  # over the queues in one graph
 REPLAY_TOLERANCE = 1e-2  # a graph's answer against an eager one; some peers add in an order that varies
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -224,25 +222,6 @@ def interleave(timed: dict[str, Timed], rounds: int, most: int, visit_seconds: f
 def visits(names: Sequence[str], rounds: int) -> list[str]:
     """The order of visits: all names, then all names backwards, every round."""
     return [name for _ in range(rounds) for name in [*names, *reversed(names)]]
-
-
-def median_interval(samples: Sequence[float]) -> dict[str, Any]:
-    """{"median", "interval": bootstrap 95 % of the median, "n"}."""
-    values = np.asarray(samples, dtype=float)
-    low, high = np.percentile(_medians(values, 0), [2.5, 97.5])
-    return {"median": float(np.median(values)), "interval": [float(low), float(high)], "n": len(values)}
-
-
-def ratio_interval(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
-    """{"median", "interval"} of the ratio of two medians, both resampled; independent samples."""
-    top, bottom = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
-    low, high = np.percentile(_medians(top, 1) / _medians(bottom, 2), [2.5, 97.5])
-    return {"median": float(np.median(top) / np.median(bottom)), "interval": [float(low), float(high)]}
-
-
-def _medians(values: np.ndarray, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)  # fixed: the same samples give the same interval
-    return np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
 
 
 def relative_error(mine: Tensor, exact: Tensor) -> float:

@@ -17,14 +17,13 @@ from bingo.bench.kernels import print_table, run_any, run_gpu
 from bingo.bench.libraries import from_cross_entropy, liger_budgets
 from bingo.bench.peers import COMPILED, LIBRARIES, LOOSE, PLAIN, Variant, attention, flash, flex, naive, splits
 from bingo.bench.rounds import Session, measure, reference
+from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.timing import (
     CudaTimer,
     Timed,
     WallTimer,
     first_line,
     interleave,
-    median_interval,
-    ratio_interval,
     relative_error,
     visits,
 )
