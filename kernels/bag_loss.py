@@ -92,7 +92,7 @@ def _plain(
         )
     views = len(q) // len(keys)
     # A product and a sum, not a matrix product: autocast would round the logits of the latter to half precision.
-    logits_VBM = (q.to(dtype).view(views, len(keys), 1, -1) * keys.to(dtype)).sum(dim=3) / temperature
+    logits_VBM = (q.to(dtype).view(views, len(keys), 1, q.shape[1]) * keys.to(dtype)).sum(dim=3) / temperature
     # logsigmoid is exact at both ends; F.softplus turns linear past a threshold and is off by up to 2e-9 there.
     ce_RM = -F.logsigmoid(logits_VBM.flatten(0, 1) - lse_R[:, None])
     return (weights.repeat_interleave(len(q) // len(weights), 0) * ce_RM).sum(dim=1)

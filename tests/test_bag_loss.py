@@ -1,6 +1,7 @@
 """`bag_loss`: every implementation against the materialised formula in fp64, the ring's write, and its refusals."""
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -86,6 +87,41 @@ def test_fp32_queries_meet_a_half_precision_queue(impl: str) -> None:
     (gradient,), (slope,) = torch.autograd.grad(ours.sum(), q), torch.autograd.grad(truth.sum(), exact)
     assert gradient.dtype == torch.float32
     torch.testing.assert_close(gradient.double(), slope, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_no_rows_still_write_the_ring(impl: str) -> None:
+    inputs = draw(1, 3, 1, 20, 16, torch.float32)
+    cursor, fresh = torch.zeros(2, dtype=torch.int64, device=DEVICE), unit_rows(2, 16, 9, torch.float32)
+    inputs["q"] = inputs["q"][:0].requires_grad_()
+    loss = bag_loss(**inputs, temperature=T, impl=impl, new_keys=NewKeys(fresh, cursor))
+    assert loss.shape == (0,)
+    assert torch.autograd.grad(loss.sum(), inputs["q"])[0].shape == (0, 16)
+    torch.testing.assert_close(inputs["queue"][:2], fresh)
+    assert cursor.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_nothing_around_the_inputs_is_read_and_every_output_is_written(
+    impl: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs sit inside larger buffers full of NaN, and fresh memory is full of NaN too."""
+    inputs = draw(2, 3, 2, 37, 48, torch.float32)
+    truth = formula(F.normalize(inputs["q"].double(), dim=1), *(inputs[k] for k in ("keys", "weights", "queue")))
+    poisoned = {}
+    for name, value in inputs.items():
+        around = torch.full((len(value) + 9, *value.shape[1:]), math.nan, device=DEVICE)
+        poisoned[name] = around[4 : 4 + len(value)].copy_(value)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills new_empty with NaN
+    try:
+        q = poisoned["q"].requires_grad_()
+        loss = bag_loss(**poisoned, temperature=T, normalize=True, impl=impl)
+        (gradient,) = torch.autograd.grad(loss.sum(), q)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(loss.double(), truth, rtol=1e-5, atol=1e-5)
+    assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -329,6 +329,17 @@ def test_two_parts_combine_to_the_whole(shape: tuple[int, int, int, int], impl: 
     torch.testing.assert_close((lse, mean), (total, combined), rtol=1e-5, atol=1e-5)
 
 
+@settings(max_examples=15, deadline=None)
+@given(shape=shapes, factor=st.floats(0.1, 10), impl=st.sampled_from(["reference", "chunked", "triton"]))
+def test_only_the_ratio_of_length_and_temperature_matters(
+    shape: tuple[int, int, int, int], factor: float, impl: str
+) -> None:
+    rows, keys, channels, seed = shape
+    q, queue = unit_rows(rows, channels, seed, torch.float32), unit_rows(keys, channels, seed + 1, torch.float32)
+    scaled = queue_softmax(factor * q, queue, factor * T, impl=impl)
+    torch.testing.assert_close(scaled, queue_softmax(q, queue, T, impl=impl), rtol=1e-5, atol=1e-5)
+
+
 def test_auto_says_once_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
     q, queue = unit_rows(2, 16, 0).cpu(), unit_rows(3, 16, 1).cpu()
     dispatch.choose_impl.cache_clear()
