@@ -63,11 +63,12 @@ def portable_variants(arch: int) -> list[Variant]:
     """Those of the portable kernels."""
     pairs = itertools.product((64, 128, 256), TYPE_NAMES)
     plain = [_split("gradient", dtype, channels, arch) for channels, dtype in pairs]
+    padded = _split("48 of 64 channels", torch.bfloat16, 64, arch, C=48)
     main = [
         _split(name, dtype, 128, arch, **changes) for dtype in TYPE_NAMES for name, changes in SPECIAL_SPLITS.items()
     ]
-    ends = [end for channels in (64, 128, 256) for end in (_combine(channels), _bag(channels))]
-    return [*plain, *main, _ranks(arch), *ends]
+    last = [end for channels in (64, 128, 256) for end in (_combine(channels), _bag(channels))]
+    return [*plain, padded, *main, _ranks(arch), *last, _combine(128, GRAD=False), _bag(128, **NOTHING_MORE)]
 
 
 SPECIAL_SPLITS: dict[str, dict[str, Any]] = {
@@ -78,20 +79,30 @@ SPECIAL_SPLITS: dict[str, dict[str, Any]] = {
     "repair, ragged": {"SAFE": True, "REPAIR": True, "EVEN": False},
     "6 excluded ids": {"E": 6},
     "6 excluded ids, running maximum, ragged": {"E": 6, "SAFE": True, "EVEN": False},
+    "loss only, 3 excluded ids, ragged": {"E": 3, "GRAD": False, "EVEN": False},
 }
 
 
 def _split(
     name: str, dtype: torch.dtype, channels: int, arch: int, q_dtype: torch.dtype | None = None, **changes: Any
 ) -> Variant:
-    constants = {"E": 0, "GRAD": True, "NORMALIZE": False, "SAFE": False, "REPAIR": False, "EVEN": True} | changes
+    constants: dict[str, Any] = {
+        "E": 0,
+        "GRAD": True,
+        "NORMALIZE": False,
+        "SAFE": False,
+        "REPAIR": False,
+        "EVEN": True,
+    } | changes
     busy = bool(constants["E"] or constants["SAFE"])
     tile = kernels.choose_tile(dtype, channels, arch, busy=busy)
     half = dtype != torch.float32
     tma = arch >= 90 and half
     queue = f"tensordesc<{TYPE_NAMES[dtype]}[{tile.keys},{channels}]>" if tma else f"*{TYPE_NAMES[dtype]}"
     signature = {"q_ptr": f"*{TYPE_NAMES[q_dtype or dtype]}", "queue": queue} | SPLIT_ARGUMENTS
-    constants |= {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "TMA": tma}
+    constants = {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "TMA": tma} | constants
+    if not constants["E"]:
+        constants |= {"ids_ptr": None, "exclude_ptr": None}
     return Variant(
         "split", name, TYPE_NAMES[dtype], channels, kernels.split_kernel, signature, constants, tile.warps, tile.stages,
         tile=(tile.rows, tile.keys), products=1 + constants["GRAD"],
@@ -123,14 +134,21 @@ def _ranks(arch: int) -> Variant:
     )  # fmt: skip
 
 
-def _combine(channels: int) -> Variant:
+def _combine(channels: int, **changes: Any) -> Variant:
     pointers = dict.fromkeys(("lse_SR_ptr", "mean_SRC_ptr", "lse_ptr", "mean_ptr"), "*fp32")
-    constants = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "GRAD": True}
+    constants = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "GRAD": True} | changes
     signature = pointers | {"R": "i32", "S": "i32"}
-    return Variant("combine", "gradient", "fp32", channels, ends.combine_kernel, signature, constants, ends.WARPS)
+    name = "gradient" if constants["GRAD"] else "loss only"
+    return Variant("combine", name, "fp32", channels, ends.combine_kernel, signature, constants, ends.WARPS)
 
 
-def _bag(channels: int) -> Variant:
+NOTHING_MORE: dict[str, Any] = {
+    **dict.fromkeys(("GRAD", "NORMALIZE", "WRITE", "IDS"), False),
+    **dict.fromkeys(("new_keys_ptr", "new_ids_ptr", "ids_ptr", "cursor_ptr"), None),
+}
+
+
+def _bag(channels: int, **changes: Any) -> Variant:
     floats = ("lse_SR_ptr", "mean_SRC_ptr", "q_ptr", "keys_ptr", "weights_ptr", "loss_ptr", "grad_ptr", "new_keys_ptr")
     signature = {
         **dict.fromkeys(floats, "*fp32"),
@@ -141,8 +159,9 @@ def _bag(channels: int) -> Variant:
         "inverse_temperature": "fp32",
     }
     flags = dict.fromkeys(("GRAD", "NORMALIZE", "WRITE", "IDS"), True)
-    constants = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "M": 2} | flags
-    name = "gradient, ring write"
+    sizes: dict[str, Any] = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "M": 2}
+    constants = sizes | flags | changes
+    name = "gradient, ring write" if constants["WRITE"] else "loss only"
     return Variant("bag", name, "fp32", channels, ends.bag_kernel, signature, constants, ends.WARPS)
 
 
@@ -231,10 +250,9 @@ def _record(variant: Variant, arch: int) -> dict[str, Any]:
 
 
 def _compile(variant: Variant, arch: int) -> Any:
-    # PyTorch's allocations are aligned to 16 bytes and more; the launcher specialises on it, so this must as well.
-    kinds = variant.signature.values()
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds) if kind.startswith("*")}
     names = variant.signature | dict.fromkeys(variant.constants, "constexpr")
+    # PyTorch's allocations are aligned to 16 bytes and more; the launcher specialises on it, so this must as well.
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(names.values()) if kind.startswith("*")}
     source = _source_class(variant.function)(variant.function, names, variant.constants, aligned)
     options = {"num_warps": variant.warps, "num_stages": variant.stages, **variant.options}
     return triton.compile(source, target=GPUTarget("cuda", arch, WARP_SIZE), options=options)

@@ -193,8 +193,8 @@ def choose_tile(dtype: torch.dtype, channels: int, arch: int, *, busy: bool) -> 
     arch: compute capability times ten. busy: the running maximum or excluded ids need registers too.
     """
     if dtype == torch.float32:  # IEEE products use no tensor core: small tiles keep the accumulators in registers
-        small = busy or arch < 90
-        return Tile(rows=16 if small else 32, keys=16, warps=4 if busy and channels > 128 else 8, stages=2)
+        stages = 1 if busy and channels > 128 and arch >= 90 else 2
+        return Tile(rows=16 if busy or arch < 90 else 32, keys=16, warps=8, stages=stages)
     if busy and arch < 90:
         return Tile(rows=64, keys=64, warps=8, stages=2)
     if channels > 128:
