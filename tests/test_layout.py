@@ -110,3 +110,11 @@ def test_readme_commands_exist() -> None:
             assert verb in VERBS, f"{document.name} names `bingo {verb}`"
         for target in re.findall(r"\bmake ([a-z]+)\b", blocks):
             assert target in targets, f"{document.name} names `make {target}`"
+
+
+def test_kernels_readme_runs() -> None:
+    """Its Python, as written, in a fresh interpreter."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "kernels" / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        subprocess.run([sys.executable, "-c", block], check=True, cwd=ROOT)
