@@ -221,8 +221,9 @@ def write_partials(
     arch, _ = device_limits(q.device)
     tile = choose_tile(queue.dtype, channels, arch, busy=safe or exclude is not None)
     padded = pad_channels(channels)
-    # The copy engine feeds the tensor cores of sm_90 and later; it saves the loop its address arithmetic.
-    tma = arch >= 90 and queue.dtype != torch.float32
+    # The copy engine feeds the tensor cores of sm_90 and later; it saves the loop its address arithmetic. It needs the
+    # queue to start at a multiple of 16 bytes, which a view into another tensor may not.
+    tma = arch >= 90 and queue.dtype != torch.float32 and queue.data_ptr() % 16 == 0
     low, high = FAST_RANGE[queue.dtype]
     groups, width = (1, 0) if exclude is None else exclude.shape
     split_kernel[(ceil_div(rows, tile.rows), lse_SR.shape[0])](
