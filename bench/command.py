@@ -14,7 +14,7 @@ OWN_FLAGS = {"step": "bingo.bench.step", "gpu": "bingo.bench.gpu"}
 
 
 def main(argv: list[str]) -> int:
-    """Run one measurement; `--json FILE` keeps every sample."""
+    """Run one measurement; `--json FILE` keeps every sample. 1 if a check or a gate failed."""
     if argv and argv[0] in OWN_FLAGS:
         status: int = importlib.import_module(OWN_FLAGS[argv[0]]).main(argv[1:])
         return status
@@ -23,12 +23,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, help="write the result and the environment here")
     add_kernel_flags(parser)
     options = parser.parse_args(argv)
-    result = {"env": env, "aot": aot, "kernels": kernels}[options.what](options)
+    result: Any = {"env": env, "aot": aot, "kernels": kernels}[options.what](options)
     if options.json:
         from bingo.environment import fingerprint
 
         write_json(options.json, {"environment": fingerprint(), options.what: result})
-    return 0
+    return 1 if options.what == "aot" and any(record["gate"] != "ok" for record in result) else 0
 
 
 def env(options: argparse.Namespace) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from bingo.cli import main
 from bingo.kernels import aot, hopper_queue_softmax, triton_queue_softmax
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton ships its assembler for Linux")
@@ -67,6 +68,16 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
 )
 def test_gate_says_what_fails(change: dict[str, Any], verdict: str) -> None:
     assert aot.gate(GOOD | change) == verdict
+
+
+@pytest.mark.parametrize(("spills", "status"), [(0, 0), (8, 1)])
+def test_command_ends_with_1_where_a_gate_fails(
+    spills: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = GOOD | {"spill_bytes": spills}
+    monkeypatch.setattr(aot, "compile_report", lambda arch: [record | {"gate": aot.gate(record)}])
+    assert main(["bench", "aot"]) == status
+    assert ("spills 8 bytes per thread" in capsys.readouterr().out) == bool(spills)
 
 
 @pytest.mark.skipif(not triton_queue_softmax.is_interpreted(), reason="kernels are not interpreted here")
