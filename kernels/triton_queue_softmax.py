@@ -61,7 +61,7 @@ def row_sums(weights, BN: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def add_tile(  # type: ignore[no-untyped-def]
-    q, queue, ids_ptr, exclude_ptr, rows, cols, first_key, K, G, largest, total, mean,
+    q, queue, ids_ptr, exclude_ptr, rows, cols, first_key, K, G, scale, largest, total, mean,
     C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, E: tl.constexpr,
     TMA: tl.constexpr, GRAD: tl.constexpr, SAFE: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
@@ -79,6 +79,8 @@ def add_tile(  # type: ignore[no-untyped-def]
         else:
             n = tl.load(tile + offsets, mask=live[:, None] & (cols[None, :] < C), other=0.0)
     z = tl.dot(q, tl.trans(n), input_precision="ieee")
+    if SAFE:  # the fast path has scaled q, which could pass the largest number of a half-precision dtype
+        z = z * scale
     if not WHOLE:
         z = tl.where(live[None, :], z, -float("inf"))
     if E > 0:
@@ -124,20 +126,20 @@ def split_kernel(  # type: ignore[no-untyped-def]
 
     DTYPE: tl.constexpr = queue.dtype if TMA else queue.dtype.element_ty
     row_mask = (rows < R)[:, None] & (cols < C)[None, :]
-    q = load_queries(q_ptr, rows, cols, row_mask, scale, C, DTYPE, NORMALIZE)
+    q = load_queries(q_ptr, rows, cols, row_mask, 1.0 if SAFE else scale, C, DTYPE, NORMALIZE)
     largest = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM] if SAFE else [BM, 4], tl.float32)
     mean = tl.zeros([BM, BC], tl.float32)
     whole = end if EVEN else begin + (end - begin) // BN * BN
     for first in range(begin, whole, BN):
         largest, total, mean = add_tile(
-            q, queue, ids_ptr, exclude_ptr, rows, cols, first, K, G, largest, total, mean,
+            q, queue, ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
             C, BC, BN, E, TMA, GRAD, SAFE, True,
         )  # fmt: skip
     if not EVEN:
         for first in range(whole, end, BN):
             largest, total, mean = add_tile(
-                q, queue, ids_ptr, exclude_ptr, rows, cols, first, K, G, largest, total, mean,
+                q, queue, ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
                 C, BC, BN, E, TMA, GRAD, SAFE, False,
             )  # fmt: skip
 
