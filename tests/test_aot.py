@@ -51,6 +51,21 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
         assert not covered["hopper"]
 
 
+@pytest.mark.parametrize("arch", [80, 90])
+def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_path: Path) -> None:
+    """Four launches for each of six calls, and a repair for those that may have rows of any length."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pretend_gpu", str(arch)],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["bag_kernel", "combine_kernel", "rank_kernel", "split_kernel", str(6 * 4 + 4)]
+
+
 @pytest.mark.parametrize(
     ("change", "verdict"),
     [

@@ -1,0 +1,84 @@
+"""Compiles the portable kernels exactly as their launches ask for it, on a machine without a GPU; run as a program.
+
+The interpreter checks no types, and the ahead-of-time report makes up its own arguments. Here the real launch code runs
+and Triton's own binder specialises the arguments (None, 1, multiples of 16, descriptors) for a GPU that is not there;
+launching is left out.
+"""
+
+import math
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from bingo.kernels import NewKeys, dispatch
+from bingo.kernels import triton_combine as ends
+from bingo.kernels import triton_queue_softmax as portable
+from bingo.kernels.splits import Request
+
+
+class PretendDriver:
+    """What the binder and the compiler ask of a driver."""
+
+    def __init__(self, arch: int) -> None:
+        self.arch = arch
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.arch, 32)
+
+
+def compile_only(kernel: Any, launched: list[str]) -> None:
+    run = kernel.run
+
+    def warm_up(*arguments: Any, grid: Any, warmup: bool = False, **options: Any) -> Any:
+        launched.append(kernel.fn.__name__)
+        return run(*arguments, grid=grid, warmup=True, **options)
+
+    kernel.run = warm_up
+
+
+def launch_all(rows: int, keys: int, channels: int, dtype: torch.dtype, q_dtype: torch.dtype, **settings: Any) -> None:
+    """One call of everything: partials, combine, the fused end, ranks."""
+    exclude, ids, new = None, None, settings.get("new", 0)
+    if settings.get("exclude"):
+        exclude, ids = torch.zeros(1, 2, dtype=torch.int64), torch.arange(keys)
+    q, queue = torch.zeros(rows, channels, dtype=q_dtype), torch.zeros(keys, channels, dtype=dtype)
+    scale = math.log2(math.e) / settings.get("temperature", 0.2)
+    fused, grad = settings.get("fused", False), settings.get("grad", True)
+    request = Request(q, queue, scale, normalize=fused, trusted=fused, grad=grad, exclude_GE=exclude, ids_K=ids)
+    parts = dispatch.partials(request, "triton")
+    ends.combine(*parts, channels, grad=grad)
+    bag, weights, fresh = torch.zeros(rows, 2, channels), torch.ones(1, 2), torch.zeros(new, channels, dtype=q_dtype)
+    written: Tensor | None = None if ids is None else ids[:new].clone()
+    writes = NewKeys(fresh, torch.zeros(2, dtype=torch.int64), written) if new else None
+    ends.combine_bags(*parts, q, bag, weights, queue, ids, writes, 0.2, grad=grad, normalize=fused)
+    portable.ranks(q, queue, torch.zeros(rows, 2), exclude, ids)
+
+
+def main(arch: int) -> None:
+    driver.set_active(PretendDriver(arch))
+    portable.device_limits = dispatch.device_limits = lambda device: (arch, 132)
+    launched: list[str] = []
+    for kernel in (portable.split_kernel, portable.rank_kernel, ends.combine_kernel, ends.bag_kernel):
+        compile_only(kernel, launched)
+    single, half = torch.float32, torch.bfloat16
+    launch_all(768, 65536, 128, half, single, fused=True, new=256)
+    launch_all(1, 1, 16, half, half)
+    launch_all(2, 130, 48, torch.float16, torch.float16, exclude=True, new=1)
+    launch_all(64, 1000, 64, half, half, grad=False)
+    launch_all(10, 300, 64, half, single, temperature=0.01)
+    launch_all(3, 77, 32, single, single)
+    print(*sorted(set(launched)), len(launched))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
