@@ -18,6 +18,7 @@ class NewKeys(NamedTuple):
     ids: Tensor | None = None
 
 
+@torch.no_grad()  # keys that want a gradient must not make the queue want one
 def write_keys(queue_KC: Tensor, ids_K: Tensor | None, new: NewKeys) -> None:
     """Write the new keys in PyTorch, without waiting for the device; the fused kernel does the same."""
     slots = len(queue_KC)

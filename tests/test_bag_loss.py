@@ -194,6 +194,17 @@ def test_new_keys_enter_the_ring_after_the_queue_was_read(impl: str, count: int,
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_the_queue_takes_values_and_no_graph(impl: str) -> None:
+    inputs = draw(2, 3, 1, 10, 16, torch.float32)
+    inputs["keys"].requires_grad_()
+    new = NewKeys(inputs["keys"][:, 0], torch.zeros(2, dtype=torch.int64, device=DEVICE))
+    loss = bag_loss(**inputs, temperature=T, normalize=True, impl=impl, new_keys=new)
+    loss.sum().backward()
+    assert not inputs["queue"].requires_grad
+    assert torch.equal(inputs["queue"][:3], inputs["keys"][:, 0])
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_excluded_keys_take_no_part(impl: str) -> None:
     """Each image's line serves all of its views; a key is left out of the sum and of the gradient."""
     inputs = draw(3, 4, 2, 30, 16, torch.float32)
