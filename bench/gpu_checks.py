@@ -179,6 +179,19 @@ def unit(s: Setting, *shape: int, seed: int, dtype: torch.dtype | None = None) -
     return F.normalize(rows, dim=-1).to(dtype or s.dtype)
 
 
+def against_rule(
+    s: Setting, q: Tensor, queue: Tensor, lse: Tensor, mean: Tensor, alone: Tensor, *, spread: float | None = None
+) -> Outcome:
+    """lse (R), mean key (R, C) and the loss-only path's lse (R) against the rule; spread: in place of the truth's."""
+    exact, peer = truth(q, queue, T), same_dtype(q, queue, T)
+    tolerances = (exact if spread is None else exact._replace(spread=spread)).tolerance(s.dtype, T)
+    bounds = [far(p, e) + t for p, e, t in zip(peer, exact[:2], tolerances, strict=True)]
+    return worst(
+        ("lse", far(lse, exact.lse), bounds[0]), ("mean key", far(mean, exact.mean), bounds[1]),
+        ("lse alone", far(alone, exact.lse), bounds[0]),
+    )  # fmt: skip
+
+
 def accuracy(
     s: Setting, rows: int, keys: int, channels: int, *, unit_rows: bool = True, lse_only: bool = False
 ) -> Outcome:
@@ -188,12 +201,7 @@ def accuracy(
         lse, mean = queue_softmax(q, queue, T, impl=s.impl, unit_rows=unit_rows)
         alone = queue_logsumexp(q, queue, T, impl=s.impl, unit_rows=unit_rows) if lse_only else lse
     assert lse.dtype == mean.dtype == torch.float32
-    exact, peer = truth(q, queue, T), same_dtype(q, queue, T)
-    bounds = [far(p, e) + t for p, e, t in zip(peer, exact[:2], exact.tolerance(s.dtype, T), strict=True)]
-    return worst(
-        ("lse", far(lse, exact.lse), bounds[0]), ("mean key", far(mean, exact.mean), bounds[1]),
-        ("lse alone", far(alone, exact.lse), bounds[0]),
-    )  # fmt: skip
+    return against_rule(s, q, queue, lse, mean, alone)
 
 
 def clustered(s: Setting, rows: int, keys: int, channels: int) -> Outcome:
@@ -206,10 +214,7 @@ def clustered(s: Setting, rows: int, keys: int, channels: int) -> Outcome:
     q, queue = points[:rows], points[rows:].contiguous()
     with allowed(s, keys, channels, T):
         lse, mean = queue_softmax(q, queue, T, impl=s.impl)
-    exact, peer = truth(q, queue, T), same_dtype(q, queue, T)
-    tolerances = exact._replace(spread=1.0).tolerance(s.dtype, T)
-    bounds = [far(p, e) + t for p, e, t in zip(peer, exact[:2], tolerances, strict=True)]
-    return worst(("lse", far(lse, exact.lse), bounds[0]), ("mean key", far(mean, exact.mean), bounds[1]))
+    return against_rule(s, q, queue, lse, mean, lse, spread=1.0)
 
 
 def every_key_counts(s: Setting, keys: int, channels: int, temperature: float) -> Outcome:
@@ -266,12 +271,7 @@ def every_output_is_written(s: Setting, rows: int, keys: int, channels: int) -> 
         assert q.new_empty(3, dtype=torch.float32).isnan().all(), "fresh memory is not filled with NaN"
         lse, mean = queue_softmax(q, queue, T, impl=s.impl)
         alone = queue_logsumexp(q, queue, T, impl=s.impl)
-    exact, peer = truth(q, queue, T), same_dtype(q, queue, T)
-    bounds = [far(p, e) + t for p, e, t in zip(peer, exact[:2], exact.tolerance(s.dtype, T), strict=True)]
-    return worst(
-        ("lse", far(lse, exact.lse), bounds[0]), ("mean key", far(mean, exact.mean), bounds[1]),
-        ("lse alone", far(alone, exact.lse), bounds[0]),
-    )  # fmt: skip
+    return against_rule(s, q, queue, lse, mean, alone)
 
 
 def stays_finite(s: Setting, keys: int, channels: int, length: float, temperature: float) -> Outcome:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,7 +12,7 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.kernels.augment import cutmix
 from bingo.loader import Batch, augmenter
-from bingo.loss import Options, contrast_accuracy, paper_loss, release_loss
+from bingo.loss import contrast_accuracy, paper_loss, release_loss
 from bingo.models import Encoder, load_encoder, seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
@@ -27,8 +26,7 @@ class Bingo:
     """
 
     def __init__(self, config: DistillConfig, teacher: Encoder, plan: Plan, world: World) -> None:
-        assert plan.bags is not None
-        self.config, self.plan, self.world, self.bags = config, plan, world, plan.bags
+        self.config, self.plan, self.world = config, plan, world
         contrast = config.contrast
         self.teacher = teacher.to(world.device).eval().requires_grad_(False)
         if config.runtime.channels_last:
@@ -60,7 +58,7 @@ class Bingo:
             mixed, share = cutmix(anchor[0], positive[0], box)
             queries.append(mixed)
         q_anchor, q_positive, *q_mixed = self._queries_of(*queries)
-        options = self._options(batch)
+        options = step_options(self.config, self.queue, self.plan, batch, self._gathered())
         accuracy = contrast_accuracy(q_anchor, k_anchor, keys_KC, **options) if measure else None
         if paper:
             return paper_loss(q_anchor, q_positive, k_anchor, keys_KC, temperature, **options), accuracy
@@ -78,10 +76,6 @@ class Bingo:
         )
         return loss, accuracy
 
-    def _options(self, batch: Batch) -> Options:
-        bags_BE = np.concatenate([batch.plan.groups[0][:, None], self.bags[batch.plan.groups[0]]], axis=1)
-        return step_options(self.config, self.queue, self.plan, batch, self._gathered(), bags_BE)
-
     @torch.no_grad()
     def _keys_of(self, *views: torch.Tensor) -> list[torch.Tensor]:
         """Teacher keys of each view in one forward pass; the first view's are sent to the other ranks meanwhile."""
@@ -95,7 +89,7 @@ class Bingo:
             return self.model(*views)
 
     def after_step(self) -> None:
-        pass
+        """Nothing is left to do: the loss has written the queue, and the teacher is frozen."""
 
 
 def view_counts(config: DistillConfig) -> tuple[int, int]:

@@ -97,11 +97,10 @@ def contrast_accuracy(q: Tensor, k: Tensor, queue: Tensor, **options: Unpack[Opt
 
     `options` as for the losses; nothing is written to the queue.
     """
-    unit = F.normalize(q.float(), dim=1)
-    scores_R1 = (unit * k.float()).sum(dim=1, keepdim=True)
-    names = ("impl", "exclude", "queue_ids")
-    chosen = {name: value for name, value in options.items() if name in names}
-    counts_R1 = queue_ranks(unit.to(torch.promote_types(queue.dtype, torch.float32)), queue, scores_R1, **chosen)  # type: ignore[arg-type]
+    unit = F.normalize(q.to(torch.promote_types(queue.dtype, torch.float32)), dim=1)
+    scores_R1 = (unit * k).sum(dim=1, keepdim=True)
+    impl, exclude, ids = options.get("impl", "auto"), options.get("exclude"), options.get("queue_ids")
+    counts_R1 = queue_ranks(unit, queue, scores_R1, impl=impl, exclude=exclude, queue_ids=ids)
     return torch.stack([(counts_R1 < best).float().mean() for best in (1, 5)])
 
 

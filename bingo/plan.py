@@ -102,6 +102,11 @@ class Plan:
         """The global batch of a step within its epoch (int64), in rank order: every rank knows all ranks' images."""
         return self.permutation(epoch)[step * self.batch : (step + 1) * self.batch]
 
+    def relatives(self, images: np.ndarray) -> np.ndarray:
+        """B x (1 + k) int64: each image (B) and, where there are bags, the members of its bag."""
+        own = images[:, None]
+        return own if self.bags is None else np.concatenate([own, self.bags[images]], axis=1).astype(np.int64)
+
     def step(self, global_step: int, rank: int = 0, world: int = 1) -> StepPlan:
         """The rank's share of a step: rows `rank * batch / world ...` of the global batch."""
         epoch, step = divmod(global_step, self.steps_per_epoch)

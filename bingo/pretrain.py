@@ -47,8 +47,7 @@ class MoCo:
                 key = self.key_encoder(view_k)
             gathered = self.world.gather_rows(key)
             (query,) = self.model(view_q)
-        own_BE = batch.plan.groups[0][:, None]
-        options = step_options(self.config, self.queue, self.plan, batch, gathered(), own_BE)
+        options = step_options(self.config, self.queue, self.plan, batch, gathered())
         keys_KC = self.queue.keys_KC
         accuracy = contrast_accuracy(query, key, keys_KC, **options) if measure else None
         return contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options), accuracy

@@ -5,7 +5,6 @@ import time
 import warnings
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -89,16 +88,16 @@ def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16")
 
 
-def step_options(
-    config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor, relatives_BE: np.ndarray
-) -> Options:
+def step_options(config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor) -> Options:
     """What a step's loss is told: the new keys of all ranks with their ids, and, if asked for, whose keys to leave out.
 
-    keys_NC: this step's keys in rank order; relatives_BE: per image of this rank, the ids that are no strangers to it.
+    keys_NC: this step's keys in rank order.
     """
     device = keys_NC.device
     ids_N = to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device)
-    exclude = to_device(relatives_BE.astype(np.int64), device) if config.contrast.negatives == "strangers" else None
+    exclude = None
+    if config.contrast.negatives == "strangers":
+        exclude = to_device(plan.relatives(batch.plan.groups[0]), device)
     return {
         "impl": config.runtime.impl,
         "normalize": True,

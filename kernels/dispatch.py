@@ -96,7 +96,11 @@ def partials(request: Request, impl: str, *, splits: int | None = None) -> tuple
     (rows, channels), keys = q.shape, queue.shape[0]
     hopper = impl == "hopper" and keys >= SPLIT_KEYS
     sms = device_limits(q.device)[1]
-    tile, slots = (128, sms) if hopper else (portable.row_tile(queue), sms * portable.BLOCKS_PER_SM)
+    tile, slots = portable.row_tile(queue), sms * portable.BLOCKS_PER_SM
+    if hopper:
+        from bingo.kernels.hopper_queue_softmax import ROWS_PER_BLOCK
+
+        tile, slots = ROWS_PER_BLOCK, sms
     # The Hopper kernel takes whole tiles of keys; the portable one adds what is left as a split of its own.
     main = keys - keys % SPLIT_KEYS if hopper else keys
     per_split, count = split_evenly(main, splits) if splits else plan_splits(rows, main, tile, slots)

@@ -60,15 +60,12 @@ def row_sums(weights, BN: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def add_tile(  # type: ignore[no-untyped-def]
-    q, queue, ids_ptr, exclude_ptr, rows, cols, first_key, K, G, scale, largest, total, mean,
-    C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, E: tl.constexpr,
-    TMA: tl.constexpr, GRAD: tl.constexpr, SAFE: tl.constexpr, WHOLE: tl.constexpr,
+def load_keys(  # type: ignore[no-untyped-def]
+    queue, first_key, cols, live,
+    C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, TMA: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Add BN keys to the running maximum (SAFE only), the sum of weights and the weighted sum of keys."""
-    keys = first_key + tl.arange(0, BN)
-    live = keys < K
-    if TMA:  # rows past K and channels past C arrive as zeros
+    """BN x BC: one tile of the queue; zeros for keys that are not live and channels past C. WHOLE: all are live."""
+    if TMA:
         n = queue.load([first_key, 0])
     else:
         # One 64-bit base per tile and 32-bit offsets inside it: the offsets leave the loop, and K * C may pass 2^31.
@@ -78,6 +75,19 @@ def add_tile(  # type: ignore[no-untyped-def]
             n = tl.load(tile + offsets)
         else:
             n = tl.load(tile + offsets, mask=live[:, None] & (cols[None, :] < C), other=0.0)
+    return n
+
+
+@triton.jit
+def add_tile(  # type: ignore[no-untyped-def]
+    q, queue, ids_ptr, exclude_ptr, rows, cols, first_key, K, G, scale, largest, total, mean,
+    C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, E: tl.constexpr,
+    TMA: tl.constexpr, GRAD: tl.constexpr, SAFE: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Add BN keys to the running maximum (SAFE only), the sum of weights and the weighted sum of keys."""
+    keys = first_key + tl.arange(0, BN)
+    live = keys < K
+    n = load_keys(queue, first_key, cols, live, C, BC, BN, TMA, WHOLE)
     z = tl.dot(q, tl.trans(n), input_precision="ieee")
     if SAFE:  # the fast path has scaled q, which could pass the largest number of a half-precision dtype
         z = z * scale
@@ -167,9 +177,7 @@ def rank_kernel(  # type: ignore[no-untyped-def]
     for first in range(begin, tl.minimum(begin + keys_per_split, K), BN):
         keys = first + tl.arange(0, BN)
         live = keys < K
-        tile = queue + tl.cast(first, tl.int64) * C
-        offsets = tl.arange(0, BN)[:, None] * C + cols[None, :]
-        n = tl.load(tile + offsets, mask=live[:, None] & (cols[None, :] < C), other=0.0)
+        n = load_keys(queue, first, cols, live, C, BC, BN, False, False)
         z = tl.where(live[None, :], tl.dot(q, tl.trans(n), input_precision="ieee"), -float("inf"))
         if E > 0:
             z = tl.where(excluded(ids_ptr, exclude_ptr, rows, keys, live, G, E), -float("inf"), z)
