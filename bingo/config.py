@@ -156,16 +156,24 @@ class DemoDataConfig:
 
 @dataclass(frozen=True)
 class PackConfig:
-    """An image folder as one flat file and an index."""
+    """Images as flat files and an index. An interrupted pack goes on when the same command is given again."""
 
     source: Path
+    """Folder of class folders, .tar file, folder of .tar files, or pattern: 'train-{000..146}.tar'."""
     out: Path
     convert: bool = False
-    """Store CMYK, 16-bit and misnamed files in a form every decoder takes, pixels unchanged."""
+    """Store misnamed files as they are, progressive JPEGs as baseline ones of the same pixels, giants with at most 20
+    megapixels, and CMYK, 16-bit, palette, alpha, GIF, WebP, BMP, TIFF and PPM images as RGB PNGs."""
     allow_bad: bool = False
-    """Leave undecodable files out instead of refusing the folder."""
+    """Leave undecodable files out instead of refusing the source."""
     workers: int = 0
     """Decoding threads; 0 uses every core."""
+    shard_gib: float = 64.0
+    """Largest flat file, in GiB."""
+
+    def __post_init__(self) -> None:
+        _require(self.shard_gib > 0, "shard-gib", self.shard_gib, "> 0")
+        _require(self.workers >= 0, "workers", self.workers, ">= 0 (0 = automatic)")
 
 
 @dataclass(frozen=True, kw_only=True)
