@@ -196,11 +196,11 @@ def check(argv: list[str]) -> int:
         journal = options.json.with_name(f".{options.json.name}.journal")
     with progress("check") as advance:
         result = check_folder(options.source, workers=options.workers, progress=advance, journal=journal)
-    for line in result.lines():
-        print(line)
     if journal:
         result.write_json(options.json)
         journal.unlink()
+    for line in result.lines():
+        print(line)
     return 1 if result.counts["ok"] < len(result.rows) else 0
 
 

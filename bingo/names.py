@@ -48,7 +48,9 @@ class Names(Sequence[str]):
         return np.array_equal(self.ends, other.ends) and np.array_equal(self.data, other.data)
 
     def take(self, indices: npt.NDArray[np.int64]) -> "Names":
-        """The names at `indices` (M), in that order."""
+        """The names at `indices` (M), ascending and distinct."""
+        if len(indices) == len(self):
+            return self
         return Names.of(self[int(index)] for index in indices)
 
 

@@ -41,7 +41,7 @@ GIB = 2**30
 SHARD_GIB = 64.0
 VERDICTS = "verdicts.json"
 JOURNAL = ".pack.journal"
-FLAT_FILE = re.compile(r"images-[0-9a-f]{12}-\d{3,}\.bin")
+FLAT_FILE = re.compile(r"images-[0-9a-f]{12}(-\d{3,})?\.bin")  # without a number: format 1
 PARTIAL = re.compile(r"\.pack(\.journal|-c?\d{3,}\.bin)")
 TEMPORARY = re.compile(r"\.(index\.npz|verdicts\.json)\.\d+\.tmp")
 

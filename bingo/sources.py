@@ -107,6 +107,10 @@ def list_source(source: Path) -> Listing:
 
 
 def _list_folder(source: Path, classes: list[str], loose: int) -> Listing:
+    if not classes and (source / "index.npz").exists():
+        raise UserError(
+            f"{source} is a packed dataset, not an image folder; to look for damage: bingo pack --verify {source}"
+        )
     if not classes:
         state = "has no class sub-folders" if loose else "is empty"
         raise UserError(f"the image folder {source} {state}; {LAYOUT.format(source)}")

@@ -131,13 +131,10 @@ def test_without_convert_progressive_is_stored_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("x.jpg", "JPEG"), ("x.png", "PNG")])
-def test_giants_are_shrunk_with_convert_only(tmp_path: Path, name: str, kind: str) -> None:
+def test_giants_are_shrunk_with_convert(tmp_path: Path, name: str, kind: str) -> None:
     giant = Image.new("RGB", (5200, 4000), (200, 30, 30))
     giant.paste((20, 60, 220), (0, 0, 2600, 4000))
     source = bad_images.write(tmp_path / "images", {f"a/{name}": bad_images.encode(giant, kind)})
-    as_it_is = pack_folder(source, tmp_path / "plain", workers=1)
-    assert as_it_is.sizes.tolist() == [[4000, 5200]]
-    assert outcomes(as_it_is) == {f"a/{name}": ("ok", "")}
     packed = pack_folder(source, tmp_path / "packed", workers=1, convert=True)
     (height, width), pixels = packed.sizes[0].tolist(), rgb(packed.encoded(0))
     assert pixels.shape == (height, width, 3)
@@ -146,6 +143,14 @@ def test_giants_are_shrunk_with_convert_only(tmp_path: Path, name: str, kind: st
     assert abs(pixels[height // 2, 10].astype(int) - (20, 60, 220)).max() < 4
     assert abs(pixels[height // 2, -10].astype(int) - (200, 30, 30)).max() < 4
     assert outcomes(packed) == {f"a/{name}": ("converted", "giant")}
+
+
+def test_without_convert_giants_are_stored_as_they_are(tmp_path: Path) -> None:
+    giant = bad_images.encode(Image.new("L", (5200, 4000)), "PNG")
+    packed = pack_folder(bad_images.write(tmp_path / "images", {"a/x.png": giant}), tmp_path / "packed", workers=1)
+    assert packed.sizes.tolist() == [[4000, 5200]]
+    assert packed.encoded(0).tobytes() == giant
+    assert outcomes(packed) == {"a/x.png": ("ok", "")}
 
 
 def test_what_cannot_be_made_baseline_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,3 +432,23 @@ def test_dali_reads_the_slices_as_pillow_does(lenient: Dataset) -> None:
         pixels = np.asarray(decoded[index])
         assert pixels.shape == (height, width, 3)
         np.testing.assert_array_equal(pixels, rgb(lenient.encoded(index)), err_msg=lenient.paths[index])
+
+
+def test_evaluation_reads_all_that_is_packed(lenient: Dataset) -> None:
+    """A folder with every kind of bad, odd and sound file in it ends in batches of pixels."""
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed")
+    import torch
+
+    from bingo.config import Augmentation
+    from bingo.loader import evaluation_batches
+
+    batches = evaluation_batches(
+        lenient, Augmentation(size=32), batch=7, rank=0, world=1, device=torch.device("cpu"), threads=1
+    )
+    images = torch.cat([batch.clone() for batch in batches])
+    assert images.shape == (len(lenient), 3, 32, 32)
+    assert images.isfinite().all()
+    first = lenient.duplicates
+    assert torch.equal(images, images[torch.from_numpy(first)])
+    flat = images[np.unique(first)].flatten(1)
+    assert len(torch.unique(flat, dim=0)) > len(flat) // 2  # pictures, not one picture

@@ -40,11 +40,13 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     bad_images.write(tmp_path / "flat", {"x.jpg": b"x"})
     bad_images.write(tmp_path / "texts", {"a/x.txt": b"x"})
+    bad_images.write(tmp_path / "packed", {"index.npz": b"", "images-0123456789ab-000.bin": b""})
     expected = {
         "missing": "does not exist",
         "flat/x.jpg": "is a file, not an image folder",
         "empty": "is empty; put images in one sub-folder per class",
         "flat": "has no class sub-folders; put images in one sub-folder per class",
+        "packed": "is a packed dataset; to look for damage in it: bingo pack --verify",
         "texts": "no .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm, .pgm file in any class folder",
     }
     for name, message in expected.items():
