@@ -93,28 +93,38 @@ class Listing:
 
 def list_source(source: Path) -> Listing:
     """Find the images of a source; raises `UserError` when it is missing, empty, damaged or laid out otherwise."""
+    tars = _tar_files(source)
+    return _list_tars(source, tars) if tars else _list_folder(source)
+
+
+def fingerprint(source: Path) -> str:
+    """The fingerprint of a source's listing; tar files are not opened for it."""
+    tars = _tar_files(source)
+    return _fingerprint(tars) if tars else _list_folder(source).fingerprint
+
+
+def _tar_files(source: Path) -> list[Path]:
+    """The tar files that a source consists of; none if it is a folder of images."""
     if not source.exists():
         if BRACES.search(source.name):
-            return _list_tars(source, _expand(source))
+            return _expand(source)
         raise UserError(f"the image folder {source} does not exist")
     if not source.is_dir():
         if source.name.lower().endswith((".tar", *COMPRESSED)):
-            return _list_tars(source, [source])
+            return [source]
         raise UserError(f"{source} is a file, not an image folder; {LAYOUT.format('DIR')}")
     folders, names = _scan(source)
-    tars = [source / name for name in names if name.lower().endswith((".tar", *COMPRESSED))]
-    return _list_tars(source, tars) if tars and not folders else _list_folder(source, folders, len(names))
+    return [] if folders else [source / name for name in names if name.lower().endswith((".tar", *COMPRESSED))]
 
 
-def _list_folder(source: Path, classes: list[str], loose: int) -> Listing:
+def _list_folder(source: Path) -> Listing:
+    classes, others = _scan(source)
     if not classes and (source / "index.npz").exists():
-        raise UserError(
-            f"{source} is a packed dataset, not an image folder; to look for damage: bingo pack --verify {source}"
-        )
+        raise UserError(f"{source} is a packed dataset; to look for damage in it: bingo pack --verify {source}")
     if not classes:
-        state = "has no class sub-folders" if loose else "is empty"
+        state = "has no class sub-folders" if others else "is empty"
         raise UserError(f"the image folder {source} {state}; {LAYOUT.format(source)}")
-    paths, labels, ignored, digest = NamesBuilder(), array("i"), loose, new_hash()
+    paths, labels, ignored, digest = NamesBuilder(), array("i"), len(others), new_hash()
     for label, name in enumerate(classes):
         for folder, files in sorted(_walk(source / name, name, ())):
             for file in files.split("/") if files else ():
@@ -234,10 +244,9 @@ class _Tars:
 
 
 def _list_tars(source: Path, shards: list[Path]) -> Listing:
-    found, digest = _Tars(), new_hash()
+    found = _Tars()
     for number, path in enumerate(shards):
         found.add(number, path)
-        digest.update(f"{path.name}\0{_state(path)}\0".encode(errors="surrogateescape"))
     if not found.labels:
         raise UserError(f"no {', '.join(SUFFIXES)} member in the tar files {source}; {LAYOUT.format('DIR')}")
     if len(found.labelled) == 2:
@@ -251,12 +260,19 @@ def _list_tars(source: Path, shards: list[Path]) -> Listing:
         found.paths.build(),
         labels,
         found.ignored,
-        digest.hexdigest(),
+        _fingerprint(shards),
         tuple(shards),
         np.frombuffer(found.shard, np.int32),
         np.frombuffer(found.offsets, np.int64),
         np.frombuffer(found.sizes, np.int64),
     )
+
+
+def _fingerprint(shards: list[Path]) -> str:
+    digest = new_hash()
+    for path in shards:
+        digest.update(f"{path.name}\0{_state(path)}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:

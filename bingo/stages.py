@@ -124,9 +124,9 @@ def source_hash(source: Path) -> str:
     """Hash of images that are to be packed: what the stage that wrote them recorded, or their listing."""
     if (source / RECORD).exists():
         return content_hash(source)
-    from bingo.sources import list_source
+    from bingo.sources import fingerprint
 
-    return list_source(source).fingerprint
+    return fingerprint(source)
 
 
 def content_hash(path: Path) -> str:

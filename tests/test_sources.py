@@ -14,7 +14,7 @@ from bingo.check import check_folder
 from bingo.errors import UserError
 from bingo.names import Names, printable
 from bingo.pack import pack_folder
-from bingo.sources import Listing, Unreadable, list_source
+from bingo.sources import Listing, Unreadable, fingerprint, list_source
 
 
 def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
@@ -171,6 +171,8 @@ def test_tar_files_that_are_refused(tmp_path: Path) -> None:
 def test_a_change_of_a_file_changes_the_fingerprint(tmp_path: Path) -> None:
     source = bad_images.png_folder(tmp_path / "images")
     tar = write_tar(tmp_path / "a.tar", {"a/1.png": bad_images.png()})
+    assert fingerprint(source) == list_source(source).fingerprint
+    assert fingerprint(tar) == list_source(tar).fingerprint
     for place, file in ((source, source / "b/001.png"), (tar, tar)):
         before = list_source(place).fingerprint
         assert list_source(place).fingerprint == before
