@@ -43,6 +43,7 @@ from PIL import Image
 from bingo.convert import ACTIONS as CONVERSIONS
 from bingo.convert import MOST_PIXELS, ConversionError
 from bingo.dataset import image_digest
+from bingo.errors import UserError
 from bingo.journal import SAVE_SECONDS, Journal
 from bingo.jpeg_markers import JpegError, parse_jpeg
 from bingo.jpeg_strict import StrictDecoder
@@ -116,18 +117,31 @@ def check_folder(
     `workers` threads, 0 = one per available core, fewer for a small folder; each keeps one decoding process, started at
     its first JPEG. `progress(done, total)` is called from the calling thread. `journal`: a file to which the verdicts
     are saved on the way, and from which an interrupted check of the same files goes on; the caller deletes it.
-    Raises `UserError` for a source that is missing, empty, without classes or without images.
+    Raises `UserError` for a source that is missing, empty, without classes or without images, and for a full disk.
     """
     listing = list_source(Path(source))
-    log = Journal(journal, listing.fingerprint, "check", len(listing.paths))
-    try:
-        for index, inspection in inspect_images(listing, log.pending, workers, progress):
-            inspection.enter(log, index)
-            log.save(due=SAVE_SECONDS)
-    finally:
-        log.save()
-        log.close()
+    with _journal_errors(journal):
+        log = Journal(journal, listing.fingerprint, "check", len(listing.paths))
+        with contextlib.closing(log):
+            try:
+                for index, inspection in inspect_images(listing, log.pending, workers, progress):
+                    inspection.enter(log, index)
+                    log.save(due=SAVE_SECONDS)
+            finally:
+                log.save()
     return Verdicts(listing, log.rows, log.reasons)
+
+
+@contextlib.contextmanager
+def _journal_errors(journal: Path | None) -> Iterator[None]:
+    """Errors in reading an image are verdicts, so an OSError here is about the journal."""
+    try:
+        yield
+    except OSError as error:
+        if journal is None:
+            raise
+        reason = error.strerror or error
+        raise UserError(f"cannot write {journal}: {reason}; free space and repeat the command to go on") from error
 
 
 def inspect_images(

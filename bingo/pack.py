@@ -160,7 +160,7 @@ def _commit(out: Path, listing: Listing, packing: Packing, verdicts: Verdicts) -
             os.replace(partial, out / name)
     with atomic_write(out / INDEX) as index:
         np.savez(index, header=json_column(header), **columns)
-    verdicts.write_json(out / VERDICTS, dataset=header["hash"])
+    verdicts.write_json(out / VERDICTS, dataset=header["hash"], source=printable(listing.source.name))
     packing.journal.remove()
 
 

@@ -161,7 +161,7 @@ class Verdicts:
             yield f"duplicates   {counts['files beyond the first']:9d}  in {counts['groups']} groups"
 
     def write_json(self, path: Path, **more: Any) -> None:
-        """Write `summary()` and `more`, then `duplicate_groups` and `files`, one a line, as one JSON object."""
+        """Write `summary()` with `more` put in, then `duplicate_groups` and `files`, one a line, as one JSON object."""
         with atomic_write(path) as file:
             file.write((json.dumps({**self.summary(), **more}, indent=1).removesuffix("\n}") + ",\n").encode())
             lists = {"duplicate_groups": self.duplicate_groups, "files": map(self.file, range(len(self.rows)))}

@@ -169,6 +169,22 @@ def test_an_interrupted_check_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(looked) == 13
 
 
+def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".verdicts.journal").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*\.verdicts\.journal: Is a directory; free space and repeat"):
+        check_folder(bad_images.png_folder(tmp_path / "images"), workers=1, journal=tmp_path / ".verdicts.journal")
+
+
+def test_only_one_check_writes_a_journal(tmp_path: Path) -> None:
+    source, journal = bad_images.png_folder(tmp_path / "images", count=1), tmp_path / ".verdicts.journal"
+
+    def second(done: int, total: int) -> None:
+        with pytest.raises(UserError, match="another process is writing"):
+            check_folder(source, workers=1, journal=journal)
+
+    assert check_folder(source, workers=1, journal=journal, progress=second).counts["ok"] == 1
+
+
 def test_a_torn_journal_loses_its_tail_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, journal = bad_images.png_folder(tmp_path / "images", count=4), tmp_path / ".verdicts.journal"
     monkeypatch.setattr(bingo.check, "SAVE_SECONDS", 0.0)
