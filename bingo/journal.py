@@ -21,9 +21,12 @@ import PIL
 from bingo import __version__
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, new_hash
+from bingo.jpeg_strict import DIED
 
 SAVE_SECONDS = 5.0  # what a kill can cost
 FRAME = struct.Struct(f"<Q{HASH_BYTES}s")
+# Reasons that say more about the moment than about the file: such files are looked at again.
+MAY_PASS = ("cannot be read", "the tar file is gone", f"corrupt ({DIED}", f"cannot be converted ({DIED}")
 PENDING, OK, CONVERTIBLE, BAD = range(4)  # values of `verdict`
 ROW = np.dtype(
     [
@@ -145,6 +148,8 @@ class Journal:
             count = len(body) // (8 + ROW.itemsize)
             self.rows[np.frombuffer(body, "<i8", count)] = np.frombuffer(body, ROW, count, 8 * count)
             end = self._file.tell()
+        passing = [code for code, reason in enumerate(self.reasons) if reason.startswith(MAY_PASS)]
+        self.rows[(self.rows["verdict"] == BAD) & np.isin(self.rows["reason"], passing)] = np.zeros((), ROW)
         self._known = len(self.reasons)
         self._file.truncate(end)
         if not end:

@@ -17,6 +17,7 @@ import bingo.check
 from bingo.check import check_folder, inspect_image
 from bingo.errors import UserError
 from bingo.jpeg_strict import StrictDecoder
+from bingo.sources import Listing, Unreadable
 from bingo.verdicts import Verdicts
 
 BAD = bad_images.bad_files()
@@ -167,6 +168,25 @@ def test_an_interrupted_check_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     os.utime(source / "b/001.png", ns=(1, 1))  # another listing: nothing of it counts
     check_folder(source, workers=1, journal=journal)
     assert len(looked) == 13
+
+
+def test_a_file_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, journal = bad_images.png_folder(tmp_path / "images", count=3), tmp_path / ".verdicts.journal"
+    (source / "b/001.png").write_bytes(b"")
+    real = Listing.read
+
+    def read(self: Listing, index: int) -> bytes:
+        if index == 1:
+            raise Unreadable("cannot be read (Input/output error)")
+        return real(self, index)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Listing, "read", read)
+        assert check_folder(source, workers=1, journal=journal).counts == {"ok": 1, "convertible": 0, "bad": 2}
+    seen: list[int] = []
+    result = check_folder(source, workers=1, journal=journal, progress=lambda done, total: seen.append(done))
+    assert result.counts == {"ok": 2, "convertible": 0, "bad": 1}
+    assert seen == [3]
 
 
 def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
