@@ -16,6 +16,7 @@ from triton.runtime import driver
 
 from bingo.kernels import NewKeys, dispatch
 from bingo.kernels import triton_combine as ends
+from bingo.kernels import triton_knn as knn
 from bingo.kernels import triton_queue_softmax as portable
 from bingo.kernels.splits import Request
 
@@ -64,11 +65,22 @@ def launch_all(rows: int, keys: int, channels: int, dtype: torch.dtype, q_dtype:
     portable.ranks(q, queue, torch.zeros(rows, 2), exclude, ids)
 
 
+def launch_nearest(queries: int, rows: int, channels: int, k: int, dtype: torch.dtype) -> None:
+    exclude = torch.arange(queries, dtype=torch.int32)
+    knn.best(torch.zeros(queries, channels, dtype=dtype), torch.zeros(rows, channels, dtype=dtype), k, exclude)
+
+
 def main(arch: int) -> None:
     driver.set_active(PretendDriver(arch))
-    portable.device_limits = dispatch.device_limits = lambda device: (arch, 132)
+    portable.device_limits = dispatch.device_limits = knn.device_limits = lambda device: (arch, 132)
     launched: list[str] = []
-    for kernel in (portable.split_kernel, portable.rank_kernel, ends.combine_kernel, ends.bag_kernel):
+    for kernel in (
+        portable.split_kernel,
+        portable.rank_kernel,
+        ends.combine_kernel,
+        ends.bag_kernel,
+        knn.nearest_kernel,
+    ):
         compile_only(kernel, launched)
     single, half = torch.float32, torch.bfloat16
     launch_all(768, 65536, 128, half, single, fused=True, new=256)
@@ -77,6 +89,10 @@ def main(arch: int) -> None:
     launch_all(64, 1000, 64, half, half, grad=False)
     launch_all(10, 300, 64, half, single, temperature=0.01)
     launch_all(3, 77, 32, single, single)
+    launch_nearest(1000, 70000, 2048, 13, half)
+    launch_nearest(1, 1, 1, 1, torch.float16)
+    launch_nearest(130, 1000, 1000, 20, torch.float16)
+    launch_nearest(64, 129, 33, 32, single)
     print(*sorted(set(launched)), len(launched))
 
 

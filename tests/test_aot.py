@@ -43,6 +43,9 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
     covered = {name: {(r["dtype"], r["channels"]) for r in found} for name, found in kernels.items()}
     assert covered["split"] == {(dtype, channels) for dtype in ("fp32", "fp16", "bf16") for channels in (64, 128, 256)}
     assert all(kernels[name] for name in ("ranks", "combine", "bag"))
+    assert {(r["dtype"], r["variant"].split(",")[0]) for r in records if r["kernel"] == "nearest"} == {
+        (dtype, f"best {places}") for dtype in ("fp32", "fp16", "bf16") for places in (16, 32)
+    }
     assert {r["variant"] for r in kernels["split"]} == {"gradient", "48 of 64 channels", *aot.SPECIAL_SPLITS}
     if arch == 90:
         assert covered["hopper"] == {(dtype, channels) for dtype in ("fp16", "bf16") for channels in (64, 128)}
@@ -53,7 +56,7 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", [80, 90])
 def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_path: Path) -> None:
-    """Four launches for each of six calls, and a repair for those that may have rows of any length."""
+    """Four launches for each of six calls, a repair for those that may have rows of any length, and four searches."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.pretend_gpu", str(arch)],
@@ -63,7 +66,8 @@ def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["bag_kernel", "combine_kernel", "rank_kernel", "split_kernel", str(6 * 4 + 4)]
+    kernels = ["bag_kernel", "combine_kernel", "nearest_kernel", "rank_kernel", "split_kernel"]
+    assert done.stdout.split() == [*kernels, str(6 * 4 + 4 + 4)]
 
 
 @pytest.mark.parametrize(
