@@ -8,6 +8,7 @@ Stages take and return "levels": fp32 (N, 3, H, W), whole numbers 0..255, and wo
 """
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -16,8 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bingo.kernels.dispatch import require_triton
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
+IMPLEMENTATIONS = ("auto", "reference", "triton")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,20 +82,42 @@ def augment(
     std: Sequence[float],
     blur_kernel: int,
     dtype: torch.dtype = torch.float32,
+    impl: str = "auto",
 ) -> Tensor:
     """The whole chain: jitter, grey, blur, flip, normalise.
 
     images: (N, H, W, 3) uint8, left unchanged. mean, std: per channel, of values in 0..1. blur_kernel: odd, pixels.
-    Returns (N, 3, H, W) in `dtype`, channels-last in memory. ValueError for other shapes and dtypes.
+    impl: "reference" (PyTorch), "triton", or "auto": Triton on CUDA, PyTorch elsewhere. They differ where a blurred
+    value lies between two levels within rounding. Returns (N, 3, H, W) in `dtype`, channels-last in memory. ValueError
+    for other shapes and dtypes, and for an impl that cannot run.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must be (N, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}")
     if len(params) != len(images):
         raise ValueError(f"there are {len(images)} images but parameters for {len(params)}")
+    _check_blur(blur_kernel, *images.shape[1:3])
+    if _choose_impl(impl, images.device.type) == "triton":
+        from bingo.kernels.triton_augment import augment_triton
+
+        return augment_triton(images, params, mean, std, blur_kernel, dtype)
     levels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     levels = to_grey(colour_jitter(levels, params), params.grey)
     levels = horizontal_flip(gaussian_blur(levels, params.blur_sigma, blur_kernel), params.flip)
     return normalise(levels, mean, std, dtype)
+
+
+@functools.lru_cache
+def _choose_impl(impl: str, device_type: str) -> str:
+    """The implementation that `impl` means there; says once what "auto" stands for."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"unknown impl {impl!r}; the augmentation's are {', '.join(IMPLEMENTATIONS)}")
+    chosen = impl
+    if impl == "auto":
+        chosen = "triton" if device_type == "cuda" else "reference"
+        logger.info("augment: impl='auto' runs %r on %s", chosen, device_type)
+    if chosen == "triton":
+        require_triton(device_type, "reference")
+    return chosen
 
 
 def colour_jitter(levels: Tensor, params: ViewParams) -> Tensor:
@@ -187,14 +215,11 @@ def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Te
     """
     indices = np.flatnonzero(sigma > 0)
     height, width = levels.shape[2:]
-    if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= min(height, width):
-        raise ValueError(
-            f"blur kernel is {kernel}; it must be odd and below {2 * min(height, width)} for {height}x{width} images"
-        )
+    _check_blur(kernel, height, width)
     if len(indices) == 0:
         return levels
     where = to_device(indices, levels.device)
-    taps_NT = to_device(_gaussian_taps(sigma[indices], kernel), levels.device)
+    taps_NT = to_device(gaussian_taps(sigma[indices], kernel), levels.device)
     with torch.autocast(levels.device.type, enabled=False):
         down = (taps_NT @ _reflection(height, kernel, levels.device)).view(-1, 1, height, height)
         across = (taps_NT @ _reflection(width, kernel, levels.device)).view(-1, 1, width, width)
@@ -202,7 +227,14 @@ def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Te
     return levels.index_copy_(0, where, blurred.round_())
 
 
-def _gaussian_taps(sigma: NDArray[np.float32], kernel: int) -> NDArray[np.float32]:
+def _check_blur(kernel: int, height: int, width: int) -> None:
+    if kernel < 1 or kernel % 2 == 0 or kernel // 2 >= min(height, width):
+        raise ValueError(
+            f"blur kernel is {kernel}; it must be odd and below {2 * min(height, width)} for {height}x{width} images"
+        )
+
+
+def gaussian_taps(sigma: NDArray[np.float32], kernel: int) -> NDArray[np.float32]:
     """Normalised taps (N, kernel) of a Gaussian with standard deviation `sigma` in pixels."""
     distance = np.arange(kernel) - kernel // 2
     taps = np.exp(-0.5 * (distance / sigma[:, None].astype(np.float64)) ** 2)
@@ -236,20 +268,31 @@ def normalise(
     return scaled.to(dtype, memory_format=torch.channels_last)
 
 
-def cutmix(a: Tensor, b: Tensor, box: tuple[int, int, int, int]) -> tuple[Tensor, float]:
+def cutmix(a: Tensor, b: Tensor, box: tuple[int, int, int, int], *, impl: str = "auto") -> tuple[Tensor, float]:
     """Images `a` with the pixels of `b` inside one box, and the share of pixels that is still `a`'s.
 
-    a, b: (N, 3, H, W), same shape and dtype; box: (y0, x0, y1, x1), whole pixels, ends exclusive, possibly empty.
-    Returns the mixed images in a's memory format and 1 - box area / image area. ValueError for a box outside the image.
+    a, b: (N, C, H, W), same shape, dtype and device, without gradients; box: (y0, x0, y1, x1), whole pixels, ends
+    exclusive, possibly empty; impl: as in `augment`. Returns the mixed images in a's memory format and 1 - box area /
+    image area. ValueError for a box outside the image.
     """
     height, width = a.shape[2:]
     y0, x0, y1, x1 = box
-    if a.shape != b.shape or a.dtype != b.dtype:
-        raise ValueError(f"cutmix needs two batches of one shape and dtype, not {tuple(a.shape)} and {tuple(b.shape)}")
+    if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+        raise ValueError(
+            "cutmix needs two batches of one shape, dtype and device, not "
+            f"{tuple(a.shape)} {a.dtype} on {a.device} and {tuple(b.shape)} {b.dtype} on {b.device}"
+        )
+    if a.requires_grad or b.requires_grad:
+        raise ValueError("cutmix passes no gradient on, but its images want one; detach them")
     if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
         raise ValueError(f"box {box} must satisfy 0 <= y0 <= y1 <= {height} and 0 <= x0 <= x1 <= {width}")
-    mixed = a.clone()
-    mixed[:, :, y0:y1, x0:x1] = b[:, :, y0:y1, x0:x1]
+    if _choose_impl(impl, a.device.type) == "triton":
+        from bingo.kernels.triton_augment import cutmix_triton
+
+        mixed = cutmix_triton(a, b, box)
+    else:
+        mixed = a.clone()
+        mixed[:, :, y0:y1, x0:x1] = b[:, :, y0:y1, x0:x1]
     return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
 
 
