@@ -247,13 +247,38 @@ class BagsConfig:
     kind: BagKind = "knn"
     k: int = 5
     clusters: int = 1000
+    engine: Literal["auto", "faiss", "triton"] = "auto"
+    """Who proposes neighbours; the bags are the same. `auto`: triton on a GPU, faiss on the CPU."""
+    index: Literal["exact", "ivf"] = "exact"
+    """`ivf`: faiss's inverted lists, approximate, for more than 10 million images; its recall is measured."""
+    nlist: int = 0
+    """Inverted lists; 0: four times the square root of the number of images."""
+    nprobe: int = 0
+    """Lists read per image; 0: 64."""
+    duplicates: Literal["keep", "collapse"] = "keep"
+    """`collapse`: exact copies of the anchor are no members, and copies of one image fill one place."""
+    compare: Path | None = None
+    """Bags of the same images (a folder or its bags.npz) to measure the overlap with."""
     seed: int = 0
+    runtime: Runtime = field(default_factory=Runtime)
 
     def __post_init__(self) -> None:
         _require(self.k >= 1, "k", self.k, ">= 1")
         _require(self.clusters >= 1, "clusters", self.clusters, ">= 1")
+        for name in ("nlist", "nprobe"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0 (0 = automatic)")
         if self.kind in ("knn", "kmeans") and self.features is None:
             raise UserError(f"{self.kind} bags need features: give --features DIR (made by `bingo features`)")
+        for name, usual in (("index", "exact"), ("duplicates", "keep"), ("engine", "auto")):
+            value = getattr(self, name)
+            if self.kind != "knn" and value != usual and (self.kind, value) != ("kmeans", "faiss"):
+                raise UserError(f"--{name} {value} is for knn bags, not for {self.kind} bags: leave it out")
+        if self.index == "exact" and (self.nlist or self.nprobe):
+            raise UserError("--nlist and --nprobe are settings of inverted lists: add --index ivf, or leave them out")
+        if self.index == "ivf" and self.engine == "triton":
+            raise UserError("--index ivf is faiss's: leave out --engine triton, which searches everything")
+        if self.nlist and self.nprobe > self.nlist:
+            raise UserError(f"--nprobe {self.nprobe} is more than the {self.nlist} lists of --nlist: make it smaller")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ colour, blur, flip and normalisation follow in `bingo.kernels.augment`, driven b
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch
 
 from bingo.config import Augmentation
 from bingo.dataset import Dataset
-from bingo.distributed import shard
 from bingo.errors import UserError
 from bingo.kernels.augment import ViewParams, augment, normalise
 from bingo.plan import Plan, StepPlan, centre_crop
@@ -179,18 +178,13 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: Dataset, config: Augmentation, *, batch: int, rank: int, world: int, device: torch.device, threads: int
-) -> Iterator[torch.Tensor]:
-    """Normalised images (B x 3 x size x size float32) of this rank's contiguous share, in order, centre crop."""
-    lo, hi = shard(len(dataset), rank, world)
+    dataset: Dataset, config: Augmentation, batches: Iterable[np.ndarray], *, batch: int, device: torch.device,
+    threads: int,
+) -> Iterator[torch.Tensor]:  # fmt: skip
+    """Normalised images (B x 3 x size x size float32, centre crop) of each batch: arrays of at most `batch` indices."""
     start, end = centre_crop(dataset.sizes, config)
-
-    def requests() -> Iterator[list[Group]]:
-        for first in range(lo, hi, batch):
-            rows = np.arange(first, min(first + batch, hi))
-            yield [(rows, [(start[rows], end[rows])])]
-
-    stream = CropStream(dataset, requests(), (1,), batch=batch, size=config.size, device=device, threads=threads)
+    requests: Iterator[list[Group]] = ([(rows, [(start[rows], end[rows])])] for rows in batches)
+    stream = CropStream(dataset, requests, (1,), batch=batch, size=config.size, device=device, threads=threads)
     for (crop,) in stream:
         yield normalise(crop.permute(0, 3, 1, 2).float(), config.mean, config.std)
 

@@ -56,8 +56,8 @@ KINDS = {
     "demo-data": Kind(DemoDataConfig, "bingo.demo_data"),
     "pack": Kind(PackConfig, "bingo.pack"),
     "pretrain": Kind(PretrainConfig, "bingo.pretrain", resumable=True, distributed=True),
-    "features": Kind(FeaturesConfig, "bingo.features", distributed=True),
-    "bags": Kind(BagsConfig, "bingo.build_bags"),
+    "features": Kind(FeaturesConfig, "bingo.features", resumable=True, distributed=True),
+    "bags": Kind(BagsConfig, "bingo.build_bags", distributed=True),
     "distill": Kind(DistillConfig, "bingo.distill", resumable=True, distributed=True),
     "eval": Kind(EvalConfig, "bingo.evaluate_run", distributed=True),
     "export": Kind(ExportConfig, "bingo.export"),
@@ -215,7 +215,7 @@ def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
         try:
             yield
         except UserError:
-            if fresh and not (stage.out / "checkpoints").exists():
+            if fresh and not (stage.out / "checkpoints").exists() and not any(stage.out.glob(".*.partial")):
                 remove_tree(stage.out)
             raise
 

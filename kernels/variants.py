@@ -12,6 +12,7 @@ import torch
 from bingo.kernels import hopper_queue_softmax as hopper
 from bingo.kernels import triton_augment as augment
 from bingo.kernels import triton_combine as ends
+from bingo.kernels import triton_knn as knn
 from bingo.kernels import triton_queue_softmax as kernels
 
 TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -60,7 +61,9 @@ def portable_variants(arch: int) -> list[Variant]:
         _split(name, dtype, 128, arch, **changes) for dtype in TYPE_NAMES for name, changes in SPECIAL_SPLITS.items()
     ]
     last = [end for channels in (64, 128, 256) for end in (_combine(channels), _bag(channels))]
-    return [*plain, padded, *main, _ranks(arch), *last, _combine(128, GRAD=False), _bag(128, **NOTHING_MORE)]
+    lists = [_nearest(dtype, places, arch, 2048) for dtype in TYPE_NAMES for places in (16, 32)]
+    lists.append(_nearest(torch.float16, 16, arch, 1000))
+    return [*plain, padded, *main, _ranks(arch), *last, _combine(128, GRAD=False), _bag(128, **NOTHING_MORE), *lists]
 
 
 SPECIAL_SPLITS: dict[str, dict[str, Any]] = {
@@ -123,6 +126,22 @@ def _ranks(arch: int) -> Variant:
     return Variant(
         "ranks", "6 excluded ids", "bf16", 128, kernels.rank_kernel, signature, constants, tile.warps, tile.stages,
         tile=(tile.rows, tile.keys), products=1,
+    )  # fmt: skip
+
+
+def _nearest(dtype: torch.dtype, places: int, arch: int, channels: int) -> Variant:
+    tile = knn.choose_tile(dtype, places, arch)
+    signature = {
+        **dict.fromkeys(("q_ptr", "database_ptr"), f"*{TYPE_NAMES[dtype]}"),
+        "exclude_ptr": "*i32",
+        "scores_ptr": "*fp32",
+        "indices_ptr": "*i32",
+        **dict.fromkeys(("Q", "N"), "i32"),
+    }
+    constants = {"D": channels, "BM": tile.queries, "BN": tile.rows, "BD": tile.channels, "K": places}
+    return Variant(
+        "nearest", f"best {places}, {channels} channels", TYPE_NAMES[dtype], tile.channels, knn.nearest_kernel,
+        signature, constants, tile.warps, tile.stages, tile=(tile.queries, 2 * tile.rows), products=1,
     )  # fmt: skip
 
 

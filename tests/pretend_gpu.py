@@ -19,6 +19,7 @@ from triton.runtime import driver
 from bingo.kernels import NewKeys, dispatch
 from bingo.kernels import triton_augment as chain
 from bingo.kernels import triton_combine as ends
+from bingo.kernels import triton_knn as knn
 from bingo.kernels import triton_queue_softmax as portable
 from bingo.kernels.augment import ViewParams
 from bingo.kernels.splits import Request
@@ -81,13 +82,18 @@ def views_all(count: int, height: int, width: int, taps: int, dtype: torch.dtype
     chain.cutmix_triton(views.contiguous(), views, (0, 0, 0, 0))
 
 
+def launch_nearest(queries: int, rows: int, channels: int, k: int, dtype: torch.dtype) -> None:
+    exclude = torch.arange(queries, dtype=torch.int32)
+    knn.best(torch.zeros(queries, channels, dtype=dtype), torch.zeros(rows, channels, dtype=dtype), k, exclude)
+
+
 def main(arch: int) -> None:
     driver.set_active(PretendDriver(arch))
-    portable.device_limits = dispatch.device_limits = lambda device: (arch, 132)
+    portable.device_limits = dispatch.device_limits = knn.device_limits = lambda device: (arch, 132)
     launched: list[str] = []
     of_views = (chain.luma_kernel, chain.colour_kernel, chain.blur_rows_kernel, chain.blur_columns_kernel)
     of_keys = (portable.split_kernel, portable.rank_kernel, ends.combine_kernel, ends.bag_kernel)
-    for kernel in (*of_keys, *of_views, chain.cutmix_kernel):
+    for kernel in (*of_keys, *of_views, chain.cutmix_kernel, knn.nearest_kernel):
         compile_only(kernel, launched)
     single, half = torch.float32, torch.bfloat16
     launch_all(768, 65536, 128, half, single, fused=True, new=256)
@@ -99,6 +105,10 @@ def main(arch: int) -> None:
     views_all(256, 224, 224, 23, half)
     views_all(3, 21, 20, 3, torch.float16)
     views_all(1, 1, 1, 1, single)
+    launch_nearest(1000, 70000, 2048, 13, half)
+    launch_nearest(1, 1, 1, 1, torch.float16)
+    launch_nearest(130, 1000, 1000, 20, torch.float16)
+    launch_nearest(64, 129, 33, 32, single)
     print(*(f"{name}:{launched.count(name)}" for name in sorted(set(launched))))
 
 

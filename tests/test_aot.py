@@ -22,7 +22,7 @@ GOOD = {
 
 
 KERNELS = (
-    "split", "hopper", "ranks", "combine", "bag", "luma", "colour", "blur rows", "blur columns", "cutmix"
+    "split", "hopper", "ranks", "combine", "bag", "luma", "colour", "blur rows", "blur columns", "cutmix", "nearest"
 )  # fmt: skip
 
 
@@ -50,6 +50,9 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
     for name in ("colour", "blur columns"):
         assert {r["variant"] for r in kernels[name]} == {"fp32 views", "fp16 views", "bf16 views"}
     assert len(kernels["cutmix"]) == 6
+    assert {(r["dtype"], r["variant"].split(",")[0]) for r in kernels["nearest"]} == {
+        (dtype, f"best {places}") for dtype in ("fp32", "fp16", "bf16") for places in (16, 32)
+    }
     if arch == 90:
         assert covered["hopper"] == {(dtype, channels) for dtype in ("fp16", "bf16") for channels in (64, 128)}
         assert {r["variant"].split(",")[0] for r in kernels["hopper"]} == {"gradient", "loss only"}
@@ -70,7 +73,7 @@ def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     launches = {"bag": 6, "combine": 6, "rank": 6, "split": 6 + 4}
-    launches |= {"luma": 3, "colour": 2 * 3, "blur_rows": 3, "blur_columns": 3, "cutmix": 2 * 3}
+    launches |= {"luma": 3, "colour": 2 * 3, "blur_rows": 3, "blur_columns": 3, "cutmix": 2 * 3, "nearest": 4}
     assert done.stdout.split() == [f"{name}_kernel:{count}" for name, count in sorted(launches.items())]
 
 
