@@ -6,11 +6,12 @@ Legend: Q queries, N database rows, D channels.
 """
 
 import functools
-import importlib.util
 import logging
 
 import torch
 from torch import Tensor
+
+from bingo.kernels.dispatch import require_triton
 
 NEAREST_IMPLS = ("auto", "reference", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -61,12 +62,7 @@ def choose_nearest(impl: str, device: torch.device) -> str:
         impl = "triton" if device.type == "cuda" else "reference"
         logger.info("nearest: impl='auto' runs %r on %s", impl, device.type)
     if impl == "triton":
-        if importlib.util.find_spec("triton") is None:
-            raise ValueError("impl 'triton' needs the triton package, which is not installed; pass impl='reference'")
-        from bingo.kernels.triton_knn import is_interpreted
-
-        if device.type != "cuda" and not is_interpreted():
-            raise ValueError(f"impl 'triton' needs CUDA tensors, these are on {device.type!r}; pass impl='reference'")
+        require_triton(device.type, "reference")
     return impl
 
 

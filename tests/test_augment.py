@@ -195,7 +195,7 @@ def test_bad_input_is_named() -> None:
             augment(images, params, **(run | {"blur_kernel": kernel}))
     with pytest.raises(ValueError, match=r"box \(0, 0, 25, 3\) must satisfy"):
         cutmix(to_levels(images), to_levels(images), (0, 0, 25, 3))
-    with pytest.raises(ValueError, match="one shape and dtype"):
+    with pytest.raises(ValueError, match="one shape, dtype and device"):
         cutmix(to_levels(images), to_levels(images)[:2], (0, 0, 1, 1))
 
 
