@@ -8,6 +8,7 @@ import torch
 
 from bingo.bench import gpu_bag_checks as bags
 from bingo.bench import gpu_checks as checks
+from bingo.bench import gpu_knn_checks as knn
 from bingo.bench import gpu_runtime_checks as runtime
 from bingo.bench import gpu_view_checks as views
 from bingo.bench.gpu_checks import Setting, Task
@@ -45,6 +46,8 @@ def suite(device: torch.device, *, quick: bool, impls: tuple[str, ...] = ()) -> 
             groups |= {f"{title} {name}": tasks for name, tasks in _shapes(s).items()}
             if impl == "triton":
                 groups[f"{title} views"] = _views(s)
+            if impl != "hopper":
+                groups[f"{title} nearest"] = _nearest(s)
         half = _dtypes(impl, gpu)[0]
         groups[f"{impl} runtime"] = _runtime(Setting(device, impl, half, quick))
         groups[f"{impl} step"] = _step(Setting(device, impl, half, quick))
@@ -75,6 +78,22 @@ def _shapes(s: Setting) -> Suite:
     }
     other |= {_name(*shape): partial(checks.accuracy, s, *shape) for shape in CORNERS}
     return {"shapes, C=128": main, "shapes, other C": other}
+
+
+def _nearest(s: Setting) -> dict[str, Task]:
+    # Q x N x D, k: ragged in everything, more places than rows, whole tiles, a real size.
+    shapes = [(33, 70, 48, 16), (5, 3, 17, 4), (20, 150, 33, 32), (16, 64, 64, 5)]
+    shapes += [] if s.quick else [(1000, 20_000, 2048, 16), (4096, 50_000, 512, 13), (3000, 5000, 1000, 24)]
+    found: dict[str, Task] = {}
+    for q, n, d, k in shapes:
+        found[f"ties, Q={q} N={n} D={d} k={k}"] = partial(knn.ties, s, q, n, d, k)
+        if q <= n:
+            found[f"unit rows, Q={q} N={n} D={d} k={k}"] = partial(knn.unit_rows, s, q, n, d, k)
+    shape = (17, 60, 32) if s.quick else (2000, 30_000, 2048)
+    found["bitwise repeats"] = partial(knn.repeats, s, *shape)
+    if s.dtype != torch.float32:
+        found["N * D beyond 2^31"] = partial(knn.long_database, s)
+    return found
 
 
 def _name(rows: int, keys: int, channels: int) -> str:

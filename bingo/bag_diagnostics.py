@@ -21,7 +21,7 @@ def diagnose(bags: np.ndarray, labels: np.ndarray, seed: int, others: Mapping[st
 
     bags: int32 N×K; labels: N integers; others: name -> N×K' bags of the same images. Every figure is
     {"found", "random"}: `random` is its exact expectation under bags of K distinct other images, or, for the shape of
-    the in-degree (most, gini, quantiles), that of one such draw with `seed`.
+    the in-degree (most, gini, quantiles), that of one such draw with `seed` + 1 (random bags themselves use `seed`).
     """
     purity = None
     if len(np.unique(labels)) > 1:
@@ -44,7 +44,7 @@ def random_purity(labels: np.ndarray) -> float:
 
 def degrees(bags: np.ndarray, seed: int) -> dict[str, Any]:
     """Largest in-degree, share of orphans, Gini coefficient and quantiles, found and under random bags."""
-    found, chance = in_degree(bags), in_degree(random_bags(len(bags), bags.shape[1], seed))
+    found, chance = in_degree(bags), in_degree(random_bags(len(bags), bags.shape[1], seed + 1))
     measures = {
         "most": (int(found.max()), int(chance.max())),
         "orphans": (float((found == 0).mean()), random_orphans(*bags.shape)),

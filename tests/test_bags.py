@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch  # noqa: F401  before faiss
 
-from bingo import bags, neighbours
+from bingo import bags, neighbours, points
 from bingo.errors import UserError
 
 faiss = pytest.importorskip("faiss")
@@ -73,8 +73,9 @@ def test_knn_bags_use_direction_not_length():
 def test_knn_bags_do_not_depend_on_block_size(monkeypatch):
     features = planted(np.float32)[:600]
     whole = neighbours.knn_bags(features, 5)
-    for name in ("BLOCK_ELEMENTS", "PAIR_ELEMENTS", "TILE_BYTES"):
-        monkeypatch.setattr(neighbours, name, 5000)
+    monkeypatch.setattr(points, "BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr(points, "PAIR_ELEMENTS", 5000)
+    monkeypatch.setattr(neighbours, "TILE_BYTES", 5000)
     assert np.array_equal(neighbours.knn_bags(features, 5), whole)
 
 
@@ -113,7 +114,7 @@ def test_kmeans_trains_on_every_image():
     """At convergence every image is nearest to the mean of its own cluster; means of a sample would miss some."""
     features, _ = blobs([2000, 2000], noise=0.5)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    cluster = neighbours.cluster(neighbours.Points(unit), 2, seed=0)
+    cluster = neighbours.cluster(points.Points(unit), 2, seed=0)
     means = np.stack([unit[cluster == c].mean(0) for c in (0, 1)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     assert np.array_equal((unit @ means.T).argmax(1), cluster)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from bingo import neighbours
+from bingo import neighbours, points
 from bingo.errors import UserError
 from bingo.kernels import knn
 from bingo.kernels.triton_knn import is_interpreted
-from bingo.neighbours import Points, Search, knn_bags, rank
+from bingo.neighbours import Search, knn_bags, rank
 from tests.test_bags import brute_force, planted
 
 pytest.importorskip("faiss")
@@ -75,12 +75,12 @@ def test_the_kernel_itself_equals_brute_force_with_planted_duplicates(monkeypatc
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_proposals_alone_rarely_lose_a_neighbour(dtype):
     """The best 16 in half precision, ranked again, without the proof that completes doubtful rows."""
-    points = Points(clustered(4000, 256, []))
+    rows = points.Points(clustered(4000, 256, []))
     every = np.arange(4000)
-    unit = points.unit(every).to(dtype)
+    unit = rows.unit(every).to(dtype)
     _, places = knn.nearest(unit, unit, 16, exclude=torch.from_numpy(every), impl="reference")
-    found, _ = rank(points, every, places.numpy(), 5)
-    exact = knn_bags(points.features, 5)
+    found, _ = rank(rows, every, places.numpy(), 5)
+    exact = knn_bags(rows.features, 5)
     assert (found[:, :, None] == exact[:, None, :]).any(2).mean() >= 0.999
 
 
@@ -89,7 +89,7 @@ def test_tiles_blocks_and_shares_of_the_rows_change_nothing(search, monkeypatch)
     features = planted(np.float32, 800)
     whole = knn_bags(features, 5, search=search)
     monkeypatch.setattr(neighbours, "TILE_BYTES", 90 * 4 * 32)
-    monkeypatch.setattr(neighbours, "BLOCK_ELEMENTS", 77 * 32)
+    monkeypatch.setattr(points, "BLOCK_ELEMENTS", 77 * 32)
     parts = [
         knn_bags(features, 5, rows=np.arange(lo, hi), search=search) for lo, hi in ((0, 300), (300, 301), (301, 800))
     ]
