@@ -10,6 +10,7 @@ from bingo.bench import gpu_bag_checks as bags
 from bingo.bench import gpu_checks as checks
 from bingo.bench import gpu_knn_checks as knn
 from bingo.bench import gpu_runtime_checks as runtime
+from bingo.bench import gpu_view_checks as views
 from bingo.bench.gpu_checks import Setting, Task
 from bingo.kernels.triton_queue_softmax import is_interpreted
 
@@ -43,6 +44,8 @@ def suite(device: torch.device, *, quick: bool, impls: tuple[str, ...] = ()) -> 
             groups[f"{title} loss"] = _loss(s)
             groups[f"{title} edges"] = _edges(s)
             groups |= {f"{title} {name}": tasks for name, tasks in _shapes(s).items()}
+            if impl == "triton":
+                groups[f"{title} views"] = _views(s)
             if impl != "hopper":
                 groups[f"{title} nearest"] = _nearest(s)
         half = _dtypes(impl, gpu)[0]
@@ -137,9 +140,9 @@ def _loss(s: Setting) -> dict[str, Task]:
     found: dict[str, Task] = {}
     channels = _narrow(s) if s.quick else 128
     if not s.quick:
-        for batch, views in ((128, 2), (256, 3), (1024, 3)):
-            name = f"gates, {_name(batch * views, *MAIN)}"
-            found[name] = partial(bags.main_shape, s, batch, views, *MAIN)
+        for batch, crops in ((128, 2), (256, 3), (1024, 3)):
+            name = f"gates, {_name(batch * crops, *MAIN)}"
+            found[name] = partial(bags.main_shape, s, batch, crops, *MAIN)
     shape = (12, 3, 128, channels) if s.quick else (64, 3, 1000, channels)
     cases: dict[str, dict[str, Any]] = {
         "plain": {},
@@ -162,6 +165,22 @@ def _loss(s: Setting) -> dict[str, Task]:
         found[f"ring, {name}"] = partial(
             bags.writes_ring, s, slots, fresh, start, channels, ids=ids, steps=2 if s.quick else 3
         )
+    return found
+
+
+def _views(s: Setting) -> dict[str, Task]:
+    """The augmentation; the last shape has more pixels than a program's and odd sides."""
+    shapes = ((8, 20, 20, 3), (3, 31, 41, 7)) if s.quick else ((64, 224, 224, 23), (64, 20, 20, 3), (16, 97, 131, 9))
+    found: dict[str, Task] = {
+        f"augment, {count} of {height}x{width}": partial(views.chain, s, count, height, width, blur)
+        for count, height, width, blur in shapes
+    }
+    count, height, width, _ = shapes[-1]
+    found["cutmix"] = partial(views.mixes, s, count, height, width)
+    size = shapes[0][1]
+    found["views without host synchronisation"] = partial(views.never_waits, s, 8, size)
+    if not s.quick:
+        found["time over PyTorch's"] = partial(views.speed, s, size)
     return found
 
 

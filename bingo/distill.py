@@ -11,7 +11,7 @@ from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.kernels.augment import cutmix
-from bingo.loader import Batch, augmenter
+from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, paper_loss, release_loss
 from bingo.models import Encoder, load_encoder, seeded_encoder
 from bingo.plan import Plan
@@ -38,7 +38,7 @@ class Bingo:
         self.queue = KeyQueue(
             contrast.queue, teacher.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
         )
-        self.augment = augmenter(config.augment, torch.float32)
+        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}

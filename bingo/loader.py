@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bingo.config import Augmentation
+from bingo.config import Augmentation, Runtime
 from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.kernels.augment import ViewParams, augment, normalise
@@ -187,6 +187,11 @@ def evaluation_batches(
     stream = CropStream(dataset, requests, (1,), batch=batch, size=config.size, device=device, threads=threads)
     for (crop,) in stream:
         yield normalise(crop.permute(0, 3, 1, 2).float(), config.mean, config.std)
+
+
+def view_dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
+    """What the views of a training step are made in: on a GPU what its convolutions would round them to."""
+    return torch.bfloat16 if runtime.precision == "bf16" and device.type == "cuda" else torch.float32
 
 
 def augmenter(config: Augmentation, dtype: torch.dtype) -> Callable[[torch.Tensor, ViewParams], torch.Tensor]:

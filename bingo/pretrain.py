@@ -13,7 +13,7 @@ from torch import nn
 from bingo.config import PretrainConfig
 from bingo.dataset import Dataset
 from bingo.distributed import World
-from bingo.loader import Batch, augmenter
+from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, contrastive_loss
 from bingo.models import seeded_encoder
 from bingo.plan import Plan
@@ -35,7 +35,7 @@ class MoCo:
         self.queue = KeyQueue(
             contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
         )
-        self.augment = augmenter(config.augment, torch.float32)
+        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "key_encoder": self.key_encoder}

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from bingo.config import Augmentation
+from bingo.config import Augmentation, Runtime
 from bingo.dataset import Dataset
 from bingo.errors import UserError
-from bingo.loader import Batch, augmenter, evaluation_batches, import_dali, training_batches
+from bingo.loader import Batch, augmenter, evaluation_batches, import_dali, training_batches, view_dtype
 from bingo.plan import Plan, StepPlan
 
 CPU = torch.device("cpu")
@@ -77,6 +77,12 @@ def test_crops_are_the_planned_ones(data: Dataset, plan: Plan) -> None:
                 ours = batch.crops[group][v][row].permute(2, 0, 1)
                 worst = max(worst, (ours.float() - theirs.float()).abs().mean().item())
     assert worst < 1.0, "mean difference in levels of the worst crop"
+
+
+def test_views_are_half_precision_only_on_a_gpu_that_computes_in_it() -> None:
+    half, full, gpu = Runtime(precision="bf16"), Runtime(precision="fp32"), torch.device("cuda")
+    assert view_dtype(half, gpu) == torch.bfloat16
+    assert view_dtype(full, gpu) == view_dtype(half, CPU) == view_dtype(full, CPU) == torch.float32
 
 
 def test_evaluation_order_and_last_batch(data: Dataset) -> None:
