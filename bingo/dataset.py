@@ -156,7 +156,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
 def _not_packed(path: Path) -> str:
     if not path.is_dir():
         return f"{path} is a file, not a packed dataset; name the folder that bingo pack wrote, or an image folder"
-    return f"{path} is no packed dataset (no {INDEX} in it) and has no class sub-folders; name one of the two"
+    return f"{path} is not a packed dataset (no {INDEX} in it) and has no class sub-folders; name one of the two"
 
 
 def is_image_folder(path: Path) -> bool:

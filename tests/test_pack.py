@@ -306,7 +306,7 @@ def test_open_says_what_is_missing_or_wrong(packed: Path, tmp_path: Path) -> Non
     assert "does not exist; make one with: bingo pack DIR" in refused(tmp_path / "missing")
     assert "is a file, not a packed dataset" in refused(packed / INDEX)
     (tmp_path / "void").mkdir()
-    assert "is no packed dataset (no index.npz in it)" in refused(tmp_path / "void")
+    assert "is not a packed dataset (no index.npz in it)" in refused(tmp_path / "void")
 
     flat = next(packed.glob("*.bin"))
     whole = flat.read_bytes()
