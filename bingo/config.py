@@ -109,6 +109,43 @@ class Runtime:
 
 
 @dataclass(frozen=True)
+class Loader:
+    """Reading and decoding of images. The first three concern the GPU's JPEG decoder and change nothing on a CPU."""
+
+    hw_decoder_load: float = 0.65
+    """Share of the images that goes to the GPU's JPEG engine, where it has one; the rest to its other cores."""
+    fancy_upsampling: bool = True
+    """Smooth chroma, as PIL and every CPU decoder make it. The one setting here that changes pixels."""
+    size_hints: bool = True
+    """Allocate buffers for the largest image at the start."""
+    prefetch: int = 2
+    """Batches that are decoded ahead."""
+    allow_bad: bool = False
+    """Bad files never stop a stage that can do without them: an image folder's unreadable ones are left out, and
+    training replaces any number of undecodable images."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.hw_decoder_load <= 1, "loader.hw-decoder-load", self.hw_decoder_load, "between 0 and 1")
+        _require(self.prefetch >= 1, "loader.prefetch", self.prefetch, ">= 1")
+
+
+@dataclass(frozen=True)
+class TrainingLoader(Loader):
+    """The loader of a stage that can replace an image: features and evaluations cannot, and stop at the first."""
+
+    max_bad: float = 0.001
+    """Largest share of the images that may turn out undecodable while training; 0 stops at the first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.max_bad <= 1, "loader.max-bad", self.max_bad, "between 0 and 1")
+
+    def most_bad(self, images: int) -> int | None:
+        """How many of `images` may be bad; None: all of them."""
+        return None if self.allow_bad else int(self.max_bad * images)
+
+
+@dataclass(frozen=True)
 class Contrast:
     """The contrastive head and queue shared by pre-training and distillation."""
 
@@ -178,6 +215,7 @@ class TrainingConfig:
     augment: Augmentation = field(default_factory=Augmentation)
     optim: Optimiser = field(default_factory=Optimiser)
     runtime: Runtime = field(default_factory=Runtime)
+    loader: TrainingLoader = field(default_factory=TrainingLoader)
     monitor: Monitor = field(default_factory=Monitor)
     seed: int = 0
 
@@ -231,6 +269,7 @@ class FeaturesConfig:
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
     runtime: Runtime = field(default_factory=Runtime)
+    loader: Loader = field(default_factory=Loader)
 
     def __post_init__(self) -> None:
         _require(self.batch >= 1, "batch", self.batch, ">= 1")
@@ -301,6 +340,7 @@ class EvalConfig:
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
     runtime: Runtime = field(default_factory=Runtime)
+    loader: Loader = field(default_factory=Loader)
     seed: int = 0
 
     def __post_init__(self) -> None:

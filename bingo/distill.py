@@ -7,9 +7,9 @@ from torch import nn
 
 from bingo.bags import load_bags
 from bingo.config import DistillConfig
-from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError
+from bingo.image_folder import open_images
 from bingo.kernels.augment import cutmix
 from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, paper_loss, release_loss
@@ -101,7 +101,7 @@ def view_counts(config: DistillConfig) -> tuple[int, int]:
 
 def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
     """Distil or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
-    dataset = Dataset.open(config.data)
+    dataset = open_images(config.data, config.loader, tell=world.main)
     check_run(config, dataset, world)
     teacher, teacher_hash = load_encoder(config.teacher)
     if config.contrast.dim != teacher.dim:

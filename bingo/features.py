@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from bingo.blocks import Range, fill_blocks
-from bingo.config import Augmentation, FeaturesConfig, Runtime
+from bingo.config import Augmentation, FeaturesConfig, Loader, Runtime
 from bingo.dataset import Dataset
+from bingo.decode_failures import Failures
 from bingo.distributed import World, shard
 from bingo.errors import UserError
 from bingo.files import hash_file, read_json, write_json
+from bingo.image_folder import open_images
 from bingo.loader import evaluation_batches
 from bingo.models import Encoder, load_encoder
 from bingo.progress import progress
@@ -23,12 +25,20 @@ BLOCK_IMAGES = 4096
 
 @torch.no_grad()
 def features_of_batches(
-    encoder: Encoder, dataset: Dataset, augment: Augmentation, batches: list[np.ndarray], runtime: Runtime, world: World
+    encoder: Encoder,
+    dataset: Dataset,
+    augment: Augmentation,
+    batches: list[np.ndarray],
+    runtime: Runtime,
+    world: World,
+    *,
+    loader: Loader | None = None,
+    failures: Failures | None = None,
 ) -> Iterator[torch.Tensor]:
     """float32 features (B x D) of each batch of indices, on the rank's device; leaves the encoder in eval mode."""
     encoder.eval()
     images = evaluation_batches(
-        dataset, augment, batches, batch=max(map(len, batches), default=1), device=world.device, threads=world.threads
+        dataset, augment, batches, device=world.device, threads=world.threads, settings=loader, failures=failures
     )
     for block in images:
         with torch.autocast(world.device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
@@ -42,11 +52,24 @@ def cut(first: int, last: int, batch: int) -> list[np.ndarray]:
 
 
 def extract(
-    encoder: Encoder, dataset: Dataset, augment: Augmentation, batch: int, runtime: Runtime, world: World
+    encoder: Encoder,
+    dataset: Dataset,
+    augment: Augmentation,
+    batch: int,
+    runtime: Runtime,
+    world: World,
+    *,
+    loader: Loader | None = None,
+    failures: Failures | None = None,
 ) -> torch.Tensor:
-    """N x D float32 features on the rank's device, complete on every rank; leaves the encoder in eval mode."""
+    """N x D float32 features on the rank's device, complete on every rank; leaves the encoder in eval mode.
+
+    Without `failures` an image that cannot be decoded is a `UserError`; with them its row is some other image's.
+    """
     batches = cut(*shard(len(dataset), world.rank, world.size), batch)
-    rows = list(features_of_batches(encoder, dataset, augment, batches, runtime, world))
+    rows = list(
+        features_of_batches(encoder, dataset, augment, batches, runtime, world, loader=loader, failures=failures)
+    )
     mine = torch.cat(rows) if rows else torch.zeros(0, encoder.feature_dim, device=world.device)
     return world.gather_shards(mine, len(dataset))
 
@@ -57,14 +80,16 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
     All ranks fill the file block by block; a killed run goes on after the blocks that are done. A block is a whole
     number of batches, so who computes it changes nothing.
     """
-    dataset = Dataset.open(config.data)
+    dataset = open_images(config.data, config.loader, tell=world.main)
     encoder, model_hash = load_encoder(config.model)
     encoder.to(world.device)
     path = config.out / "features.npy"
 
     def compute(ranges: list[Range]) -> Iterator[np.ndarray]:
         batches = [rows for first, last in ranges for rows in cut(first, last, config.batch)]
-        found = features_of_batches(encoder, dataset, config.augment, batches, config.runtime, world)
+        found = features_of_batches(
+            encoder, dataset, config.augment, batches, config.runtime, world, loader=config.loader
+        )
         for first, last in ranges:
             parts = [next(found) for _ in cut(first, last, config.batch)]
             yield torch.cat(parts).to(torch.float16).cpu().numpy()
@@ -77,7 +102,12 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
     if world.main:
         header = {"dataset": dataset.hash, "teacher": model_hash, "count": len(dataset), "dim": encoder.feature_dim}
         write_json(config.out / "features.json", {**header, "hash": hash_file(path)})
-    return {"images": len(dataset), "dim": encoder.feature_dim, "resumed_blocks": resumed or None}
+    return {
+        "images": len(dataset),
+        "left_out": len(dataset.left_out) or None,
+        "dim": encoder.feature_dim,
+        "resumed_blocks": resumed or None,
+    }
 
 
 def load_features(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:

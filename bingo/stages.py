@@ -95,6 +95,8 @@ def stage_key(stage: Stage) -> str:
     runtime = getattr(stage.config, "runtime", None)
     if isinstance(runtime, Runtime):
         settings["runtime"] = {"precision": runtime.precision}
+    if "loader" in settings:
+        settings["loader"] = {"fancy_upsampling": stage.config.loader.fancy_upsampling}
     for field, value in input_paths(stage.config).items():
         _set(settings, field, content_hash(value))
     return hash_json({"kind": stage.kind, "version": __version__, "settings": settings})
