@@ -25,8 +25,8 @@ from bingo import features
 from bingo.cli import main
 features.BLOCK_IMAGES = 1
 intact = features.features_of_batches
-def slowly(*args):
-    for rows in intact(*args):
+def slowly(*args, **settings):
+    for rows in intact(*args, **settings):
         time.sleep(0.03)
         yield rows
 features.features_of_batches = slowly
@@ -75,7 +75,7 @@ def test_the_file_holds_what_extract_computes(whole: Path, digits: Path, teacher
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "victim", "after"), [(2, 1, 9), (2, 0, 20), (1, 0, 3)])
+@pytest.mark.parametrize(("ranks", "victim", "after"), [(2, 1, 9), (1, 0, 3)])
 def test_sigkill_of_a_rank_then_the_same_bytes_by_two_ranks(
     whole: Path, digits: Path, teacher: Path, tmp_path: Path, ranks: int, victim: int, after: int
 ) -> None:
