@@ -1,15 +1,11 @@
-"""Settings of every stage: frozen dataclasses, one JSON form, one sentence for every wrong value."""
+"""Settings of every stage: frozen dataclasses, one sentence for every wrong value."""
 
-import dataclasses
 import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from bingo.errors import UserError, did_you_mean
+from bingo.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,7 +16,6 @@ Impl = Literal["auto", "reference", "chunked", "triton", "hopper"]
 Objective = Literal["paper", "release"]
 BagKind = Literal["knn", "kmeans", "label", "random"]
 EvalKind = Literal["linear", "knn", "fewshot"]
-C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -193,16 +188,24 @@ class DemoDataConfig:
 
 @dataclass(frozen=True)
 class PackConfig:
-    """An image folder as one flat file and an index."""
+    """Images as flat files and an index. An interrupted pack goes on when the same command is given again."""
 
     source: Path
+    """Folder of class folders, .tar file, folder of .tar files, or pattern: 'train-{000..146}.tar'."""
     out: Path
     convert: bool = False
-    """Store CMYK, 16-bit and misnamed files in a form every decoder takes, pixels unchanged."""
+    """Store misnamed files as they are, progressive JPEGs as baseline ones of the same pixels, giants with at most 20
+    megapixels, and CMYK, 16-bit, palette, alpha, GIF, WebP, BMP, TIFF and PPM images as RGB PNGs."""
     allow_bad: bool = False
-    """Leave undecodable files out instead of refusing the folder."""
+    """Leave undecodable files out instead of refusing the source."""
     workers: int = 0
     """Decoding threads; 0 uses every core."""
+    shard_gib: float = 64.0
+    """Largest flat file, in GiB."""
+
+    def __post_init__(self) -> None:
+        _require(self.shard_gib > 0, "shard-gib", self.shard_gib, "> 0")
+        _require(self.workers >= 0, "workers", self.workers, ">= 0 (0 = automatic)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,43 +365,3 @@ class ExportConfig:
 def _require(ok: bool, name: str, value: object, allowed: str) -> None:
     if not ok:
         raise UserError(f"{name}={value} is not allowed: it must be {allowed}; set --{name}")
-
-
-def to_json(config: Any) -> Any:
-    """A dataclass as plain JSON values (paths become strings)."""
-    if dataclasses.is_dataclass(config):
-        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, tuple | list):
-        return [to_json(value) for value in config]
-    return str(config) if isinstance(config, Path) else config
-
-
-def from_json(cls: type[C], values: Mapping[str, Any], where: str = "config") -> C:
-    """Rebuild a dataclass from `to_json`'s form; unknown keys and values are `UserError`s that list what is close."""
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise UserError(f"{where}: unknown key {unknown[0]!r}; {did_you_mean(unknown[0], hints)}")
-    return cls(**{name: _coerce(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, value, where)
-    if origin in (types.UnionType, typing.Union):
-        inner = next(arg for arg in args if arg is not type(None))
-        return None if value is None else _coerce(inner, value, where)
-    if origin is tuple:
-        return tuple(_coerce(args[0], item, where) for item in value)
-    if origin is Literal:
-        if value not in args:
-            raise UserError(f"{where}: {value!r} is not allowed; {did_you_mean(str(value), args)}")
-        return value
-    if hint is Path:
-        return Path(value)
-    if hint is float and isinstance(value, int):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UserError(f"{where}: {value!r} is not a {hint.__name__}")
-    return value

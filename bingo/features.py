@@ -104,7 +104,7 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
         write_json(config.out / "features.json", {**header, "hash": hash_file(path)})
     return {
         "images": len(dataset),
-        "left_out": len(dataset.left_out) or None,
+        "left_out": dataset.counts["excluded"] or None,
         "dim": encoder.feature_dim,
         "resumed_blocks": resumed or None,
     }
