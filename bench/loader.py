@@ -68,10 +68,6 @@ class Runner:
 def run(folder: Path, packed: Path, shape: Shape) -> dict[str, Any]:
     """Measure every variant and stage on the images of `folder`, of which `packed` is the packed form."""
     data = Dataset.open(packed)
-    if len(data) < shape.batch * shape.burst:
-        raise UserError(
-            f"{len(data)} images are fewer than --batch {shape.batch} times --burst {shape.burst}; lower one of them"
-        )
     threads = torch.get_num_threads()
     torch.set_num_threads(shape.threads)
     try:
@@ -134,13 +130,17 @@ def _row(case: tuple[str, str], runners: dict[tuple[str, str], Runner], failed: 
 def images(options: Any) -> Iterator[tuple[Path, Path]]:
     """(image folder, its packed form): the user's folder, or made ones, kept below --cache if that is given."""
     with tempfile.TemporaryDirectory(prefix="bingo-bench-") as temporary:
-        place = options.cache or Path(temporary)
-        folder = options.data
-        if folder is None:
-            folder = place / "images"
-            make_images(folder, options.images)
-        elif not isinstance(Dataset.open(folder), ImageFolder):
+        folder = options.data or (options.cache or Path(temporary)) / "images"
+        data = Dataset.open(folder) if options.data else None
+        if data is not None and not isinstance(data, ImageFolder):
             raise UserError(f"--data {folder} is a packed dataset; name the image folder that it was packed from")
+        count = options.images if data is None else len(data)
+        if count < options.batch * options.burst:
+            raise UserError(
+                f"{count} images are fewer than --batch {options.batch} times --burst {options.burst}; lower one"
+            )
+        if data is None:
+            make_images(folder, count)
         pack_folder(folder, Path(temporary) / "packed", convert=True)
         yield folder, Path(temporary) / "packed"
 

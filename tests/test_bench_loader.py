@@ -39,7 +39,7 @@ def test_record_and_table(
     assert main(["bench", "loader", *SMALL, "--cache", str(cache), "--json", str(tmp_path / "r.json")]) == 0
     record = json.loads((tmp_path / "r.json").read_text())
     found = record["loader"]
-    assert record["environment"]["packages"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(record["environment"]["packages"]["torch"])
     assert [(row["variant"], row["stage"]) for row in found["rows"]] == [(n, s) for n in names() for s in STAGES]
     for row in found["rows"]:
         if row["variant"] == PLAIN:
@@ -101,7 +101,7 @@ def test_made_images(cache: Path, tmp_path: Path) -> None:
     [
         (["--batch", "0"], "not a whole number of at least 1"),
         (["--variants", "foo"], "--variants foo: there are release-style"),
-        (["--images", "6", "--batch", "8"], "6 images are fewer than --batch 8 times --burst 1; lower one of them"),
+        (["--images", "6", "--batch", "8"], "6 images are fewer than --batch 8 times --burst 1; lower one"),
         (["--data", "nowhere"], "nowhere does not exist"),
     ],
 )
