@@ -55,8 +55,8 @@ class Runner:
     taken: int = 0
 
     def sample(self, shape: Shape, steps_per_epoch: int) -> None:
-        """One burst; the k-th of every runner has the same images."""
-        first = self.taken * shape.burst % max(1, steps_per_epoch - shape.burst + 1)
+        """One burst; both of a round, and those of every runner, have the same images."""
+        first = self.taken // 2 * shape.burst % max(1, steps_per_epoch - shape.burst + 1)
         images = shape.batch * shape.burst
         cpu, wall = self.variant.cpu_seconds(), time.perf_counter()
         self.variant.burst(first, shape.burst)
