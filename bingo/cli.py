@@ -350,7 +350,7 @@ def doctor(argv: list[str]) -> int:
 
 
 def bench(argv: list[str]) -> int:
-    """`bingo bench env | aot | kernels | step | bags | gpu`."""
+    """`bingo bench env | aot | kernels | step | loader | bags | gpu`."""
     from bingo.bench.command import main as bench_main
 
     return bench_main(argv)
@@ -369,5 +369,5 @@ VERBS = {
     "export": Verb("method", "plain torchvision weights", stage_verb("export")),
     "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
     "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
-    "bench": Verb("measure", "env, aot, kernels, step, bags, gpu", bench),
+    "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),
 }
