@@ -201,10 +201,14 @@ class PretrainConfig(TrainingConfig):
 class DistillConfig(TrainingConfig):
     """BINGO: a student learns to gather each image and its bag around the frozen teacher's keys."""
 
-    teacher: Path
-    """A run folder, its model.pt, or a MoCo-v2 checkpoint."""
     bags: Path
     """A folder made by `bingo bags`, or its bags.npz."""
+    teacher: Path | None = None
+    """A run folder, its model.pt, or a MoCo-v2 checkpoint; this or `keys`."""
+    keys: Path | None = None
+    """A folder made by `bingo keys`: no teacher runs, and half as many views are decoded and augmented or fewer."""
+    cached_negatives: Literal["queue", "cache"] = "queue"
+    """With `keys`: `queue` holds the keys of past steps, as with a teacher; `cache` draws new ones every epoch."""
     student: str = "resnet18"
     objective: Objective = "release"
     """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: two queries, one key."""
@@ -219,6 +223,40 @@ class DistillConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.warm_epochs >= 0, "warm-epochs", self.warm_epochs, ">= 0")
+        if (self.teacher is None) == (self.keys is None):
+            given = "neither" if self.teacher is None else "both"
+            raise UserError(f"keys come from a teacher or from a cache, {given} was given: set --teacher or --keys")
+        if self.keys is None and self.cached_negatives != "queue":
+            raise UserError(
+                f"cached-negatives={self.cached_negatives} needs cached keys: set --keys (see `bingo keys`)"
+            )
+        if self.keys is not None and self.key_view == "same":
+            raise UserError(
+                "key-view=same needs the teacher on each query's own view, which no cache holds: "
+                "set --teacher instead of --keys, or --key-view cross"
+            )
+
+
+@dataclass(frozen=True)
+class KeysConfig:
+    """The teacher's keys of several augmented views of every image, computed once for `distill --keys`."""
+
+    data: Path
+    teacher: Path
+    """A run folder, its model.pt, or a MoCo-v2 checkpoint."""
+    out: Path
+    views: int = 16
+    dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
+    augment: Augmentation = field(default_factory=Augmentation)
+    batch: int = 256
+    """Most images that are decoded, and about as many views as pass the teacher, at once."""
+    runtime: Runtime = field(default_factory=Runtime)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.views <= 256, "views", self.views, "between 1 and 256")
+        _require(self.batch >= 1, "batch", self.batch, ">= 1")
+        _require(self.seed >= 0, "seed", self.seed, ">= 0")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from bingo.config import (
     EvalConfig,
     ExportConfig,
     FeaturesConfig,
+    KeysConfig,
     PackConfig,
     PretrainConfig,
     Runtime,
@@ -58,6 +59,7 @@ KINDS = {
     "pretrain": Kind(PretrainConfig, "bingo.pretrain", resumable=True, distributed=True),
     "features": Kind(FeaturesConfig, "bingo.features", distributed=True),
     "bags": Kind(BagsConfig, "bingo.build_bags"),
+    "keys": Kind(KeysConfig, "bingo.cached_keys", resumable=True, distributed=True),
     "distill": Kind(DistillConfig, "bingo.distill", resumable=True, distributed=True),
     "eval": Kind(EvalConfig, "bingo.evaluate_run", distributed=True),
     "export": Kind(ExportConfig, "bingo.export"),
@@ -215,7 +217,7 @@ def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
         try:
             yield
         except UserError:
-            if fresh and not (stage.out / "checkpoints").exists():
+            if fresh and not ((stage.out / "checkpoints").exists() or any(stage.out.glob(".*.marks"))):
                 remove_tree(stage.out)
             raise
 
