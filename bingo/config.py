@@ -206,7 +206,7 @@ class DistillConfig(TrainingConfig):
     teacher: Path | None = None
     """A run folder, its model.pt, or a MoCo-v2 checkpoint; this or `keys`."""
     keys: Path | None = None
-    """A folder made by `bingo keys`: no teacher runs, and half as many views are decoded and augmented or fewer."""
+    """A folder made by `bingo keys`: no teacher runs, and a step decodes and augments two views only."""
     cached_negatives: Literal["queue", "cache"] = "queue"
     """With `keys`: `queue` holds the keys of past steps, as with a teacher; `cache` draws new ones every epoch."""
     student: str = "resnet18"
