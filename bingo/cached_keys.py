@@ -8,7 +8,6 @@ Legend: N images, M views per image, C channels of a key, R rows that are read.
 
 import logging
 import shutil
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,16 @@ import torch
 import torch.nn.functional as F
 
 from bingo.blocks import Range, fill_blocks
-from bingo.config import Augmentation, KeysConfig, to_json
+from bingo.config import Augmentation, KeysConfig
+from bingo.config_json import to_json
 from bingo.dataset import Dataset
+from bingo.decode_failures import Failures
 from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.files import hash_file, hash_json, read_json, write_json
+from bingo.image_folder import open_images
 from bingo.kernels.augment import to_device
-from bingo.loader import CropStream, Group, augmenter
+from bingo.loader import ONE_ROW_EACH, CropStream, Group, augmenter, view_dtype
 from bingo.models import Encoder, load_encoder
 from bingo.plan import Plan, View
 from bingo.progress import progress
@@ -46,7 +48,7 @@ def run(config: KeysConfig, key: str, world: World) -> dict[str, Any]:
 
     The bytes do not depend on the number of ranks (on a CPU: at the same threads per rank).
     """
-    dataset = Dataset.open(config.data)
+    dataset = open_images(config.data, config.loader, tell=world.main)
     teacher, teacher_hash = load_encoder(config.teacher)
     shape = (len(dataset), config.views, teacher.dim)
     check_space(config, shape, world)
@@ -105,29 +107,31 @@ class KeyMaker:
         if config.runtime.channels_last:
             self.teacher.to(memory_format=torch.channels_last)
         self.plan = Plan(dataset.sizes, 1, config.augment, config.seed)
-        self.augment = augmenter(config.augment, torch.float32)
+        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
 
     def blocks(self, ranges: list[Range]) -> Iterator[np.ndarray]:
-        """Keys of each range of images, as stored: (past - first) x M x C."""
-        pending = deque[list[View]]()
+        """Keys of each range of images, as stored: (past - first) x M x C. An undecodable image stops it by name."""
+        pending: dict[int, list[View]] = {}
 
-        def requests() -> Iterator[list[Group]]:
-            for first, past in ranges:
-                views = [self.plan.key_view(first, past, view) for view in range(self.config.views)]
-                pending.append(views)
-                yield [(np.arange(first, past), [(view.start, view.end) for view in views])]
+        def request(number: int) -> list[Group]:
+            first, past = ranges[number]
+            views = pending[number] = [self.plan.key_view(first, past, view) for view in range(self.config.views)]
+            return [(np.arange(first, past), [(view.start, view.end) for view in views])]
 
         stream = CropStream(
             self.dataset,
-            requests(),
+            request,
+            len(ranges),
             (self.config.views,),
+            Failures(self.dataset, remedy=ONE_ROW_EACH),
             batch=images_per_block(self.config),
             size=self.config.augment.size,
             device=self.world.device,
             threads=self.world.threads,
+            settings=self.config.loader,
         )
-        for crops in stream:
-            yield as_stored(self._keys(crops, pending.popleft()), self.config.dtype)
+        for number, crops in enumerate(stream):
+            yield as_stored(self._keys(crops, pending.pop(number)), self.config.dtype)
 
     @torch.no_grad()
     def _keys(self, crops: list[torch.Tensor], views: list[View]) -> torch.Tensor:

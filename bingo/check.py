@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -165,23 +165,23 @@ def inspect_images(listing: Listing, workers: int = 0, progress: Progress | None
     """Inspect in parallel, yield in order; only a few files per worker are in memory at a time."""
     total = len(listing.paths)
     workers = workers or min(len(os.sched_getaffinity(0)), 1 + total // FILES_PER_START)
-    with _quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
+    with quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
         inspect = partial(inspect_file, listing.source, decoder=decoder)
-        for done, inspection in enumerate(_in_order(pool, inspect, listing.paths, 4 * workers), 1):
+        for done, inspection in enumerate(in_order(pool, inspect, listing.paths, 4 * workers), 1):
             yield inspection
             if progress is not None:
                 progress(done, total)
 
 
 @contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> Iterator[None]:
     """Pillow warns about metadata (EXIF, APNG) that is not read here; size and pixels are judged without warnings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
-def _in_order(
+def in_order(
     pool: ThreadPoolExecutor, function: Callable[[Item], Value], items: Iterable[Item], ahead: int
 ) -> Iterator[Value]:
     """`pool.map` with at most `ahead` items under way; the plain one would hold every result of a large folder."""
@@ -200,39 +200,63 @@ def _in_order(
 
 def inspect_file(source: Path, path: str, *, decoder: StrictDecoder) -> Inspection:
     """Read one file and judge it."""
-    try:
-        mode = os.stat(source / path).st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            return Inspection(FileVerdict(path, "bad", "a folder" if stat.S_ISDIR(mode) else "not a regular file"), b"")
-        data = (source / path).read_bytes()
-    except FileNotFoundError:
-        return Inspection(FileVerdict(path, "bad", "a link to nothing"), b"")
-    except OSError as error:
-        return Inspection(FileVerdict(path, "bad", f"cannot be read ({error.strerror})"), b"")
+    data = read_regular(source / path, Path.read_bytes)
+    if isinstance(data, str):
+        return Inspection(FileVerdict(path, "bad", data), b"")
     return Inspection(judge(path, data, decoder=decoder), data)
+
+
+def read_regular(file: Path, read: Callable[[Path], Value]) -> Value | str:
+    """`read(file)`, or a phrase that says why the file cannot be read. No pipe is opened: that would wait for ever."""
+    try:
+        mode = os.stat(file).st_mode
+        if not stat.S_ISREG(mode):
+            return "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        return read(file)
+    except FileNotFoundError:
+        return "a link to nothing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def judge(path: str, data: bytes, *, decoder: StrictDecoder) -> FileVerdict:
     """The verdict on a file's content; `path` matters only for its ending."""
-    if not data:
-        return FileVerdict(path, "bad", "zero bytes")
-    bad = partial(FileVerdict, path, "bad", bytes=len(data))
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            found, mode, (width, height) = image.format or "", image.mode, image.size
-    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
-        return bad(_unidentified(data, error))
-    if found not in ("JPEG", "MPO", "PNG"):  # MPO: a JPEG that carries a second one behind it
-        return bad(f"{found} content, only JPEG and PNG are read")
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        return bad(f"too many pixels ({width}x{height}, Pillow's limit is {Image.MAX_IMAGE_PIXELS})")
-    kind = "png" if found == "PNG" else "jpeg"
+    header = identify(io.BytesIO(data))
+    if header.reason:
+        return FileVerdict(path, "bad", header.reason, bytes=len(data))
+    kind, height, width = header.kind, header.height, header.width
     damage = _png_damage(data) if kind == "png" else _jpeg_damage(data, decoder)
     if damage:
-        return bad(damage, kind, height, width)
-    oddity = _png_oddity(data) if kind == "png" else "CMYK JPEG" if mode == "CMYK" else ""
+        return FileVerdict(path, "bad", damage, kind, height, width, len(data))
+    oddity = _png_oddity(data) if kind == "png" else "CMYK JPEG" if header.mode == "CMYK" else ""
     reason = oddity or _misnamed(path, kind)
     return FileVerdict(path, "convertible" if reason else "ok", reason, kind, height, width, len(data), bool(oddity))
+
+
+class Header(NamedTuple):
+    """What the start of a file says: why it is no usable image, or "jpeg" or "png", Pillow's mode, and the pixels."""
+
+    reason: str = ""
+    kind: str = ""
+    mode: str = ""
+    height: int = 0
+    width: int = 0
+
+
+def identify(file: BinaryIO) -> Header:
+    """Read the header of an encoded image; the pixels are not looked at."""
+    try:
+        with Image.open(file) as image:
+            found, mode, (width, height) = image.format or "", image.mode, image.size
+    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
+        file.seek(0)
+        start = file.read(4)
+        return Header(_unidentified(start, error) if start else "zero bytes")
+    if found not in ("JPEG", "MPO", "PNG"):  # MPO: a JPEG that carries a second one behind it
+        return Header(f"{found} content, only JPEG and PNG are read")
+    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
+        return Header(f"too many pixels ({width}x{height}, Pillow's limit is {Image.MAX_IMAGE_PIXELS})")
+    return Header("", "png" if found == "PNG" else "jpeg", mode, height, width)
 
 
 def _unidentified(data: bytes, error: Exception) -> str:

@@ -79,7 +79,7 @@ def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
     argv, path = take(argv, "--config")
     argv, recipe = take(argv, "--recipe")
     if path is not None:
-        from bingo.config import from_json
+        from bingo.config_json import from_json
         from bingo.files import read_json
 
         values = read_json(Path(path))
@@ -207,7 +207,8 @@ def evaluate(argv: list[str]) -> int:
 
 def evaluation_defaults(run: Path, kind: Any) -> Any:
     """The settings that a run folder's own config.json answers; what it does not stays required."""
-    from bingo.config import Augmentation, EvalConfig, from_json
+    from bingo.config import Augmentation, EvalConfig
+    from bingo.config_json import from_json
     from bingo.files import read_json
 
     if not run.exists():
@@ -331,7 +332,7 @@ def doctor(argv: list[str]) -> int:
 
 
 def bench(argv: list[str]) -> int:
-    """`bingo bench env | aot | kernels | step | gpu`."""
+    """`bingo bench env | aot | kernels | step | bags | gpu`."""
     from bingo.bench.command import main as bench_main
 
     return bench_main(argv)
@@ -351,5 +352,5 @@ VERBS = {
     "export": Verb("method", "plain torchvision weights", stage_verb("export")),
     "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
     "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
-    "bench": Verb("measure", "env, aot, kernels, step, gpu", bench),
+    "bench": Verb("measure", "env, aot, kernels, step, bags, gpu", bench),
 }

@@ -1,15 +1,11 @@
 """Settings of every stage: frozen dataclasses, one JSON form, one sentence for every wrong value."""
 
-import dataclasses
 import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from bingo.errors import UserError, did_you_mean
+from bingo.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,7 +16,6 @@ Impl = Literal["auto", "reference", "chunked", "triton", "hopper"]
 Objective = Literal["paper", "release"]
 BagKind = Literal["knn", "kmeans", "label", "random"]
 EvalKind = Literal["linear", "knn", "fewshot"]
-C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -109,6 +104,43 @@ class Runtime:
 
 
 @dataclass(frozen=True)
+class Loader:
+    """Reading and decoding of images. The first three concern the GPU's JPEG decoder and change nothing on a CPU."""
+
+    hw_decoder_load: float = 0.65
+    """Share of the images that goes to the GPU's JPEG engine, where it has one; the rest to its other cores."""
+    fancy_upsampling: bool = True
+    """Smooth chroma, as PIL and every CPU decoder make it. The one setting here that changes pixels."""
+    size_hints: bool = True
+    """Allocate buffers for the largest image at the start."""
+    prefetch: int = 2
+    """Batches that are decoded ahead."""
+    allow_bad: bool = False
+    """Bad files never stop a stage that can do without them: an image folder's unreadable ones are left out, and
+    training replaces any number of undecodable images."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.hw_decoder_load <= 1, "loader.hw-decoder-load", self.hw_decoder_load, "between 0 and 1")
+        _require(self.prefetch >= 1, "loader.prefetch", self.prefetch, ">= 1")
+
+
+@dataclass(frozen=True)
+class TrainingLoader(Loader):
+    """The loader of a stage that can replace an image: features and evaluations cannot, and stop at the first."""
+
+    max_bad: float = 0.001
+    """Largest share of the images that may turn out undecodable while training; 0 stops at the first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.max_bad <= 1, "loader.max-bad", self.max_bad, "between 0 and 1")
+
+    def most_bad(self, images: int) -> int | None:
+        """How many of `images` may be bad; None: all of them."""
+        return None if self.allow_bad else int(self.max_bad * images)
+
+
+@dataclass(frozen=True)
 class Contrast:
     """The contrastive head and queue shared by pre-training and distillation."""
 
@@ -178,6 +210,7 @@ class TrainingConfig:
     augment: Augmentation = field(default_factory=Augmentation)
     optim: Optimiser = field(default_factory=Optimiser)
     runtime: Runtime = field(default_factory=Runtime)
+    loader: TrainingLoader = field(default_factory=TrainingLoader)
     monitor: Monitor = field(default_factory=Monitor)
     seed: int = 0
 
@@ -251,6 +284,7 @@ class KeysConfig:
     batch: int = 256
     """Most images that are decoded, and about as many views as pass the teacher, at once."""
     runtime: Runtime = field(default_factory=Runtime)
+    loader: Loader = field(default_factory=Loader)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -269,6 +303,7 @@ class FeaturesConfig:
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
     runtime: Runtime = field(default_factory=Runtime)
+    loader: Loader = field(default_factory=Loader)
 
     def __post_init__(self) -> None:
         _require(self.batch >= 1, "batch", self.batch, ">= 1")
@@ -285,13 +320,38 @@ class BagsConfig:
     kind: BagKind = "knn"
     k: int = 5
     clusters: int = 1000
+    engine: Literal["auto", "faiss", "triton"] = "auto"
+    """Who proposes neighbours; the bags are the same. `auto`: triton on a GPU, faiss on the CPU."""
+    index: Literal["exact", "ivf"] = "exact"
+    """`ivf`: faiss's inverted lists, approximate, for more than 10 million images; its recall is measured."""
+    nlist: int = 0
+    """Inverted lists; 0: four times the square root of the number of images."""
+    nprobe: int = 0
+    """Lists read per image; 0: 64."""
+    duplicates: Literal["keep", "collapse"] = "keep"
+    """`collapse`: exact copies of the anchor are no members, and copies of one image fill one place."""
+    compare: Path | None = None
+    """Bags of the same images (a folder or its bags.npz) to measure the overlap with."""
     seed: int = 0
+    runtime: Runtime = field(default_factory=Runtime)
 
     def __post_init__(self) -> None:
         _require(self.k >= 1, "k", self.k, ">= 1")
         _require(self.clusters >= 1, "clusters", self.clusters, ">= 1")
+        for name in ("nlist", "nprobe"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0 (0 = automatic)")
         if self.kind in ("knn", "kmeans") and self.features is None:
             raise UserError(f"{self.kind} bags need features: give --features DIR (made by `bingo features`)")
+        for name, usual in (("index", "exact"), ("duplicates", "keep"), ("engine", "auto")):
+            value = getattr(self, name)
+            if self.kind != "knn" and value != usual and (self.kind, value) != ("kmeans", "faiss"):
+                raise UserError(f"--{name} {value} is for knn bags, not for {self.kind} bags: leave it out")
+        if self.index == "exact" and (self.nlist or self.nprobe):
+            raise UserError("--nlist and --nprobe are settings of inverted lists: add --index ivf, or leave them out")
+        if self.index == "ivf" and self.engine == "triton":
+            raise UserError("--index ivf is faiss's: leave out --engine triton, which searches everything")
+        if self.nlist and self.nprobe > self.nlist:
+            raise UserError(f"--nprobe {self.nprobe} is more than the {self.nlist} lists of --nlist: make it smaller")
 
 
 @dataclass(frozen=True)
@@ -314,6 +374,7 @@ class EvalConfig:
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
     runtime: Runtime = field(default_factory=Runtime)
+    loader: Loader = field(default_factory=Loader)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -335,43 +396,3 @@ class ExportConfig:
 def _require(ok: bool, name: str, value: object, allowed: str) -> None:
     if not ok:
         raise UserError(f"{name}={value} is not allowed: it must be {allowed}; set --{name}")
-
-
-def to_json(config: Any) -> Any:
-    """A dataclass as plain JSON values (paths become strings)."""
-    if dataclasses.is_dataclass(config):
-        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, tuple | list):
-        return [to_json(value) for value in config]
-    return str(config) if isinstance(config, Path) else config
-
-
-def from_json(cls: type[C], values: Mapping[str, Any], where: str = "config") -> C:
-    """Rebuild a dataclass from `to_json`'s form; unknown keys and values are `UserError`s that list what is close."""
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise UserError(f"{where}: unknown key {unknown[0]!r}; {did_you_mean(unknown[0], hints)}")
-    return cls(**{name: _coerce(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, value, where)
-    if origin in (types.UnionType, typing.Union):
-        inner = next(arg for arg in args if arg is not type(None))
-        return None if value is None else _coerce(inner, value, where)
-    if origin is tuple:
-        return tuple(_coerce(args[0], item, where) for item in value)
-    if origin is Literal:
-        if value not in args:
-            raise UserError(f"{where}: {value!r} is not allowed; {did_you_mean(str(value), args)}")
-        return value
-    if hint is Path:
-        return Path(value)
-    if hint is float and isinstance(value, int):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UserError(f"{where}: {value!r} is not a {hint.__name__}")
-    return value

@@ -13,8 +13,9 @@ from bingo.config import DistillConfig
 from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError
+from bingo.image_folder import open_images
 from bingo.kernels.augment import cutmix, to_device
-from bingo.loader import Batch, augmenter
+from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, paper_loss, release_loss
 from bingo.models import Encoder, load_encoder, seeded_encoder
 from bingo.plan import Plan, StepPlan
@@ -47,7 +48,7 @@ class Bingo:
         )
         self._negatives_of: int | None = None  # the epoch whose cached negatives are in the queue
         self._new_keys: Callable[[], torch.Tensor | None] = lambda: None
-        self.augment = augmenter(config.augment, torch.float32)
+        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
@@ -99,20 +100,19 @@ class Bingo:
     def _cached_keys(self, step: StepPlan, count: int) -> list[torch.Tensor]:
         """Keys of this rank's anchors and, if count is 2, positives; new to the queue: those of all ranks' anchors."""
         assert self.cache is not None
-        views_N2 = self.plan.cached_views(step.epoch, step.step, self.cache.views)
-        anchors, rows = self.plan.anchors(step.epoch, step.step), len(step.groups[0])
+        rows, anchors = len(step.groups[0]), self.plan.anchors(step.epoch, step.step)
         first = self.world.rank * rows
-        images, views = anchors, views_N2[:, 0]
-        if count == 2:
-            images = np.concatenate([anchors, step.groups[1]])
-            views = np.concatenate([views, views_N2[first : first + rows, 1]])
-        keys = self.cache.read(images, views)
-        new: torch.Tensor | None = keys[: len(anchors)]
-        if self.config.cached_negatives == "cache":
+        views_N2 = self.plan.cached_views(step.epoch, step.step, self.cache.views)
+        # The rank's groups may hold stand-ins for bad images, which no other rank knows of: they are read apart.
+        images, views = [*step.groups[:count]], [views_N2[first : first + rows, group] for group in range(count)]
+        from_cache = self.config.cached_negatives == "cache"
+        if not from_cache:
+            images, views = [*images, anchors], [*views, views_N2[:, 0]]
+        keys = self.cache.read(np.concatenate(images), np.concatenate(views)).split([len(part) for part in images])
+        if from_cache:
             self._draw_negatives(self.cache, step.epoch)
-            new = None
-        self._new_keys = lambda: new
-        return [keys[first : first + rows], keys[len(anchors) :]][:count]
+        self._new_keys = lambda: None if from_cache else keys[-1]
+        return list(keys[:count])
 
     def _draw_negatives(self, cache: CachedKeys, epoch: int) -> None:
         """Fill the queue with the epoch's negatives, once."""
@@ -138,7 +138,7 @@ def view_counts(config: DistillConfig) -> tuple[int, int]:
 
 def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
     """Distil or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
-    dataset = Dataset.open(config.data)
+    dataset = open_images(config.data, config.loader, tell=world.main)
     check_run(config, dataset, world)
     source, teacher_hash = key_source(config, dataset, world)
     if config.contrast.dim != source.dim:

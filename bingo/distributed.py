@@ -74,6 +74,18 @@ class World:
         gathered = self.gather_rows(padded)().split(longest)
         return torch.cat([part[: hi - lo] for part, (lo, hi) in zip(gathered, bounds, strict=True)])
 
+    def gather_lists(self, items: list[Any]) -> list[Any]:
+        """Every rank's list, joined in rank order; only a number travels while all of them are empty."""
+        if self.size == 1:
+            return items
+        count = torch.tensor(len(items), device=self.device)
+        dist.all_reduce(count)
+        if not int(count):
+            return []
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
     def broadcast(self, tensors: list[torch.Tensor]) -> None:
         """Copy rank 0's tensors to every rank."""
         if self.size > 1:

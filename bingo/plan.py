@@ -4,8 +4,10 @@ Every number comes from a Philox counter placed at the image's global position, 
 resumes at any step, and 1 rank x 32 equals 2 ranks x 16 byte for byte. Planning costs about a microsecond per view.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -111,17 +113,27 @@ class Plan:
         own = images[:, None]
         return own if self.bags is None else np.concatenate([own, self.bags[images]], axis=1).astype(np.int64)
 
-    def step(self, global_step: int, rank: int = 0, world: int = 1) -> StepPlan:
-        """The rank's share of a step: rows `rank * batch / world ...` of the global batch."""
+    def step(
+        self, global_step: int, rank: int = 0, world: int = 1, instead: Mapping[int, int] = MappingProxyType({})
+    ) -> StepPlan:
+        """The rank's share of a step: rows `rank * batch / world ...` of the global batch.
+
+        instead: bad image -> the image that takes its place as an anchor, its positive from that image's bag. A bad
+        positive gives its place to its anchor. Crops follow the size of the image that is there in the end.
+        """
         epoch, step = divmod(global_step, self.steps_per_epoch)
         rows = self.batch // world
         position = step * self.batch + rank * rows
         anchors = self.anchors(epoch, step)[rank * rows : (rank + 1) * rows]
+        if instead:
+            anchors = np.array([instead.get(int(a), int(a)) for a in anchors], anchors.dtype)
         groups: tuple[np.ndarray, ...] = (anchors,)
         if len(self.views) == 2:
             assert self.bags is not None
             u = uniforms(self.seed, epoch, MEMBER, position, rows, 4)[:, 0]
             members = self.bags[anchors, (u * self.bags.shape[1]).astype(np.int64)].astype(np.int64)
+            if instead:
+                members = np.where(np.isin(members, list(instead)), anchors, members)
             groups = (anchors, members)
         views = []
         for g, (images, count) in enumerate(zip(groups, self.views, strict=True)):

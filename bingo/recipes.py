@@ -118,7 +118,8 @@ class _Digits:
         stages = []
         for kind in DIGITS_BAGS:
             features = self.root / "features" if kind == "knn" else None
-            config = BagsConfig(data=self.train, out=self.root / "bags" / kind, features=features, kind=kind)
+            out = self.root / "bags" / kind
+            config = BagsConfig(data=self.train, out=out, features=features, kind=kind, runtime=self.runtime)
             stages.append(Stage(f"bags {kind}", "bags", config))
         return tuple(stages)
 

@@ -16,8 +16,9 @@ import torch
 
 from bingo import cached_keys
 from bingo.cached_keys import TORCH, CachedKeys, images_per_block, load_keys
-from bingo.config import Augmentation, Contrast, DistillConfig, KeysConfig, Optimiser, Runtime
+from bingo.config import Augmentation, Contrast, DistillConfig, KeysConfig, Loader, Optimiser, Runtime
 from bingo.dataset import Dataset
+from bingo.decode_failures import Failures
 from bingo.distill import Bingo, key_source, run, view_counts
 from bingo.distributed import World
 from bingo.errors import UserError
@@ -67,13 +68,15 @@ def test_the_cache_holds_the_teachers_keys_of_the_planned_views(digits: Path, te
     plan = Plan(dataset.sizes, 1, SMALL, 0)
     images, params = [0, 99, 100, len(dataset) - 1], []
 
-    def requests() -> Any:
-        for image in images:
-            views = [plan.key_view(image, image + 1, view) for view in range(VIEWS)]
-            params.append([view.params for view in views])
-            yield [(np.array([image]), [(view.start, view.end) for view in views])]
+    def request(number: int) -> Any:
+        image = images[number]
+        views = [plan.key_view(image, image + 1, view) for view in range(VIEWS)]
+        params.append([view.params for view in views])
+        return [(np.array([image]), [(view.start, view.end) for view in views])]
 
-    stream = CropStream(dataset, requests(), (VIEWS,), batch=1, size=16, device=CPU, threads=1)
+    stream = CropStream(
+        dataset, request, 4, (VIEWS,), Failures(dataset), batch=1, size=16, device=CPU, threads=1, settings=Loader()
+    )
     for image, crops in zip(images, stream, strict=True):
         own = params[images.index(image)]
         views = [
@@ -246,6 +249,22 @@ def test_strangers_leave_relatives_out_of_cached_negatives(config: DistillConfig
         )
     assert left_out > 64
     assert abs(loss.item() - expected / 64) < 1e-5
+
+
+def test_a_stand_in_for_a_bad_image_has_its_own_key_and_the_queue_the_planned_one(config: DistillConfig) -> None:
+    """Only the rank that met the bad image knows of it, and the queue must be the same on every rank."""
+    config = replace(config, objective="paper")
+    method, plan, _ = first_steps(config, 1)
+    assert method.cache is not None
+    planned, drawn = plan.anchors(0, 0), plan.cached_views(0, 0, VIEWS)[:, 0]
+    bad, other = int(planned[5]), int(plan.anchors(0, 1)[0])
+    step = plan.step(0, instead={bad: other})
+    (key,) = method._cached_keys(step, 1)
+    assert torch.equal(key[5:6], method.cache.read(np.array([other]), drawn[5:6]))
+    new = method._new_keys()
+    assert new is not None
+    assert torch.equal(new, method.cache.read(planned, drawn))
+    assert not torch.equal(new[5], key[5])
 
 
 def test_no_teacher_is_read(config: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +448,7 @@ def test_keys_in_place_of_the_teacher_that_a_config_names(
     config: DistillConfig, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from bingo.cli import with_defaults
-    from bingo.config import to_json
+    from bingo.config_json import to_json
 
     live = tmp_path / "config.json"
     live.write_text(json.dumps({"kind": "distill", **to_json(replace(config, keys=None, teacher=teacher))}))
