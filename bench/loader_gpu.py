@@ -8,7 +8,7 @@ import torch
 from bingo.bench.loader_variants import AUGMENT, Ours
 from bingo.bench.samples import with_noise
 from bingo.bench.timing import first_line, visits
-from bingo.config import Loader
+from bingo.config_parts import Loader
 from bingo.dataset import Dataset
 from bingo.loader import training_batches
 from bingo.plan import Plan

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from bingo.config import Augmentation, Loader
+from bingo.config_parts import Augmentation, Loader
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.image_folder import ImageFolder

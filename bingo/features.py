@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from bingo.blocks import Range, fill_blocks
-from bingo.config import Augmentation, FeaturesConfig, Loader, Runtime
+from bingo.config import FeaturesConfig
+from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.distributed import World, shard

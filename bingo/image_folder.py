@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bingo.check import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
-from bingo.config import Loader
+from bingo.config_parts import Loader
 from bingo.dataset import JPEG, PNG, Dataset, image_digest, json_column
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bingo.config import Augmentation, Loader, Runtime
+from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.errors import UserError
@@ -24,8 +24,8 @@ from bingo.plan import Plan, StepPlan, centre_crop
 # One group of a request: image indices (B) and, per crop, top-left and bottom-right corners (B x 2 float32).
 Group = tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]
 ONE_ROW_EACH = (
-    "features and accuracies need every image, so none can stand in for it: repair the files, or leave them out with "
-    "bingo pack --allow-bad"
+    "features, keys and accuracies need every image, so none can stand in for it: repair the files, or leave them out "
+    "with bingo pack --allow-bad"
 )
 
 

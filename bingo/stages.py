@@ -22,11 +22,12 @@ from bingo.config import (
     EvalConfig,
     ExportConfig,
     FeaturesConfig,
+    KeysConfig,
     PackConfig,
     PretrainConfig,
-    Runtime,
 )
 from bingo.config_json import from_json, to_json
+from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
 from bingo.files import clear_folder, folder_lock, hash_file, hash_json, make_folder, read_json, remove_tree, write_json
 
@@ -57,6 +58,7 @@ KINDS = {
     "pretrain": Kind(PretrainConfig, "bingo.pretrain", resumable=True, distributed=True),
     "features": Kind(FeaturesConfig, "bingo.features", resumable=True, distributed=True),
     "bags": Kind(BagsConfig, "bingo.build_bags", distributed=True),
+    "keys": Kind(KeysConfig, "bingo.cached_keys", resumable=True, distributed=True),
     "distill": Kind(DistillConfig, "bingo.distill", resumable=True, distributed=True),
     "eval": Kind(EvalConfig, "bingo.evaluate_run", distributed=True),
     "export": Kind(ExportConfig, "bingo.export"),

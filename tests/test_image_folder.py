@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bingo import image_folder
-from bingo.config import Augmentation, Loader
+from bingo.config_parts import Augmentation, Loader
 from bingo.dataset import JPEG, PNG, Dataset
 from bingo.decode_failures import Failures
 from bingo.errors import UserError

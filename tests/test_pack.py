@@ -438,7 +438,7 @@ def test_evaluation_reads_all_that_is_packed(lenient: Dataset) -> None:
     pytest.importorskip("nvidia.dali", reason="DALI is not installed")
     import torch
 
-    from bingo.config import Augmentation
+    from bingo.config_parts import Augmentation
     from bingo.loader import evaluation_batches
 
     rows = np.array_split(np.arange(len(lenient)), 7)
