@@ -90,13 +90,17 @@ def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16")
 
 
-def step_options(config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor) -> Options:
+def step_options(
+    config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor | None
+) -> Options:
     """What a step's loss is told: the new keys of all ranks with their ids, and, if asked for, whose keys to leave out.
 
-    keys_NC: this step's keys in rank order.
+    keys_NC: this step's keys in rank order; None for a queue that stays as it is.
     """
-    device = keys_NC.device
-    ids_N = to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device)
+    device = queue.keys_KC.device
+    new = None
+    if keys_NC is not None:
+        new = queue.entry(keys_NC, to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device))
     exclude = None
     if config.contrast.negatives == "strangers":
         exclude = to_device(plan.relatives(batch.plan.groups[0]), device)
@@ -106,7 +110,7 @@ def step_options(config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Bat
         "unit_rows": True,  # the queue's: it holds normalised keys
         "exclude": exclude,
         "queue_ids": queue.ids_K,
-        "new_keys": queue.entry(keys_NC, ids_N),
+        "new_keys": new,
     }
 
 
@@ -219,7 +223,7 @@ def train(
     evaluations = read_metrics(metrics_path, "eval")
     return {
         "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}),
-        "left_out": len(dataset.left_out) or None,
+        "left_out": dataset.counts["excluded"] or None,
         "steps": total,
         "resumed_from": start,
         "knn": evaluations[-1]["knn"] if evaluations else None,
