@@ -46,8 +46,7 @@ def run(config: BagsConfig, key: str, world: World) -> dict[str, Any]:
         engine=found.pop("engine"),
         seed=config.seed,
     )
-    copies = first_copies(dataset.digests)
-    found["duplicates"] = int((copies != np.arange(len(dataset))).sum())
+    found["duplicates"] = int((dataset.duplicates != np.arange(len(dataset))).sum())
     measured = diagnose(members, dataset.labels, config.seed, {} if other is None else {str(config.compare): other})
     write_json(config.out / "diagnostics.json", {**found, **measured})
     figures = {"k": config.k, "purity": measured["purity"]["found"] if measured["purity"] else None}
@@ -85,7 +84,7 @@ def all_neighbours(
     config: BagsConfig, features: np.ndarray, dataset: Dataset, world: World
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """kNN bags of all ranks' shares, and {"engine", with ivf also "recall"}."""
-    groups = first_copies(dataset.digests) if config.duplicates == "collapse" else None
+    groups = dataset.duplicates if config.duplicates == "collapse" else None
     engine = config.engine if config.engine != "auto" else "triton" if world.device.type == "cuda" else "faiss"
     if config.index == "ivf":
         search = inverted_lists(config, features, world)
@@ -131,10 +130,3 @@ def recall(
     hits = (exact[:, :, None] == mine[sample - lo][:, None, :]).any(2).sum()
     counts = world.gather_rows(torch.tensor([[hits, exact.size]], dtype=torch.float64, device=world.device))().sum(0)
     return float(counts[0] / counts[1])
-
-
-def first_copies(digests: np.ndarray) -> np.ndarray:
-    """Of every image the lowest index with the same encoded bytes, int64 N. digests: uint8 N x 16."""
-    whole = np.ascontiguousarray(digests).view(f"V{digests.shape[1]}").ravel()
-    _, first, group = np.unique(whole, return_index=True, return_inverse=True)
-    return first[group]

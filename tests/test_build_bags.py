@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from bingo.bags import load_bags
-from bingo.build_bags import first_copies
 from bingo.config import BagsConfig, Runtime
 from bingo.dataset import Dataset
 from bingo.errors import UserError
@@ -105,11 +104,6 @@ def test_copies_are_counted_and_collapsed(digits: Path, bags: Path, tmp_path: Pa
     assert np.array_equal(members, knn_bags(np.load(features / "features.npy"), 5, groups=groups))
     assert not np.isin(members, [40, 700]).any()
     assert not np.isin(members[[7, 40, 700]], [7, 40, 700]).any()
-
-
-def test_first_copies() -> None:
-    digests = np.array([[1, 2], [3, 4], [1, 2], [0, 0], [3, 4], [1, 2]], np.uint8)
-    assert first_copies(digests).tolist() == [0, 1, 0, 3, 1, 0]
 
 
 FEATURES = {"features": Path("f")}
