@@ -33,9 +33,9 @@ from bingo.files import atomic_write, hash_file, make_folder, write_json
 if TYPE_CHECKING:
     import torch
 
-PARTS = ("correctness", "kernels", "step")
+PARTS = ("correctness", "kernels", "step", "bags")
 # Shares of the time left when a part begins; what one leaves goes to the next.
-SHARES = {"correctness": 0.35, "kernels": 0.6, "step": 1.0}
+SHARES = {"correctness": 0.35, "kernels": 0.55, "step": 0.75, "bags": 1.0}
 MARGIN_SECONDS = 15.0
 # A check that says nothing for so long counts as hung; a first torch.compile on busy cores takes its time.
 SILENCE_SECONDS, COMPILE_SECONDS = 60.0, 150.0
@@ -93,7 +93,7 @@ class Session:
             until = self.deadline
         print(f"[{time.monotonic() - self.began:5.0f} s] {part}, at most {until - time.monotonic():.0f} s", flush=True)
         began = time.monotonic()
-        measure = {"correctness": correctness, "kernels": kernels, "step": step}[part]
+        measure = {"correctness": correctness, "kernels": kernels, "step": step, "bags": bags}[part]
         try:
             measure(self, until)
         except Exception as error:  # a part must not stop the others
@@ -299,6 +299,23 @@ def step_part(device: str, seconds: float, path: str) -> None:
     if not has_torchvision():
         shape = replace(shape, student=STAND_INS[0], teacher=STAND_INS[1])
     run(shape, seconds, lambda found: write_json(Path(path), {"result": found}))
+
+
+def bags(session: Session, until: float) -> None:
+    """Neighbours of 200 000 rows, and what that means for 1.28 million."""
+    if session.device.type == "cpu":
+        session.put("bags", {"skipped": "a GPU's; on the CPU type `bingo bench bags`"})
+        return
+    seconds = max(10.0, 0.8 * (until - time.monotonic()))
+    _part(session, "bags", "bingo.bench.gpu.bags_part", [str(session.device), seconds], until)
+
+
+def bags_part(device: str, seconds: float, path: str) -> None:
+    """A child's work: measure, and write {result} to `path`."""
+    from bingo.bench.bags import default_shape, run
+
+    taken = _take(device)
+    write_json(Path(path), {"result": run(taken, default_shape(taken), seconds)})
 
 
 def _part(session: Session, part: str, function: str, arguments: list[Any], until: float) -> None:

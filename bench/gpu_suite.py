@@ -8,7 +8,9 @@ import torch
 
 from bingo.bench import gpu_bag_checks as bags
 from bingo.bench import gpu_checks as checks
+from bingo.bench import gpu_knn_checks as knn
 from bingo.bench import gpu_runtime_checks as runtime
+from bingo.bench import gpu_view_checks as views
 from bingo.bench.gpu_checks import Setting, Task
 from bingo.kernels.triton_queue_softmax import is_interpreted
 
@@ -42,6 +44,10 @@ def suite(device: torch.device, *, quick: bool, impls: tuple[str, ...] = ()) -> 
             groups[f"{title} loss"] = _loss(s)
             groups[f"{title} edges"] = _edges(s)
             groups |= {f"{title} {name}": tasks for name, tasks in _shapes(s).items()}
+            if impl == "triton":
+                groups[f"{title} views"] = _views(s)
+            if impl != "hopper":
+                groups[f"{title} nearest"] = _nearest(s)
         half = _dtypes(impl, gpu)[0]
         groups[f"{impl} runtime"] = _runtime(Setting(device, impl, half, quick))
         groups[f"{impl} step"] = _step(Setting(device, impl, half, quick))
@@ -72,6 +78,22 @@ def _shapes(s: Setting) -> Suite:
     }
     other |= {_name(*shape): partial(checks.accuracy, s, *shape) for shape in CORNERS}
     return {"shapes, C=128": main, "shapes, other C": other}
+
+
+def _nearest(s: Setting) -> dict[str, Task]:
+    # Q x N x D, k: ragged in everything, more places than rows, whole tiles, a real size.
+    shapes = [(33, 70, 48, 16), (5, 3, 17, 4), (20, 150, 33, 32), (16, 64, 64, 5)]
+    shapes += [] if s.quick else [(1000, 20_000, 2048, 16), (4096, 50_000, 512, 13), (3000, 5000, 1000, 24)]
+    found: dict[str, Task] = {}
+    for q, n, d, k in shapes:
+        found[f"ties, Q={q} N={n} D={d} k={k}"] = partial(knn.ties, s, q, n, d, k)
+        if q <= n:
+            found[f"unit rows, Q={q} N={n} D={d} k={k}"] = partial(knn.unit_rows, s, q, n, d, k)
+    shape = (17, 60, 32) if s.quick else (2000, 30_000, 2048)
+    found["bitwise repeats"] = partial(knn.repeats, s, *shape)
+    if s.dtype != torch.float32:
+        found["N * D beyond 2^31"] = partial(knn.long_database, s)
+    return found
 
 
 def _name(rows: int, keys: int, channels: int) -> str:
@@ -118,9 +140,9 @@ def _loss(s: Setting) -> dict[str, Task]:
     found: dict[str, Task] = {}
     channels = _narrow(s) if s.quick else 128
     if not s.quick:
-        for batch, views in ((128, 2), (256, 3), (1024, 3)):
-            name = f"gates, {_name(batch * views, *MAIN)}"
-            found[name] = partial(bags.main_shape, s, batch, views, *MAIN)
+        for batch, crops in ((128, 2), (256, 3), (1024, 3)):
+            name = f"gates, {_name(batch * crops, *MAIN)}"
+            found[name] = partial(bags.main_shape, s, batch, crops, *MAIN)
     shape = (12, 3, 128, channels) if s.quick else (64, 3, 1000, channels)
     cases: dict[str, dict[str, Any]] = {
         "plain": {},
@@ -143,6 +165,22 @@ def _loss(s: Setting) -> dict[str, Task]:
         found[f"ring, {name}"] = partial(
             bags.writes_ring, s, slots, fresh, start, channels, ids=ids, steps=2 if s.quick else 3
         )
+    return found
+
+
+def _views(s: Setting) -> dict[str, Task]:
+    """The augmentation; the last shape has more pixels than a program's and odd sides."""
+    shapes = ((8, 20, 20, 3), (3, 31, 41, 7)) if s.quick else ((64, 224, 224, 23), (64, 20, 20, 3), (16, 97, 131, 9))
+    found: dict[str, Task] = {
+        f"augment, {count} of {height}x{width}": partial(views.chain, s, count, height, width, blur)
+        for count, height, width, blur in shapes
+    }
+    count, height, width, _ = shapes[-1]
+    found["cutmix"] = partial(views.mixes, s, count, height, width)
+    size = shapes[0][1]
+    found["views without host synchronisation"] = partial(views.never_waits, s, 8, size)
+    if not s.quick:
+        found["time over PyTorch's"] = partial(views.speed, s, size)
     return found
 
 

@@ -12,6 +12,7 @@ def table(state: dict[str, Any]) -> list[str]:
     head = _environment(state["environment"])
     checks = _correctness(state["correctness"]) if "correctness" in state else []
     step = _step(state["step"]) if "step" in state else []
+    step += _bags(state["bags"]) if "bags" in state else []
     room = MOST_LINES - len(head) - len(checks) - len(step) - 1
     kernels = _cut(_kernels(state["kernels"]), max(4, room)) if "kernels" in state else []
     return [*head, *checks, *kernels, *step, f"{state['failures']} failure(s), {state['seconds']:.0f} s"]
@@ -75,6 +76,13 @@ def _step(found: dict[str, Any]) -> list[str]:
 
     remark = found.get("error") or found.get("note")
     return [f"step: {remark}"] * bool(remark) + (step_table(found["result"]) if "result" in found else [])
+
+
+def _bags(found: dict[str, Any]) -> list[str]:
+    from bingo.bench.bags import table as bags_table
+
+    remark = found.get("error") or found.get("skipped") or found.get("note")
+    return [f"bags: {remark}"] * bool(remark) + (bags_table(found["result"]) if "result" in found else [])
 
 
 def _cut(lines: list[str], most: int) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.dataset import JPEG, Dataset
 from bingo.errors import UserError
 from bingo.loader import augmenter, training_batches
@@ -181,6 +181,51 @@ def times(seconds: dict[str, float], alt: str) -> Picture:
         axes.set_xlabel("seconds, all seeds together")
         axes.grid(axis="y", visible=False)
         return svg(chart, alt)
+
+
+def bag_chart(
+    degrees: dict[str, np.ndarray], labels: dict[str, str], expected: np.ndarray, overlaps: np.ndarray, alt: str
+) -> Picture:
+    """How often images are members, and what bag files have in common.
+
+    degrees: name -> in-degree of every image; expected: share of images with in-degree 0, 1, ... under random bags;
+    overlaps: shares (0..1) in the order of `labels`, drawn where there are two bag files or more.
+    """
+    names = list(labels)
+    with figure(9.6, 3.8) as chart:
+        wide = len(names) > 1
+        left, *right = chart.subplots(1, 1 + wide, width_ratios=[1.5, 1][: 1 + wide], squeeze=False)[0]
+        floor = 0.5 / len(next(iter(degrees.values())))  # below half an image
+        shown = np.flatnonzero(expected >= floor)
+        left.plot(shown, expected[shown], color="#222222", ls="--", lw=1.2, label="expected of random bags")
+        for name, degree in degrees.items():
+            shares = np.bincount(degree) / len(degree)
+            filled = np.flatnonzero(shares)
+            style = {"color": colour(name, names), "alpha": 0.8}
+            left.plot(filled, shares[filled], "o-", ms=3.5, lw=1, label=labels[name], **style)
+        left.set_yscale("log")
+        left.set_ylim(bottom=floor)
+        left.set_xlabel("bags that an image is a member of")
+        left.set_title("share of images, %", loc="left")
+        left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}")
+        left.xaxis.get_major_locator().set_params(integer=True)
+        left.legend()
+        for axes in right:
+            _heat_map(axes, [labels[name] for name in names], overlaps)
+        return svg(chart, alt)
+
+
+def _heat_map(axes: Any, names: list[str], shares: np.ndarray) -> None:
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        ink = "white" if share > 0.6 else "#222222"
+        axes.text(column, row, f"{100 * share:.1f}", ha="center", va="center", color=ink)
+    axes.set_xticks(range(len(names)), names, rotation=20, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title("members in common, %", loc="left")
 
 
 def photograph(dataset: Dataset, index: int, alt: str, other: bool = False) -> Picture:

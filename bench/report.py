@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bingo.bags import bag_purity, load_bags
+from bingo.bag_diagnostics import diagnose, overlap, random_degrees
+from bingo.bags import in_degree, load_bags
 from bingo.bench import pictures
 from bingo.bench.pictures import Curve
 from bingo.bench.results import METRICS, Difference, Record, Run, Student, compare, load, student_views
-from bingo.config import Augmentation, from_json
+from bingo.config_json import from_json
+from bingo.config_parts import Augmentation
 from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.files import atomic_write
@@ -173,16 +175,41 @@ def difference_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def bags_section(run: Run) -> dict[str, Any]:
-    """The same anchors, the middles of equal parts of the dataset, under every kind of bag."""
-    groups = []
-    for stage in (s for s in run.stages if s.kind == "bags"):
+    """The same anchors, the middles of equal parts of the dataset, under every kind of bag; then bags in figures."""
+    groups, members, names = [], {}, {}
+    stages = [s for s in run.stages if s.kind == "bags"]
+    kinds = [s.config["kind"] for s in stages]
+    for stage in stages:
         dataset = Dataset.open(run.locate(stage.config["data"]))
         bags = load_bags(stage.out / "bags.npz", dataset_hash=dataset.hash, teacher_hash=None)
         anchors = np.unique(((np.arange(ANCHORS) + 0.5) * len(dataset) / ANCHORS).astype(int))
-        purity = bag_purity(bags.members, dataset.labels) if len(dataset.classes) > 1 else None
+        name = label(bags.kind) if kinds.count(bags.kind) == 1 else stage.name
+        members[key := bags.kind if name != stage.name else name], names[key] = bags.members, name
+        measured = diagnose(bags.members, dataset.labels, stage.config["seed"], {})
         rows = pictures.bag_rows(dataset, bags.members, anchors, MEMBERS)
-        groups.append({"name": label(bags.kind), "k": bags.k, "purity": purity, "rows": rows})
-    return {"bags": groups, "members": MEMBERS}
+        groups.append({"name": name, "k": bags.k, **measured, "rows": rows})
+    return {"bags": groups, "members": MEMBERS, **bag_chart(members, names)}
+
+
+def bag_chart(members: dict[str, np.ndarray], names: dict[str, str]) -> dict[str, Any]:
+    """In-degrees and overlaps of all bag files of the same images; `bag_chance`: the overlap of random bags."""
+    count = max((len(bags) for bags in members.values()), default=0)
+    same = {key: bags for key, bags in members.items() if len(bags) == count}
+    if not same:
+        return {"bag_chart": None}
+    degrees = {key: in_degree(bags) for key, bags in same.items()}
+    widest = max(bags.shape[1] for bags in same.values())
+    expected = random_degrees(count, widest, max(int(degree.max()) for degree in degrees.values()))
+    overlaps = np.array([[overlap(a, b) for b in same.values()] for a in same.values()])
+    labels = {key: names[key] for key in same}
+    pairs = [f"{a} and {b} {100 * overlaps[i, j]:.1f} %"
+             for i, a in enumerate(labels.values()) for j, b in enumerate(labels.values()) if i < j]  # fmt: skip
+    alt = "Share of images by the number of bags they are members of, per kind of bag. "
+    alt += "Members in common: " + ", ".join(pairs) if pairs else ""
+    return {
+        "bag_chart": pictures.bag_chart(degrees, labels, expected, overlaps, alt),
+        "bag_chance": widest / (count - 1) if pairs else None,
+    }
 
 
 def views_section(run: Run, record: Record) -> dict[str, Any]:

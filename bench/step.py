@@ -4,13 +4,13 @@ Input is what the loader hands over: random uint8 crops on the device and the pa
 image sizes and random bags, so neither DALI nor files are needed; loading is not measured. A variant's time is a burst
 of whole steps without any timer inside, divided by their number; the parts come from other steps with a mark between
 them (events on a GPU, the host's clock elsewhere), so their sum can exceed the step. Variants are interleaved, every
-sample is kept, and a speed-up is shown only where the first step's loss agrees with the release-style one.
+sample is kept, and a speed-up is shown only where the first step's loss agrees with the release-style one. With cached
+keys no teacher is there: the step reads its keys from an array in the host's memory, within `augment`.
 """
 
-import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,19 @@ from torch import Tensor
 from bingo.bench.arguments import Parser, pick_device, size, sizes
 from bingo.bench.release_step import ReleaseStyle
 from bingo.bench.samples import ratio_interval, with_noise
-from bingo.bench.step_table import PARTS, table
-from bingo.config import Augmentation, Contrast, DistillConfig, Optimiser, Runtime
+from bingo.bench.step_clock import Clock, forward_hooks
+from bingo.bench.step_table import table
+from bingo.cached_keys import CachedKeys, as_stored
+from bingo.config import DistillConfig
+from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.distill import Bingo, view_counts
 from bingo.distributed import World
 from bingo.environment import cpu_name
 from bingo.errors import UserError
 from bingo.files import write_json
 from bingo.kernels.dispatch import IMPLEMENTATIONS, resolve_impl
-from bingo.loader import Batch
-from bingo.models import seeded_encoder
+from bingo.loader import Batch, augmenter
+from bingo.models import Encoder, seeded_encoder
 from bingo.plan import Plan
 
 BASE = "release-style fp32"
@@ -106,36 +109,15 @@ def loss_of(method: Bingo | ReleaseStyle, batch: Batch) -> Tensor:
     return found[0] if isinstance(found, tuple) else found
 
 
-class Clock:
-    """Seconds between marks, by the name of what ended at the mark."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.gpu = device.type == "cuda"
-        self.marks: list[tuple[str, Any]] = []
-
-    def __call__(self, part: str) -> None:
-        now: Any = torch.cuda.Event(enable_timing=True) if self.gpu else time.perf_counter()
-        if self.gpu:
-            now.record()
-        self.marks.append((part, now))
-
-    def seconds(self) -> dict[str, float]:
-        """The sum per part; waits for the device."""
-        if self.gpu:
-            torch.cuda.synchronize()
-        total = dict.fromkeys(PARTS, 0.0)
-        for (_, start), (part, end) in zip(self.marks, self.marks[1:], strict=False):
-            total[part] += start.elapsed_time(end) / 1000 if self.gpu else end - start
-        return total
-
-
 def variants(shape: Shape) -> dict[str, dict[str, Any]]:
     """Variant -> settings that differ from `DistillConfig`'s; the compiled one is last."""
     half = {"precision": "bf16", "channels_last": True, "queue_dtype": "bf16"}
     every = {
         BASE: {"precision": "fp32", "channels_last": False},
         "ours fp32": {"precision": "fp32", "channels_last": False},
+        "ours fp32, cached keys": {"precision": "fp32", "channels_last": False, "cached": True},
         TWIN: half,
+        f"{TWIN}, cached": {**half, "cached": True},
         f"{TWIN}, compiled": {**half, "compile": True},
     }
     return {name: settings for name, settings in every.items() if shape.compile or not settings.get("compile")}
@@ -144,10 +126,11 @@ def variants(shape: Shape) -> dict[str, dict[str, Any]]:
 def make_config(shape: Shape, settings: dict[str, Any]) -> DistillConfig:
     """The release objective past its warm-up epochs, so that every positive has a weight."""
     settings = dict(settings)
-    dtype = settings.pop("queue_dtype", "fp32")
+    dtype, cached = settings.pop("queue_dtype", "fp32"), settings.pop("cached", False)
     nowhere = Path("synthetic")
     return DistillConfig(
-        data=nowhere, out=nowhere, teacher=nowhere, bags=nowhere, student=shape.student, warm_epochs=0,
+        data=nowhere, out=nowhere, bags=nowhere, student=shape.student, warm_epochs=0,
+        teacher=None if cached else nowhere, keys=nowhere if cached else None,
         contrast=Contrast(shape.dim, shape.hidden, shape.queue, dtype), augment=Augmentation(size=shape.size),
         optim=Optimiser(batch=shape.batch), runtime=Runtime(impl=shape.impl, **settings),  # type: ignore[arg-type]
     )  # fmt: skip
@@ -168,15 +151,32 @@ def make_batches(shape: Shape, config: DistillConfig, steps: int = 4) -> tuple[P
     return plan, [Batch(plan.step(step), crops) for step in range(steps)]
 
 
+def make_cache(config: DistillConfig, teacher: Encoder, batches: list[Batch], images: int) -> CachedKeys:
+    """One key per image: the teacher's of the key view where the image is an anchor of a batch, elsewhere another's."""
+    device = batches[0].crops[0][-1].device
+    teacher.to(device).eval()
+    views = augmenter(config.augment, torch.float32)
+    with torch.no_grad():
+        keys = torch.cat([teacher(views(batch.crops[0][-1], batch.params(0, -1))) for batch in batches])
+    owner = np.arange(images) % len(keys)
+    owner[np.concatenate([batch.plan.groups[0] for batch in batches])] = np.arange(len(keys))
+    return CachedKeys(as_stored(keys, "bf16")[owner][:, None], "bf16", "synthetic", device)
+
+
 def build(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
     """A variant before its first step; teachers and students of all variants start from the same weights."""
     config = make_config(shape, settings)
     teacher = seeded_encoder(shape.teacher, dim=shape.dim, hidden=shape.hidden, seed=1)
-    method = (
-        ReleaseStyle(config, teacher, plan, shape.device)
-        if name == BASE
-        else Bingo(config, teacher, plan, World(0, 1, shape.device, 1))
-    )
+    method: Bingo | ReleaseStyle
+    if name == BASE:
+        method = ReleaseStyle(config, teacher, plan, shape.device)
+    elif config.keys is None:
+        method = Bingo(config, teacher, plan, World(0, 1, shape.device, 1))
+    else:
+        cache = make_cache(config, teacher, batches, len(plan.sizes))
+        plan = replace(plan, views=view_counts(config))
+        batches = [Batch(plan.step(step), [crops[:1] for crops in batch.crops]) for step, batch in enumerate(batches)]
+        method = Bingo(config, cache, plan, World(0, 1, shape.device, 1))
     method.encoder.train()
     optim = config.optim
     optimiser = torch.optim.SGD(
@@ -229,24 +229,11 @@ def time_parts(runner: Runner, shape: Shape) -> None:
     """One sample of every part. The forward passes are told by hooks; what lies before them is `augment`."""
     settle(runner, shape)
     clock = Clock(shape.device)
-    with _hooks(runner.method, clock):
+    with forward_hooks(runner.method, clock):
         clock("start")
         runner.step(clock)
     for part, seconds in clock.seconds().items():
         runner.parts.setdefault(part, []).append(seconds)
-
-
-@contextlib.contextmanager
-def _hooks(method: Bingo | ReleaseStyle, clock: Clock) -> Iterator[None]:
-    handles = []
-    for part, module in (("teacher", method.teacher), ("student", method.model)):
-        handles.append(module.register_forward_pre_hook(lambda *_: clock("augment")))
-        handles.append(module.register_forward_hook(lambda *_, part=part: clock(part)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def measure(runners: list[Runner], shape: Shape, deadline: float) -> None:

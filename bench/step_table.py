@@ -24,9 +24,8 @@ def table(found: dict[str, Any]) -> list[str]:
             medians = [float(np.median(figures["parts"][part])) for part in PARTS]
             lines.append(f"{name:34}" + "".join(f"{100 * m / sum(medians):>11.1f}" for m in medians))
     tf32 = "may use TF32" if settings["convolutions_may_use_tf32"] else "do not use TF32"
-    lines.append(
-        f"fp32: convolutions {tf32}, other products {settings['float32_matmul_precision']}; augment holds CutMix;"
-    )
+    lines.append(f"fp32: convolutions {tf32}, other products {settings['float32_matmul_precision']};")
+    lines.append("augment holds CutMix and the reading of cached keys")
     lines.append("one process, so the release's all-gathers are absent; loading is not measured")
     return [*lines, _verdict(found)]
 

@@ -1,6 +1,7 @@
 """Bags: for every image (the anchor) the K images that stand for it, as an int32 N×K array of image indices.
 
-Letters: N images, D feature dimensions, K bag size, P pairs of images."""
+Here: bags drawn by label or chance, and the bag file. Bags from features are in `neighbours.py`. Letters: N images,
+K bag size."""
 
 import dataclasses
 import io
@@ -8,12 +9,11 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch  # before faiss: a CUDA-12 faiss ahead of a CUDA-13 torch has crashed hosts
+import torch  # noqa: F401  before faiss: a CUDA-12 faiss ahead of a CUDA-13 torch has crashed hosts
 
 from bingo.errors import UserError, did_you_mean
 from bingo.files import atomic_write, new_hash
@@ -22,48 +22,7 @@ KINDS = ("knn", "kmeans", "label", "random")
 TEACHER_KINDS = ("knn", "kmeans")  # these depend on the teacher's features, the others only on the dataset
 FORMAT = "bingo-bags"
 VERSION = 1
-SLACK = 8  # candidates asked of faiss beyond the K neighbours and the anchor
-GPU_MAX_CANDIDATES = 2048  # faiss's own limit on a GPU
-BLOCK_ELEMENTS = 1 << 22  # elements of the largest temporary array: 32 MiB in fp64
 STREAM = 0x62616773  # second Philox key word: keeps these draws apart from other users of the same seed
-
-
-def knn_bags(features: np.ndarray, k: int) -> np.ndarray:
-    """The k nearest neighbours of every image by cosine similarity: exact, the anchor excluded by index.
-
-    features: N×D, fp16 or fp32 (fp64 is accepted). Returns int32 N×k, nearest first.
-
-    Rows are L2-normalised and rounded to fp32; the similarity of a pair is the dot product of its two rows, summed in
-    fp64 and rounded to fp32; equal similarities are ordered by the lower index. That fixes the result whatever faiss's
-    blocking, threads or device: faiss only proposes candidates, and a row whose candidates cannot be proven complete
-    (many exact or near duplicates) is scanned against all images.
-
-    `UserError`: features that are not a floating N×D array, k outside 1..N-1, a row that is not finite or all zero,
-    faiss missing.
-    """
-    features = _feature_array(features)
-    check_k(k, len(features))
-    unit = _unit_rows(features)
-    return _nearest(unit, np.arange(len(unit)), k)
-
-
-def kmeans_bags(features: np.ndarray, clusters: int, k: int, seed: int) -> np.ndarray:
-    """k images drawn without replacement from the anchor's spherical k-means cluster. Returns int32 N×k.
-
-    features: as in `knn_bags`. All images train the centroids (faiss subsamples by default). A cluster with fewer than
-    k other images is repeated cyclically; an image alone in its cluster gets its nearest neighbour, k times.
-    Deterministic for one (seed, device). `UserError`: as `knn_bags`, and clusters outside 1..N.
-    """
-    features = _feature_array(features)
-    check_k(k, len(features))
-    if not 1 <= clusters <= len(features):
-        raise UserError(f"clusters = {clusters} is not between 1 and the number of images, {len(features)}")
-    unit = _unit_rows(features)
-    bags = _draw_from_groups(_cluster(unit, clusters, seed), k, seed)
-    alone = np.flatnonzero(bags[:, 0] < 0)
-    if len(alone):
-        bags[alone] = _nearest(unit, alone, 1)
-    return bags
 
 
 def label_bags(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -74,7 +33,7 @@ def label_bags(labels: np.ndarray, k: int, seed: int) -> np.ndarray:
     """
     labels = _integers(labels)
     check_k(k, len(labels))
-    bags = _draw_from_groups(labels, k, seed)
+    bags = draw_from_groups(labels, k, seed)
     alone = np.flatnonzero(bags[:, 0] < 0)
     if len(alone):
         raise UserError(
@@ -90,7 +49,7 @@ def random_bags(n: int, k: int, seed: int) -> np.ndarray:
     `UserError`: k outside 1..n-1.
     """
     check_k(k, n)
-    return _draw_from_groups(np.zeros(n, np.int64), k, seed)
+    return draw_from_groups(np.zeros(n, np.int64), k, seed)
 
 
 def check_k(k: int, n: int) -> None:
@@ -101,35 +60,8 @@ def check_k(k: int, n: int) -> None:
         raise UserError(f"bag size k = {k} is not between 1 and {n - 1} (the {n} images less the anchor)")
 
 
-def _feature_array(features: np.ndarray) -> np.ndarray:
-    features = np.asarray(features)
-    if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
-        raise UserError(f"features must be a floating N×D array, not {features.dtype} of shape {features.shape}")
-    return features
-
-
-def _unit_rows(features: np.ndarray) -> np.ndarray:
-    """fp32 N×D rows of unit length; norms in fp64, so that equal rows stay bitwise equal and none overflows."""
-    unit = np.empty(features.shape, np.float32)
-    for part in _blocks(len(features), features.shape[1]):
-        block = features[part].astype(np.float64)
-        norm = np.sqrt((block * block).sum(1))
-        bad = np.flatnonzero(~np.isfinite(norm) | (norm == 0))
-        if len(bad):
-            what = "all zeros" if norm[bad[0]] == 0 else "not finite (NaN or infinity)"
-            raise UserError(f"feature row {part.start + bad[0]} is {what}: look at that image and extract again")
-        unit[part] = block / norm[:, None]
-    return unit
-
-
-def _blocks(rows: int, width: int) -> Iterator[slice]:
-    """Slices of `rows` rows such that no slice holds more than BLOCK_ELEMENTS elements of `width` a row."""
-    step = max(1, BLOCK_ELEMENTS // max(1, width))
-    for start in range(0, rows, step):
-        yield slice(start, min(rows, start + step))
-
-
-def _faiss() -> Any:
+def import_faiss() -> Any:
+    """The module, or a sentence that says how to get it. The only place that imports it, always after torch."""
     try:
         import faiss
     except ImportError as error:
@@ -140,88 +72,7 @@ def _faiss() -> Any:
     return faiss
 
 
-def _use_gpu(faiss: Any, array: np.ndarray, candidates: int) -> bool:
-    if candidates > GPU_MAX_CANDIDATES or not (faiss.get_num_gpus() and torch.cuda.is_available()):
-        return False
-    return 2 * array.nbytes < torch.cuda.mem_get_info()[0]
-
-
-def _flat_index(unit: np.ndarray, candidates: int) -> Any:
-    faiss = _faiss()
-    index = faiss.IndexFlatIP(unit.shape[1])
-    if _use_gpu(faiss, unit, candidates):
-        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), torch.cuda.current_device(), index)
-    index.add(unit)
-    return index
-
-
-def _cluster(unit: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Spherical k-means; returns the cluster of each row, int64 N."""
-    faiss = _faiss()
-    kmeans = faiss.Kmeans(
-        unit.shape[1],
-        clusters,
-        niter=20,
-        spherical=True,
-        seed=seed % 2**31,
-        min_points_per_centroid=1,
-        max_points_per_centroid=-(-len(unit) // clusters),  # at the default of 256 faiss trains on a sample
-        gpu=_use_gpu(faiss, unit, 1),
-    )
-    kmeans.train(unit)
-    return kmeans.index.search(unit, 1)[1][:, 0]
-
-
-def _nearest(unit: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """Exact neighbours, int32 len(rows)×k, of the given rows among all rows of `unit`."""
-    wanted = min(len(unit), k + 1 + SLACK)
-    index = _flat_index(unit, wanted)
-    bags = np.empty((len(rows), k), np.int32)
-    for part in _blocks(len(rows), unit.shape[1]):
-        approximate, candidates = index.search(unit[rows[part]], wanted)
-        bags[part], kth = _rerank(unit, rows[part], candidates, k)
-        # What faiss left out is at most as similar as its last candidate, give or take its rounding.
-        unproven = np.flatnonzero((wanted < len(unit)) & (approximate[:, -1] + _rounding(unit) >= kth))
-        for i, members in _scan(unit, rows[part], kth, k, unproven):
-            bags[part.start + i] = members
-    return bags
-
-
-def _rounding(unit: np.ndarray) -> float:
-    """Twice the bound D·2^-24 on the error of an fp32 dot product of unit rows, to cover norms and final rounding."""
-    return 2 * (unit.shape[1] + 2) * 2.0**-24
-
-
-def _scan(
-    unit: np.ndarray, rows: np.ndarray, kth: np.ndarray, k: int, unproven: np.ndarray
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Complete the unproven rows: re-rank every image that may be as similar as the k-th best found so far."""
-    for part in _blocks(len(unproven), len(unit)):
-        approximate = unit[rows[unproven[part]]] @ unit.T
-        for i, similarity in zip(unproven[part], approximate, strict=True):
-            candidates = np.flatnonzero(similarity >= kth[i] - _rounding(unit))
-            yield i, _rerank(unit, rows[i : i + 1], candidates[None], k)[0][0]
-
-
-def _rerank(unit: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row's candidates by (-similarity, index), without the row itself, and the k-th similarity."""
-    similarity = _pair_similarity(unit, np.repeat(rows, candidates.shape[1]), candidates.ravel())
-    similarity = similarity.reshape(candidates.shape)
-    similarity[candidates == rows[:, None]] = -np.inf
-    order = np.lexsort((candidates, -similarity), axis=1)[:, :k]
-    kth = np.take_along_axis(similarity, order[:, -1:], axis=1)[:, 0]
-    return np.take_along_axis(candidates, order, axis=1), kth
-
-
-def _pair_similarity(unit: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """fp32 P: fp64 dot products of rows left[p] and right[p], each summed in the same order whatever P is."""
-    similarity = np.empty(len(left), np.float32)
-    for part in _blocks(len(left), unit.shape[1]):
-        similarity[part] = (unit[left[part]].astype(np.float64) * unit[right[part]]).sum(1)
-    return similarity
-
-
-def _draw_from_groups(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
+def draw_from_groups(groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     """int32 N×k members drawn from each image's group without itself; a row of -1 where the group has no other.
 
     Row i is a pure function of (seed, i, k) and its group: row i takes uniforms i·k .. i·k+k-1 of one Philox stream.

@@ -158,7 +158,7 @@ def inspect_images(
     """
     total, left = len(listing.paths), len(indices)
     workers = workers or min(len(os.sched_getaffinity(0)), 1 + left // FILES_PER_START)
-    with _quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
+    with quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
         inspect = partial(inspect_image, listing, decoder=decoder, convert=convert)
         results = in_order(pool, inspect, indices, 4 * workers)
         for done, (index, inspection) in enumerate(zip(indices, results, strict=True), total - left + 1):
@@ -168,7 +168,7 @@ def inspect_images(
 
 
 @contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> Iterator[None]:
     """Pillow warns about metadata (EXIF, APNG) that is not read here; size and pixels are judged without warnings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -225,8 +225,8 @@ def _judge_jpeg(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
     size = (jpeg.height, jpeg.width)
     if jpeg.coding:
         return bad(f"{jpeg.coding}, which usual decoders do not read", "jpeg", *size)
-    if _too_many_pixels(*size):
-        return bad(_too_many_pixels(*size), "jpeg", *size)
+    if too_many_pixels(*size):
+        return bad(too_many_pixels(*size), "jpeg", *size)
     said = decoder.problem(data)
     if said.startswith("Image is incomplete"):
         return bad("truncated (image data ends early)", "jpeg", *size)
@@ -253,12 +253,12 @@ def _judge_other(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
             kind, mode, (width, height) = image.format or "", image.mode, image.size
             animated = bool(getattr(image, "is_animated", False))
     except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
-        return bad(_unidentified(data, error))
+        return bad(unidentified(data, error))
     name = "png" if kind == "PNG" else CONVERTIBLE_FORMATS.get(kind)
     if name is None:
         return bad(f"{kind} content, which is not read")
-    if _too_many_pixels(height, width):
-        return bad(_too_many_pixels(height, width), name, height, width)
+    if too_many_pixels(height, width):
+        return bad(too_many_pixels(height, width), name, height, width)
     if name != "png" and (mode == "F" or (name == "tiff" and mode == "I")):
         return bad("floating-point or 32-bit pixels, whose range is not known", name, height, width)
     damage = _png_damage(data) if name == "png" else decoder.load_problem(data)
@@ -272,13 +272,13 @@ def _judge_other(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
     return FileVerdict(path, verdict, oddity, name, height, width, len(data), action, notes)
 
 
-def _too_many_pixels(height: int, width: int) -> str:
+def too_many_pixels(height: int, width: int) -> str:
     limit = Image.MAX_IMAGE_PIXELS
     excess = limit is not None and width * height > limit
     return f"too many pixels ({width}x{height}, Pillow's limit is {limit})" if excess else ""
 
 
-def _unidentified(data: bytes, error: Exception) -> str:
+def unidentified(data: bytes, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"too many pixels ({error})"
     if data.startswith(b"\x89PNG"):

@@ -79,12 +79,12 @@ def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
     argv, path = take(argv, "--config")
     argv, recipe = take(argv, "--recipe")
     if path is not None:
-        from bingo.config import from_json
+        from bingo.config_json import from_json
         from bingo.files import read_json
 
         values = read_json(Path(path))
         values.pop("kind", None)
-        return argv, from_json(cls, values, path)
+        return argv, key_source_of(argv, from_json(cls, values, path))
     if recipe is None:
         return argv, None
     from bingo.recipes import DISTILL
@@ -92,7 +92,19 @@ def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
     if cls.__name__ != "DistillConfig" or recipe not in DISTILL:
         raise UserError(f"recipe {recipe!r} is unknown here; distill takes one of: {', '.join(DISTILL)}")
     missing: Any = import_tyro().MISSING  # the paths stay required
-    return argv, DISTILL[recipe](missing, missing, missing, missing)
+    return argv, key_source_of(argv, DISTILL[recipe](missing, missing, missing, missing))
+
+
+def key_source_of(argv: list[str], default: Any) -> Any:
+    """Settings of a distillation without the teacher where the flags name cached keys, and the other way round."""
+    from dataclasses import replace
+
+    missing: Any = import_tyro().MISSING
+    if hasattr(default, "keys"):
+        for given, other in (("keys", "teacher"), ("teacher", "keys")):
+            if any(word.split("=")[0] == f"--{given}" for word in argv):
+                return replace(default, **{given: missing, other: None})
+    return default
 
 
 def take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
@@ -225,7 +237,9 @@ def evaluate(argv: list[str]) -> int:
 
 def evaluation_defaults(run: Path, kind: Any) -> Any:
     """The settings that a run folder's own config.json answers; what it does not stays required."""
-    from bingo.config import Augmentation, EvalConfig, from_json
+    from bingo.config import EvalConfig
+    from bingo.config_json import from_json
+    from bingo.config_parts import Augmentation
     from bingo.files import read_json
 
     if not run.exists():
@@ -349,7 +363,7 @@ def doctor(argv: list[str]) -> int:
 
 
 def bench(argv: list[str]) -> int:
-    """`bingo bench env | aot | kernels | step | gpu`."""
+    """`bingo bench env | aot | kernels | step | loader | bags | gpu`."""
     from bingo.bench.command import main as bench_main
 
     return bench_main(argv)
@@ -363,10 +377,11 @@ VERBS = {
     "pretrain": Verb("method", "MoCo-v2: make a teacher, or the undistilled baseline", stage_verb("pretrain")),
     "features": Verb("method", "pooled teacher features of every image", stage_verb("features")),
     "bags": Verb("method", "nearest neighbours (or clusters, labels, random) of every image", stage_verb("bags")),
+    "keys": Verb("method", "teacher keys of many views of every image, once, for distill --keys", stage_verb("keys")),
     "distill": Verb("method", "train a student on bags under a frozen teacher", stage_verb("distill")),
     "eval": Verb("method", "linear, kNN and few-label accuracy of a run", evaluate),
     "export": Verb("method", "plain torchvision weights", stage_verb("export")),
     "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
     "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
-    "bench": Verb("measure", "env, aot, kernels, step, gpu", bench),
+    "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),
 }

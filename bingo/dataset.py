@@ -96,12 +96,16 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
-        """Map the dataset in folder `path`.
+        """Map the dataset in folder `path`; a folder of class sub-folders is an `ImageFolder`.
 
         Raises `UserError` when it is missing, is no packed dataset, or when index and flat file do not fit together.
         The images themselves are not read: `verify` does that.
         """
         path = Path(path)
+        if is_image_folder(path):
+            from bingo.image_folder import ImageFolder  # a subclass of this class
+
+            return ImageFolder(path)
         header, columns = read_index(path)
         _check_index(path, header, columns)
         return cls(
@@ -198,12 +202,16 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
 
 def _not_packed(path: Path) -> str:
     if not path.is_dir():
-        return f"{path} is a file, not a packed dataset; name the folder that bingo pack wrote"
+        return f"{path} is a file, not a packed dataset; name the folder that bingo pack wrote, or an image folder"
+    return f"{path} is not a packed dataset (no {INDEX} in it) and has no class sub-folders; name one of the two"
+
+
+def is_image_folder(path: Path) -> bool:
+    """Whether a folder looks like one of class sub-folders: there is a visible folder in it, and no index."""
+    if not path.is_dir() or (path / INDEX).exists():
+        return False
     with os.scandir(path) as entries:
-        like_images = any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
-    if like_images:
-        return f"{path} is not a packed dataset but looks like an image folder; pack it first: bingo pack {path} OUT"
-    return f"{path} is not a packed dataset (no {INDEX} in it); make one with: bingo pack DIR OUT"
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
 
 
 def _check_index(path: Path, header: dict[str, Any], columns: dict[str, npt.NDArray[Any]]) -> None:

@@ -1,20 +1,24 @@
 """BINGO: the student's views of an image, of a bag mate and of their mixture, against the frozen teacher's keys."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from bingo.bags import load_bags
+from bingo.cached_keys import CachedKeys, load_keys
 from bingo.config import DistillConfig
 from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError
-from bingo.kernels.augment import cutmix
-from bingo.loader import Batch, augmenter
+from bingo.image_folder import open_images
+from bingo.kernels.augment import cutmix, to_device
+from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, paper_loss, release_loss
 from bingo.models import Encoder, load_encoder, seeded_encoder
-from bingo.plan import Plan
+from bingo.plan import Plan, StepPlan
 from bingo.queue import KeyQueue
 from bingo.train import autocast, check_run, step_options, train, wrap
 
@@ -22,23 +26,29 @@ from bingo.train import autocast, check_run, step_options, train, wrap
 class Bingo:
     """Student in DDP; teacher and queue outside it; one key gather per step, overlapped with the student.
 
-    Only the anchors' keys enter the queue, after the loss has read it, as in the release.
+    Only the anchors' keys enter the queue, after the loss has read it, as in the release. With cached keys there is
+    neither a teacher nor a gather: every rank reads the keys of the whole batch.
     """
 
-    def __init__(self, config: DistillConfig, teacher: Encoder, plan: Plan, world: World) -> None:
+    def __init__(self, config: DistillConfig, source: Encoder | CachedKeys, plan: Plan, world: World) -> None:
         self.config, self.plan, self.world = config, plan, world
         contrast = config.contrast
-        self.teacher = teacher.to(world.device).eval().requires_grad_(False)
-        if config.runtime.channels_last:
-            self.teacher.to(memory_format=torch.channels_last)
-        self.encoder = seeded_encoder(config.student, dim=teacher.dim, hidden=contrast.hidden, seed=config.seed).to(
+        self.teacher = source if isinstance(source, Encoder) else None
+        self.cache = None if isinstance(source, Encoder) else source
+        if self.teacher is not None:
+            self.teacher.to(world.device).eval().requires_grad_(False)
+            if config.runtime.channels_last:
+                self.teacher.to(memory_format=torch.channels_last)
+        self.encoder = seeded_encoder(config.student, dim=source.dim, hidden=contrast.hidden, seed=config.seed).to(
             world.device
         )
         self.model = wrap(self.encoder, config, world, joint=config.view_norm == "joint")
         self.queue = KeyQueue(
-            contrast.queue, teacher.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
+            contrast.queue, source.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
         )
-        self.augment = augmenter(config.augment, torch.float32)
+        self._negatives_of: int | None = None  # the epoch whose cached negatives are in the queue
+        self._new_keys: Callable[[], torch.Tensor | None] = lambda: None
+        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
@@ -51,14 +61,14 @@ class Bingo:
         )
         temperature, keys_KC = self.config.contrast.temperature, self.queue.keys_KC
         paper = self.config.objective == "paper"
-        k_anchor, *k_positive = self._keys_of(anchor[-1]) if paper else self._keys_of(anchor[-1], positive[-1])
+        k_anchor, *k_positive = self._keys_of(batch, [anchor[-1]] if paper else [anchor[-1], positive[-1]])
         queries, share = [anchor[0], positive[0]], None
         if self.config.cutmix and not paper:
             box = self.plan.cutmix_box(batch.plan.epoch, batch.plan.step)
             mixed, share = cutmix(anchor[0], positive[0], box)
             queries.append(mixed)
         q_anchor, q_positive, *q_mixed = self._queries_of(*queries)
-        options = step_options(self.config, self.queue, self.plan, batch, self._gathered())
+        options = step_options(self.config, self.queue, self.plan, batch, self._new_keys())
         accuracy = contrast_accuracy(q_anchor, k_anchor, keys_KC, **options) if measure else None
         if paper:
             return paper_loss(q_anchor, q_positive, k_anchor, keys_KC, temperature, **options), accuracy
@@ -77,12 +87,39 @@ class Bingo:
         return loss, accuracy
 
     @torch.no_grad()
-    def _keys_of(self, *views: torch.Tensor) -> list[torch.Tensor]:
-        """Teacher keys of each view in one forward pass; the first view's are sent to the other ranks meanwhile."""
+    def _keys_of(self, batch: Batch, views: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Keys of each view: from the teacher in one forward pass, the first view's being sent to the other ranks
+        meanwhile; or other views of the same images, from the cache."""
+        if self.teacher is None:
+            return self._cached_keys(batch.plan, len(views))
         with autocast(self.config, self.world.device):
             keys = self.teacher(torch.cat(views)).chunk(len(views))
-        self._gathered = self.world.gather_rows(keys[0])
+        self._new_keys = self.world.gather_rows(keys[0])
         return list(keys)
+
+    def _cached_keys(self, step: StepPlan, count: int) -> list[torch.Tensor]:
+        """Keys of this rank's anchors and, if count is 2, positives; new to the queue: those of all ranks' anchors."""
+        assert self.cache is not None
+        rows, anchors = len(step.groups[0]), self.plan.anchors(step.epoch, step.step)
+        first = self.world.rank * rows
+        views_N2 = self.plan.cached_views(step.epoch, step.step, self.cache.views)
+        # The rank's groups may hold stand-ins for bad images, which no other rank knows of: they are read apart.
+        images, views = [*step.groups[:count]], [views_N2[first : first + rows, group] for group in range(count)]
+        from_cache = self.config.cached_negatives == "cache"
+        if not from_cache:
+            images, views = [*images, anchors], [*views, views_N2[:, 0]]
+        keys = self.cache.read(np.concatenate(images), np.concatenate(views)).split([len(part) for part in images])
+        if from_cache:
+            self._draw_negatives(self.cache, step.epoch)
+        self._new_keys = lambda: None if from_cache else keys[-1]
+        return list(keys[:count])
+
+    def _draw_negatives(self, cache: CachedKeys, epoch: int) -> None:
+        """Fill the queue with the epoch's negatives, once."""
+        if self._negatives_of != epoch:
+            images, views = self.plan.cached_negatives(epoch, len(self.queue.ids_K), cache.views)
+            self.queue.fill(cache.read(images, views), to_device(images, self.world.device))
+            self._negatives_of = epoch
 
     def _queries_of(self, *views: torch.Tensor) -> list[torch.Tensor]:
         with autocast(self.config, self.world.device):
@@ -94,24 +131,33 @@ class Bingo:
 
 def view_counts(config: DistillConfig) -> tuple[int, int]:
     """Crops per decoded anchor and per decoded positive."""
-    if config.key_view == "same":
+    if config.keys is not None or config.key_view == "same":
         return 1, 1
     return (2, 1) if config.objective == "paper" else (2, 2)
 
 
 def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
     """Distil or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
-    dataset = Dataset.open(config.data)
+    dataset = open_images(config.data, config.loader, tell=world.main)
     check_run(config, dataset, world)
-    teacher, teacher_hash = load_encoder(config.teacher)
-    if config.contrast.dim != teacher.dim:
+    source, teacher_hash = key_source(config, dataset, world)
+    if config.contrast.dim != source.dim:
         raise UserError(
-            f"contrast.dim={config.contrast.dim} but the teacher {config.teacher} has {teacher.dim}-d keys; "
-            f"set --contrast.dim {teacher.dim}"
+            f"contrast.dim={config.contrast.dim} but {config.keys or f'the teacher {config.teacher}'} has "
+            f"{source.dim}-d keys; set --contrast.dim {source.dim}"
         )
     path = config.bags / "bags.npz" if config.bags.is_dir() else config.bags
     bags = load_bags(path, dataset_hash=dataset.hash, teacher_hash=teacher_hash)
     plan = Plan(
         dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=bags.members
     )
-    return train(config, key, dataset, plan, Bingo(config, teacher, plan, world), world)
+    return train(config, key, dataset, plan, Bingo(config, source, plan, world), world)
+
+
+def key_source(config: DistillConfig, dataset: Dataset, world: World) -> tuple[Encoder | CachedKeys, str]:
+    """The teacher, or the cache that stands for it, and the content hash of the teacher's weights."""
+    if config.keys is not None:
+        cache = load_keys(config.keys, dataset, config.augment, world)
+        return cache, cache.teacher
+    assert config.teacher is not None
+    return load_encoder(config.teacher)

@@ -5,14 +5,17 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from bingo.config import Runtime
+from bingo.config_parts import Runtime
 from bingo.errors import UserError
 
 TIMEOUT = timedelta(minutes=5)
+# At a barrier ranks wait for work of unequal length: rank 0 alone may pack a dataset. A dead peer is noticed at once.
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class World:
     size: int
     device: torch.device
     threads: int
+    patient: dist.ProcessGroup | None = None
+    """The group of the barriers, with a long time limit."""
 
     @property
     def main(self) -> bool:
@@ -30,7 +35,7 @@ class World:
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     def gather_rows(self, rows: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Start gathering B x C rows of every rank; call the result for the (size*B) x C rows in rank order."""
@@ -69,6 +74,18 @@ class World:
         gathered = self.gather_rows(padded)().split(longest)
         return torch.cat([part[: hi - lo] for part, (lo, hi) in zip(gathered, bounds, strict=True)])
 
+    def gather_lists(self, items: list[Any]) -> list[Any]:
+        """Every rank's list, joined in rank order; only a number travels while all of them are empty."""
+        if self.size == 1:
+            return items
+        count = torch.tensor(len(items), device=self.device)
+        dist.all_reduce(count)
+        if not int(count):
+            return []
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
     def broadcast(self, tensors: list[torch.Tensor]) -> None:
         """Copy rank 0's tensors to every rank."""
         if self.size > 1:
@@ -100,7 +117,8 @@ def world(runtime: Runtime) -> Iterator[World]:
             device_id=device if device.type == "cuda" else None,
         )
     try:
-        yield World(rank, size, device, threads)
+        patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
+        yield World(rank, size, device, threads, patient)
     finally:
         if size > 1:
             dist.destroy_process_group()

@@ -5,18 +5,18 @@ from typing import Any
 import torch
 
 from bingo.config import EvalConfig
-from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.evaluate import fewshot_accuracy, knn_accuracy, linear_probe
 from bingo.features import extract
 from bingo.files import write_json, write_torch
+from bingo.image_folder import open_images
 from bingo.models import load_encoder
 
 
 def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
     """Write `results.json` (accuracies as fractions) and, for `linear`, the classifier in `linear.pt`."""
-    train, val = Dataset.open(config.train), Dataset.open(config.val)
+    train, val = (open_images(path, config.loader, tell=world.main) for path in (config.train, config.val))
     if train.classes != val.classes:
         raise UserError(
             f"{config.train} and {config.val} have different classes; pack them from folders with the same class names"
@@ -25,7 +25,7 @@ def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
     encoder.to(world.device)
     x, y = [], []
     for data in (train, val):
-        x.append(extract(encoder, data, config.augment, config.batch, config.runtime, world))
+        x.append(extract(encoder, data, config.augment, config.batch, config.runtime, world, loader=config.loader))
         y.append(torch.from_numpy(data.labels).long().to(world.device))
     if not world.main:
         return {}

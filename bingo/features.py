@@ -1,52 +1,118 @@
 """Pooled backbone features of a dataset, computed by all ranks, in file order."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bingo.config import Augmentation, FeaturesConfig, Runtime
+from bingo.blocks import Range, fill_blocks
+from bingo.config import FeaturesConfig
+from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.dataset import Dataset
-from bingo.distributed import World
+from bingo.decode_failures import Failures
+from bingo.distributed import World, shard
 from bingo.errors import UserError
-from bingo.files import atomic_write, hash_file, read_json, write_json
+from bingo.files import hash_file, read_json, write_json
+from bingo.image_folder import open_images
 from bingo.loader import evaluation_batches
 from bingo.models import Encoder, load_encoder
+from bingo.progress import progress
+
+BLOCK_IMAGES = 4096
+"""About how many images' features are computed before they are written: what a kill costs at most, on each rank."""
 
 
 @torch.no_grad()
-def extract(
-    encoder: Encoder, dataset: Dataset, augment: Augmentation, batch: int, runtime: Runtime, world: World
-) -> torch.Tensor:
-    """N x D float32 features on the rank's device, complete on every rank; leaves the encoder in eval mode."""
+def features_of_batches(
+    encoder: Encoder,
+    dataset: Dataset,
+    augment: Augmentation,
+    batches: list[np.ndarray],
+    runtime: Runtime,
+    world: World,
+    *,
+    loader: Loader | None = None,
+    failures: Failures | None = None,
+) -> Iterator[torch.Tensor]:
+    """float32 features (B x D) of each batch of indices, on the rank's device; leaves the encoder in eval mode."""
     encoder.eval()
-    rows = []
-    batches = evaluation_batches(
-        dataset, augment, batch=batch, rank=world.rank, world=world.size, device=world.device, threads=world.threads
+    images = evaluation_batches(
+        dataset, augment, batches, device=world.device, threads=world.threads, settings=loader, failures=failures
     )
-    for images in batches:
+    for block in images:
         with torch.autocast(world.device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
-            rows.append(encoder.features(images))
+            features = encoder.features(block)
+        yield features.float()
+
+
+def cut(first: int, last: int, batch: int) -> list[np.ndarray]:
+    """The indices first .. last in batches."""
+    return [np.arange(start, min(start + batch, last)) for start in range(first, last, batch)]
+
+
+def extract(
+    encoder: Encoder,
+    dataset: Dataset,
+    augment: Augmentation,
+    batch: int,
+    runtime: Runtime,
+    world: World,
+    *,
+    loader: Loader | None = None,
+    failures: Failures | None = None,
+) -> torch.Tensor:
+    """N x D float32 features on the rank's device, complete on every rank; leaves the encoder in eval mode.
+
+    Without `failures` an image that cannot be decoded is a `UserError`; with them its row is some other image's.
+    """
+    batches = cut(*shard(len(dataset), world.rank, world.size), batch)
+    rows = list(
+        features_of_batches(encoder, dataset, augment, batches, runtime, world, loader=loader, failures=failures)
+    )
     mine = torch.cat(rows) if rows else torch.zeros(0, encoder.feature_dim, device=world.device)
     return world.gather_shards(mine, len(dataset))
 
 
 def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
-    """Write `features.npy` (N x D float16) and `features.json` with the hashes of the dataset and the model."""
-    dataset = Dataset.open(config.data)
+    """Write `features.npy` (N x D float16) and `features.json` with the hashes of the dataset and the model.
+
+    All ranks fill the file block by block; a killed run goes on after the blocks that are done. A block is a whole
+    number of batches, so who computes it changes nothing.
+    """
+    dataset = open_images(config.data, config.loader, tell=world.main)
     encoder, model_hash = load_encoder(config.model)
-    features = extract(encoder.to(world.device), dataset, config.augment, config.batch, config.runtime, world)
+    encoder.to(world.device)
+    path = config.out / "features.npy"
+
+    def compute(ranges: list[Range]) -> Iterator[np.ndarray]:
+        batches = [rows for first, last in ranges for rows in cut(first, last, config.batch)]
+        found = features_of_batches(
+            encoder, dataset, config.augment, batches, config.runtime, world, loader=config.loader
+        )
+        for first, last in ranges:
+            parts = [next(found) for _ in cut(first, last, config.batch)]
+            yield torch.cat(parts).to(torch.float16).cpu().numpy()
+
+    with progress("features", show=world.main) as advance:
+        resumed = fill_blocks(
+            path, (len(dataset), encoder.feature_dim), np.float16, key=key, world=world, compute=compute,
+            block=config.batch * max(1, BLOCK_IMAGES // config.batch), progress=advance,
+        )  # fmt: skip
     if world.main:
-        with atomic_write(config.out / "features.npy") as file:
-            np.save(file, features.to(torch.float16).cpu().numpy())
-        header = {"dataset": dataset.hash, "teacher": model_hash, "count": len(features), "dim": features.shape[1]}
-        write_json(config.out / "features.json", {**header, "hash": hash_file(config.out / "features.npy")})
-    return {"images": len(dataset), "dim": int(features.shape[1])}
+        header = {"dataset": dataset.hash, "teacher": model_hash, "count": len(dataset), "dim": encoder.feature_dim}
+        write_json(config.out / "features.json", {**header, "hash": hash_file(path)})
+    return {
+        "images": len(dataset),
+        "left_out": dataset.counts["excluded"] or None,
+        "dim": encoder.feature_dim,
+        "resumed_blocks": resumed or None,
+    }
 
 
 def load_features(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """(N x D float16, header) of a features folder; `UserError` when it is absent or incomplete."""
+    """(N x D float16, mapped from disk, header) of a features folder; `UserError` when it is absent or incomplete."""
     header = read_json(folder / "features.json")
     try:
         features = np.load(folder / "features.npy", mmap_mode="r")

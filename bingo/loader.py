@@ -4,23 +4,29 @@ DALI's own colour operators are not torchvision's (hue is off by 5 levels on ave
 colour, blur, flip and normalisation follow in `bingo.kernels.augment`, driven by the same plan.
 """
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.dataset import Dataset
-from bingo.distributed import shard
+from bingo.decode_failures import Failures
 from bingo.errors import UserError
+from bingo.image_folder import ImageFolder
 from bingo.kernels.augment import ViewParams, augment, normalise
 from bingo.plan import Plan, StepPlan, centre_crop
 
 # One group of a request: image indices (B) and, per crop, top-left and bottom-right corners (B x 2 float32).
 Group = tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]
+ONE_ROW_EACH = (
+    "features, keys and accuracies need every image, so none can stand in for it: repair the files, or leave them out "
+    "with bingo pack --allow-bad"
+)
 
 
 def import_dali() -> tuple[Any, Any, Any]:
@@ -37,58 +43,83 @@ def import_dali() -> tuple[Any, Any, Any]:
 class CropStream:
     """Uint8 crops (B x size x size x 3) of requested images, in request order.
 
-    `requests` yields one list of groups per batch; DALI asks for them a few batches ahead. A batch that cannot be
-    decoded raises `UserError` naming the files, which DALI itself does not.
+    `request(n)` returns the groups of batch n of `count`; DALI asks for them a few batches ahead. When a batch cannot
+    be decoded, `failures` learns which images are to blame, or stops the run; `request` is asked again for every batch
+    not yet handed out and must then leave those images out. All other bytes are what they would have been.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        requests: Iterator[list[Group]],
+        request: Callable[[int], list[Group]],
+        count: int,
         crops: tuple[int, ...],
+        failures: Failures,
         *,
         batch: int,
         size: int,
         device: torch.device,
         threads: int,
+        settings: Loader,
     ) -> None:
-        pipeline_def, fn, types = import_dali()
+        self.dataset, self.request, self.count, self.crops, self.failures = dataset, request, count, crops, failures
+        self.size, self.device, self.settings = size, device, settings
         gpu = device.type == "cuda"
-        self.dataset, self._pending = dataset, deque[list[Group]]()
+        self.options = {
+            "batch_size": batch, "num_threads": threads, "device_id": device.index or 0 if gpu else None,
+            "prefetch_queue_depth": settings.prefetch,
+        }  # fmt: skip
+        self._sizes = dataset.sizes.astype(np.int64)
+        self._probe: Any = None
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        done, pipeline, pending = 0, None, deque[Sent]()
+        while done < self.count:
+            if pipeline is None:
+                pipeline, pending = self._start(done)
+            try:
+                outputs = pipeline.run()
+            except RuntimeError as error:
+                images = {int(i) for sent in pending for indices, _ in sent.groups for i in indices}
+                if not self.failures.look(images, self._decodes):
+                    raise UserError(f"DALI failed on a batch of {self.dataset.path}: {_said(error)}") from error
+                pipeline = None  # DALI declares it invalid after an error
+                continue
+            # DALI reuses its buffers for the batch after next, so the crops are copied out.
+            crops = [torch.from_dlpack(output.as_tensor()).clone() for output in outputs]
+            pending.popleft()
+            done += 1
+            yield crops
+
+    def _start(self, first: int) -> tuple[Any, "deque[Sent]"]:
+        """A pipeline that begins with batch `first`, and the batches that it has been given and not returned yet."""
+        pipeline_def, fn, types = import_dali()
+        numbers, pending = iter(range(first, self.count)), deque[Sent]()
 
         def source() -> list[Any]:
-            groups = next(requests)
-            # The arrays are handed over without a copy: they stay referenced here until the batch has come out.
-            self._pending.append(groups)
-            flat: list[Any] = []
+            groups = self.request(next(numbers))
+            inputs: list[Any] = []
             for images, corners in groups:
-                flat.append([dataset.encoded(int(i)) for i in images])
-                flat += [corner for pair in corners for corner in pair]
-            return flat
+                inputs += self.encoded_and_sizes(images)
+                inputs += [corner for pair in corners for corner in pair]
+            # The arrays are handed over without a copy: they stay referenced here until the batch has come out.
+            pending.append(Sent(groups, inputs))
+            return inputs
 
-        kinds = [t for count in crops for t in [types.UINT8] + [types.FLOAT] * (2 * count)]
+        kinds = [t for count in self.crops for t in [types.UINT8, types.INT64] + [types.FLOAT] * (2 * count)]
 
-        @pipeline_def(
-            batch_size=batch, num_threads=threads, device_id=device.index or 0 if gpu else None, prefetch_queue_depth=2
-        )
+        @pipeline_def(**self.options)
         def graph() -> tuple[Any, ...]:
             inputs = iter(
                 fn.external_source(source=source, num_outputs=len(kinds), batch=True, no_copy=True, dtype=kinds)
             )
             views = []
-            for count in crops:
-                hints = _size_hints(dataset) if gpu else {}
-                image = fn.decoders.image(
-                    next(inputs),
-                    device="mixed" if gpu else "cpu",
-                    output_type=types.RGB,
-                    adjust_orientation=False,
-                    **hints,
-                )
+            for count in self.crops:
+                image = self.decoded(fn, types, next(inputs), next(inputs))
                 views += [
                     fn.resize(
                         image,
-                        size=[size, size],
+                        size=[self.size, self.size],
                         roi_start=next(inputs),
                         roi_end=next(inputs),
                         interp_type=types.INTERP_LINEAR,
@@ -98,43 +129,87 @@ class CropStream:
                 ]
             return tuple(views)
 
-        self._pipeline = graph()
-        self._pipeline.build()
+        pipeline = graph()
+        pipeline.build()
+        return pipeline, pending
 
-    def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        while True:
-            try:
-                outputs = self._pipeline.run()
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                raise UserError(self._name_bad_images(error)) from error
-            # DALI reuses its buffers for the batch after next, so the crops are copied out.
-            crops = [torch.from_dlpack(output.as_tensor()).clone() for output in outputs]
-            self._pending.popleft()
-            yield crops
+    def encoded_and_sizes(self, images: np.ndarray) -> list[Any]:
+        """DALI's two inputs for a batch of images, see `decoded`."""
+        return [[self._input(int(i)) for i in images], self._sizes[images]]
 
-    def _name_bad_images(self, error: RuntimeError) -> str:
-        from bingo.check import judge  # only on failure: it starts a decoding process
-        from bingo.jpeg_strict import StrictDecoder
+    def _input(self, image: int) -> np.ndarray:
+        """What DALI is given for an image (uint8): the encoded bytes, or the path of the file that it is to read."""
+        if isinstance(self.dataset, ImageFolder):
+            return np.frombuffer(os.fsencode(self.dataset.file(image)), np.uint8)
+        return self.dataset.encoded(image)
 
-        images = {int(i) for groups in self._pending for indices, _ in groups for i in indices}
-        bad = []
-        with StrictDecoder(1) as decoder:
-            for i in sorted(images):
-                verdict = judge(self.dataset.paths[i], bytes(self.dataset.encoded(i)), decoder=decoder)
-                if verdict.verdict == "bad":
-                    bad.append(f"{verdict.path} ({verdict.reason})")
-        if not bad:
-            return f"DALI failed on a batch of {self.dataset.path}: {str(error).splitlines()[0]}"
-        named = ", ".join(bad[:5])
-        return f"{len(bad)} image(s) of {self.dataset.path} cannot be decoded: {named}; run `bingo check`, pack again"
+    def decoded(self, fn: Any, types: Any, data: Any, size: Any) -> Any:
+        """The graph from `encoded_and_sizes` to pixels."""
+        if isinstance(self.dataset, ImageFolder):
+            data = fn.io.file.read(data)
+        # A header that DALI's decoder cannot parse may end the process: it gives the batch up while its threads still
+        # work on it (2.4). Here such a header, or one of another size, is an error before the decoder sees it.
+        wrong = fn.peek_image_shape(data, adjust_orientation=False)[:2] - size
+        data = fn.reshape(data, shape=data.shape() + fn.reductions.sum(wrong * wrong))
+        gpu = self.device.type == "cuda"
+        return fn.decoders.image(
+            data,
+            device="mixed" if gpu else "cpu",
+            output_type=types.RGB,
+            adjust_orientation=False,
+            **(mixed_arguments(self.dataset, self.settings) if gpu else {}),
+        )
+
+    def _decodes(self, image: int) -> bool:
+        """Whether DALI decodes an image on its own, the way it does in a batch."""
+        if self._probe is None:
+            pipeline_def, fn, types = import_dali()
+
+            @pipeline_def(**self.options | {"batch_size": 1, "prefetch_queue_depth": 1})
+            def graph() -> Any:
+                data, size = fn.external_source(name="data", dtype=types.UINT8), fn.external_source(name="size")
+                return self.decoded(fn, types, data, size)
+
+            self._probe = graph()
+            self._probe.build()
+        try:
+            data, size = self.encoded_and_sizes(np.array([image]))
+            self._probe.feed_input("data", data)
+            self._probe.feed_input("size", size)
+            self._probe.run()
+        except RuntimeError:
+            self._probe = None
+            return False
+        return True
 
 
-def _size_hints(dataset: Dataset) -> dict[str, Any]:
-    """Buffers sized once for the largest image: GPU memory does not creep up with each larger one."""
-    height, width = (int(x) for x in dataset.sizes.max(axis=0))
-    return {"preallocate_width_hint": width, "preallocate_height_hint": height, "jpeg_fancy_upsampling": True}
+class Sent(NamedTuple):
+    """One batch inside a pipeline: what was asked for, and the arrays that DALI reads."""
+
+    groups: list[Group]
+    inputs: list[Any]
+
+
+def mixed_arguments(dataset: Dataset, settings: Loader) -> dict[str, Any]:
+    """Arguments of the GPU decoder; the CPU's takes them too and ignores them (its upsampling is always the fancy one).
+
+    The size hints let buffers be allocated once for the largest image: memory does not creep up with each larger one.
+    """
+    arguments: dict[str, Any] = {
+        "hw_decoder_load": settings.hw_decoder_load,
+        "jpeg_fancy_upsampling": settings.fancy_upsampling,
+    }
+    if settings.size_hints:
+        height, width = (int(x) for x in dataset.sizes.max(axis=0))
+        arguments |= {"preallocate_height_hint": height, "preallocate_width_hint": width}
+    return arguments
+
+
+def _said(error: RuntimeError) -> str:
+    """The line of DALI's many that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    after = lines.index("encountered:") + 1 if "encountered:" in lines else 0
+    return lines[min(after, len(lines) - 1)] if lines else type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -149,50 +224,90 @@ class Batch:
 
 
 def training_batches(
-    dataset: Dataset, plan: Plan, *, start: int, stop: int, rank: int, world: int, device: torch.device, threads: int
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    start: int,
+    stop: int,
+    rank: int,
+    world: int,
+    device: torch.device,
+    threads: int,
+    settings: Loader | None = None,
+    failures: Failures | None = None,
 ) -> Iterator[Batch]:
-    """Batches of the global steps start .. stop of one rank."""
-    plans = deque[StepPlan]()
+    """Batches of the global steps start .. stop of one rank.
 
-    def requests() -> Iterator[list[Group]]:
-        for step in range(start, stop):
-            plans.append(plan.step(step, rank, world))
-            yield [
-                (images, [(v.start, v.end) for v in views])
-                for images, views in zip(plans[-1].groups, plans[-1].views, strict=True)
-            ]
+    An image that cannot be decoded is replaced (see `Plan.step`) as far as `failures` lets it; by default it stops.
+    """
+    failures = failures or Failures(dataset)
+    plans: dict[int, StepPlan] = {}
+
+    def request(number: int) -> list[Group]:
+        step = plans[number] = plan.step(start + number, rank, world, failures.instead)
+        return [
+            (images, [(v.start, v.end) for v in views]) for images, views in zip(step.groups, step.views, strict=True)
+        ]
 
     stream = CropStream(
         dataset,
-        requests(),
+        request,
+        stop - start,
         plan.views,
+        failures,
         batch=plan.batch // world,
         size=plan.augment.size,
         device=device,
         threads=threads,
+        settings=settings or Loader(),
     )
-    for crops in stream:
+    for number, crops in enumerate(stream):
         grouped, rest = [], iter(crops)
         for count in plan.views:
             grouped.append([next(rest) for _ in range(count)])
-        yield Batch(plans.popleft(), grouped)
+        yield Batch(plans.pop(number), grouped)
 
 
 def evaluation_batches(
-    dataset: Dataset, config: Augmentation, *, batch: int, rank: int, world: int, device: torch.device, threads: int
+    dataset: Dataset,
+    config: Augmentation,
+    batches: Sequence[np.ndarray],
+    *,
+    device: torch.device,
+    threads: int,
+    settings: Loader | None = None,
+    failures: Failures | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Normalised images (B x 3 x size x size float32) of this rank's contiguous share, in order, centre crop."""
-    lo, hi = shard(len(dataset), rank, world)
-    start, end = centre_crop(dataset.sizes, config)
+    """Normalised images (B x 3 x size x size float32, centre crop) of each batch of indices.
 
-    def requests() -> Iterator[list[Group]]:
-        for first in range(lo, hi, batch):
-            rows = np.arange(first, min(first + batch, hi))
-            yield [(rows, [(start[rows], end[rows])])]
+    An image that cannot be decoded stops the run, since its row can be no other's; a caller that gives `failures` gets
+    a row of some other image and must leave out the rows of `failures.found`.
+    """
+    failures = failures or Failures(dataset, remedy=ONE_ROW_EACH)
 
-    stream = CropStream(dataset, requests(), (1,), batch=batch, size=config.size, device=device, threads=threads)
+    def request(number: int) -> list[Group]:
+        images = failures.replace(batches[number])
+        return [(images, [centre_crop(dataset.sizes[images], config)])]
+
+    stream = CropStream(
+        dataset,
+        request,
+        len(batches),
+        (1,),
+        failures,
+        batch=max(map(len, batches), default=1),
+        size=config.size,
+        device=device,
+        threads=threads,
+        settings=settings or Loader(),
+    )
     for (crop,) in stream:
         yield normalise(crop.permute(0, 3, 1, 2).float(), config.mean, config.std)
+
+
+def view_dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
+    """What the views of a training step are made in: on a GPU what its convolutions would round them to."""
+    return torch.bfloat16 if runtime.precision == "bf16" and device.type == "cuda" else torch.float32
 
 
 def augmenter(config: Augmentation, dtype: torch.dtype) -> Callable[[torch.Tensor, ViewParams], torch.Tensor]:

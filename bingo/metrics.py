@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bingo.decode_failures import Failures
 from bingo.distributed import World
 from bingo.errors import UserError
 
@@ -50,9 +51,18 @@ class Metrics:
             self._losses, self._lines, self._accuracies = [], [], {}
         return self.path.stat().st_size if self.world.main else 0
 
+    def bad(self, step: int, failures: Failures) -> None:
+        """Record images found undecodable up to this step, by any rank; `UserError` on all once they are too many."""
+        found = self.world.gather_lists(failures.news())
+        paths = failures.dataset.paths
+        self.write(
+            *({"kind": "bad", "step": step, "index": i, "path": paths[i], "reason": reason} for i, reason in found)
+        )
+        failures.hear(found)
+
     def write(self, *lines: dict[str, Any]) -> None:
         """Append lines durably (rank 0)."""
-        if self.world.main:
+        if self.world.main and lines:
             with open(self.path, "a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
                 file.flush()
@@ -60,7 +70,7 @@ class Metrics:
 
 
 def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The lines of one kind (`train` or `eval`); a line half-written by a killed process is left out."""
+    """The lines of one kind (`train`, `eval` or `bad`); a line half-written by a killed process is left out."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:

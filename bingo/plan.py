@@ -4,17 +4,20 @@ Every number comes from a Philox counter placed at the image's global position, 
 resumes at any step, and 1 rank x 32 equals 2 ranks x 16 byte for byte. Planning costs about a microsecond per view.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.kernels.augment import ViewParams
 
 # Streams of the generator: one per use, so that no two draws ever share a counter.
-PERMUTATION, MEMBER, CUTMIX, VIEW = 0, 1, 2, 8
+PERMUTATION, MEMBER, CUTMIX, CACHED_VIEW, NEGATIVE_IMAGE, NEGATIVE_VIEW, VIEW = 0, 1, 2, 3, 4, 5, 8
+KEY_VIEW = 1 << 32  # and above: the views of a key cache
 
 CROP_TRIES = 10
 # Per view: ten tries of area and ratio, two offsets, jitter coin and four factors, four order keys, grey, blur coin,
@@ -29,9 +32,14 @@ def uniforms(seed: int, epoch: int, stream: int, position: int, rows: int, colum
     Philox makes four numbers per counter value, so row r of position p is counter p * columns / 4 of its stream.
     """
     assert columns % 4 == 0
-    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
+    bits = philox(seed, epoch, stream)
     bits.advance(position * (columns // 4))
     return np.random.Generator(bits).random((rows, columns))
+
+
+def philox(seed: int, epoch: int, stream: int) -> np.random.Philox:
+    """The generator of one stream, at its start."""
+    return np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,7 @@ class Plan:
         """The order of the images in one epoch (N int64); the last one is kept."""
         if epoch not in self._permutations:
             self._permutations.clear()
-            bits = np.random.Philox(
-                key=np.array([self.seed, epoch], np.uint64), counter=np.array([0, 0, 0, PERMUTATION], np.uint64)
-            )
+            bits = philox(self.seed, epoch, PERMUTATION)
             self._permutations[epoch] = np.random.Generator(bits).permutation(len(self.sizes))
         return self._permutations[epoch]
 
@@ -107,17 +113,27 @@ class Plan:
         own = images[:, None]
         return own if self.bags is None else np.concatenate([own, self.bags[images]], axis=1).astype(np.int64)
 
-    def step(self, global_step: int, rank: int = 0, world: int = 1) -> StepPlan:
-        """The rank's share of a step: rows `rank * batch / world ...` of the global batch."""
+    def step(
+        self, global_step: int, rank: int = 0, world: int = 1, instead: Mapping[int, int] = MappingProxyType({})
+    ) -> StepPlan:
+        """The rank's share of a step: rows `rank * batch / world ...` of the global batch.
+
+        instead: bad image -> the image that takes its place as an anchor, its positive from that image's bag. A bad
+        positive gives its place to its anchor. Crops follow the size of the image that is there in the end.
+        """
         epoch, step = divmod(global_step, self.steps_per_epoch)
         rows = self.batch // world
         position = step * self.batch + rank * rows
         anchors = self.anchors(epoch, step)[rank * rows : (rank + 1) * rows]
+        if instead:
+            anchors = np.array([instead.get(int(a), int(a)) for a in anchors], anchors.dtype)
         groups: tuple[np.ndarray, ...] = (anchors,)
         if len(self.views) == 2:
             assert self.bags is not None
             u = uniforms(self.seed, epoch, MEMBER, position, rows, 4)[:, 0]
             members = self.bags[anchors, (u * self.bags.shape[1]).astype(np.int64)].astype(np.int64)
+            if instead:
+                members = np.where(np.isin(members, list(instead)), anchors, members)
             groups = (anchors, members)
         views = []
         for g, (images, count) in enumerate(zip(groups, self.views, strict=True)):
@@ -133,6 +149,22 @@ class Plan:
     def _view(self, u: np.ndarray, images: np.ndarray) -> View:
         start, end = random_resized_crop(u[:, :22], self.sizes[images], self.augment.scale)
         return View(start, end, view_params(u[:, 22:], self.augment))
+
+    def key_view(self, first: int, past: int, view: int) -> View:
+        """View number `view` of the images first .. past in a key cache: a function of (seed, image, view) alone."""
+        u = uniforms(self.seed, 0, KEY_VIEW + view, first, past - first, VIEW_DRAWS)
+        return self._view(u, np.arange(first, past))
+
+    def cached_views(self, epoch: int, step: int, views: int) -> np.ndarray:
+        """Which of a cache's views stand for the key views of a step: global batch x 2 int64, anchor and positive."""
+        u = uniforms(self.seed, epoch, CACHED_VIEW, step * self.batch, self.batch, 4)[:, :2]
+        return (u * views).astype(np.int64)
+
+    def cached_negatives(self, epoch: int, count: int, views: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch's negatives from a cache: `count` distinct images in ascending order, and a view of each; int64."""
+        order = np.random.Generator(philox(self.seed, epoch, NEGATIVE_IMAGE)).permutation(len(self.sizes))
+        u = uniforms(self.seed, epoch, NEGATIVE_VIEW, 0, count, 4)[:, 0]
+        return np.sort(order[:count]), (u * views).astype(np.int64)
 
     def cutmix_box(self, epoch: int, step: int) -> tuple[int, int, int, int]:
         """The step's box (y0, x0, y1, x1) in pixels of the view: cut area ~ Beta(2, 2), centre uniform, clipped."""

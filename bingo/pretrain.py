@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from bingo.config import PretrainConfig
-from bingo.dataset import Dataset
 from bingo.distributed import World
-from bingo.loader import Batch, augmenter
+from bingo.image_folder import open_images
+from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, contrastive_loss
 from bingo.models import seeded_encoder
 from bingo.plan import Plan
@@ -35,7 +35,7 @@ class MoCo:
         self.queue = KeyQueue(
             contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
         )
-        self.augment = augmenter(config.augment, torch.float32)
+        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "key_encoder": self.key_encoder}
@@ -66,7 +66,7 @@ class MoCo:
 
 def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:
     """Train or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
-    dataset = Dataset.open(config.data)
+    dataset = open_images(config.data, config.loader, tell=world.main)
     check_run(config, dataset, world)
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=(2,))
     return train(config, key, dataset, plan, MoCo(config, plan, world), world)

@@ -27,6 +27,11 @@ class KeyQueue:
         """What the loss needs to write this step's keys (all ranks', in rank order) and their ids (int64)."""
         return NewKeys(keys_NC.detach(), self.cursor, ids_N)
 
+    def fill(self, keys_KC: torch.Tensor, ids_K: torch.Tensor) -> None:
+        """Replace all keys and ids (int64)."""
+        self.keys_KC.copy_(keys_KC)
+        self.ids_K.copy_(ids_K)
+
     def state(self) -> dict[str, object]:
         return {"keys": self.keys_KC, "ids": self.ids_K, "pointer": int(self.cursor[0])}
 
@@ -35,6 +40,5 @@ class KeyQueue:
         assert isinstance(keys, torch.Tensor)
         assert isinstance(ids, torch.Tensor)
         assert isinstance(pointer, int)
-        self.keys_KC.copy_(keys)
-        self.ids_K.copy_(ids)
+        self.fill(keys, ids)
         self.cursor[0] = pointer

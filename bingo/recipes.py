@@ -5,22 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bingo.config import (
-    Augmentation,
     BagKind,
     BagsConfig,
-    Contrast,
     DemoDataConfig,
-    Device,
     DistillConfig,
     EvalConfig,
     ExportConfig,
     FeaturesConfig,
-    Monitor,
-    Optimiser,
     PackConfig,
     PretrainConfig,
-    Runtime,
 )
+from bingo.config_parts import Augmentation, Contrast, Device, Monitor, Optimiser, Runtime
 from bingo.stages import Stage
 
 DIGITS_BAGS: tuple[BagKind, ...] = ("random", "knn", "label")
@@ -118,7 +113,8 @@ class _Digits:
         stages = []
         for kind in DIGITS_BAGS:
             features = self.root / "features" if kind == "knn" else None
-            config = BagsConfig(data=self.train, out=self.root / "bags" / kind, features=features, kind=kind)
+            out = self.root / "bags" / kind
+            config = BagsConfig(data=self.train, out=out, features=features, kind=kind, runtime=self.runtime)
             stages.append(Stage(f"bags {kind}", "bags", config))
         return tuple(stages)
 

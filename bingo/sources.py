@@ -18,9 +18,10 @@ import re
 import stat
 import tarfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ LAYOUT = (
 )
 BRACES = re.compile(r"\{([^{}]*)\}")
 MOST_CLASSES = 1_000_000
+Value = TypeVar("Value")
 NO_FILE = -1  # `sizes` of a tar member that is a link
 
 
@@ -66,20 +68,10 @@ class Listing:
 
     def read(self, index: int) -> bytes:
         """The bytes of one image. Raises `Unreadable`."""
-        try:
-            return self._read_member(index) if self.shards else self._read_file(index)
-        except FileNotFoundError:
-            raise Unreadable("a link to nothing" if not self.shards else "the tar file is gone") from None
-        except OSError as error:
-            raise Unreadable(f"cannot be read ({error.strerror})") from None
+        return self._read_member(index) if self.shards else self._read_file(index)
 
     def _read_file(self, index: int) -> bytes:
-        path = os.path.join(self.source, self.paths[index])
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            raise Unreadable("a folder" if stat.S_ISDIR(mode) else "not a regular file")
-        with open(path, "rb", buffering=0) as file:
-            return file.readall()
+        return read_regular(os.path.join(self.source, self.paths[index]), lambda file: file.read())
 
     def _read_member(self, index: int) -> bytes:
         assert self.shard is not None
@@ -88,7 +80,26 @@ class Listing:
         size = int(self.sizes[index])
         if size == NO_FILE:
             raise Unreadable("not a plain file in the tar file")
-        return _part(self.shards[self.shard[index]], int(self.offsets[index]), size)
+        try:
+            return _part(self.shards[self.shard[index]], int(self.offsets[index]), size)
+        except FileNotFoundError:
+            raise Unreadable("the tar file is gone") from None
+        except OSError as error:
+            raise Unreadable(f"cannot be read ({error.strerror})") from None
+
+
+def read_regular(path: str, read: Callable[[BinaryIO], Value]) -> Value:
+    """What `read` makes of a file. Raises `Unreadable`; no pipe is opened: that would wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise Unreadable("a folder" if stat.S_ISDIR(mode) else "not a regular file")
+        with open(path, "rb") as file:
+            return read(file)
+    except FileNotFoundError:
+        raise Unreadable("a link to nothing") from None
+    except OSError as error:
+        raise Unreadable(f"cannot be read ({error.strerror})") from None
 
 
 def list_source(source: Path) -> Listing:

@@ -22,12 +22,12 @@ from bingo.config import (
     EvalConfig,
     ExportConfig,
     FeaturesConfig,
+    KeysConfig,
     PackConfig,
     PretrainConfig,
-    Runtime,
-    from_json,
-    to_json,
 )
+from bingo.config_json import from_json, to_json
+from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
 from bingo.files import clear_folder, folder_lock, hash_file, hash_json, make_folder, read_json, remove_tree, write_json
 
@@ -56,8 +56,9 @@ KINDS = {
     "demo-data": Kind(DemoDataConfig, "bingo.demo_data"),
     "pack": Kind(PackConfig, "bingo.pack"),
     "pretrain": Kind(PretrainConfig, "bingo.pretrain", resumable=True, distributed=True),
-    "features": Kind(FeaturesConfig, "bingo.features", distributed=True),
-    "bags": Kind(BagsConfig, "bingo.build_bags"),
+    "features": Kind(FeaturesConfig, "bingo.features", resumable=True, distributed=True),
+    "bags": Kind(BagsConfig, "bingo.build_bags", distributed=True),
+    "keys": Kind(KeysConfig, "bingo.cached_keys", resumable=True, distributed=True),
     "distill": Kind(DistillConfig, "bingo.distill", resumable=True, distributed=True),
     "eval": Kind(EvalConfig, "bingo.evaluate_run", distributed=True),
     "export": Kind(ExportConfig, "bingo.export"),
@@ -96,6 +97,8 @@ def stage_key(stage: Stage) -> str:
     runtime = getattr(stage.config, "runtime", None)
     if isinstance(runtime, Runtime):
         settings["runtime"] = {"precision": runtime.precision}
+    if "loader" in settings:
+        settings["loader"] = {"fancy_upsampling": stage.config.loader.fancy_upsampling}
     for field, value in input_paths(stage.config).items():
         _set(settings, field, source_hash(value) if field == "source" else content_hash(value))
     return hash_json({"kind": stage.kind, "version": __version__, "settings": settings})
@@ -225,7 +228,7 @@ def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
         try:
             yield
         except UserError:
-            if fresh and not (stage.out / "checkpoints").exists():
+            if fresh and not (stage.out / "checkpoints").exists() and not any(stage.out.glob(".*.partial")):
                 remove_tree(stage.out)
             raise
 

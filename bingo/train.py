@@ -11,10 +11,12 @@ from torch import nn
 from bingo.checkpoint import load_newest, save_checkpoint
 from bingo.config import TrainingConfig
 from bingo.dataset import Dataset
+from bingo.decode_failures import Failures
 from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.evaluate import knn_accuracy
 from bingo.features import extract
+from bingo.image_folder import open_images
 from bingo.kernels import resolve_impl
 from bingo.kernels.augment import to_device
 from bingo.loader import Batch, training_batches
@@ -88,13 +90,17 @@ def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16")
 
 
-def step_options(config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor) -> Options:
+def step_options(
+    config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor | None
+) -> Options:
     """What a step's loss is told: the new keys of all ranks with their ids, and, if asked for, whose keys to leave out.
 
-    keys_NC: this step's keys in rank order.
+    keys_NC: this step's keys in rank order; None for a queue that stays as it is.
     """
-    device = keys_NC.device
-    ids_N = to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device)
+    device = queue.keys_KC.device
+    new = None
+    if keys_NC is not None:
+        new = queue.entry(keys_NC, to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device))
     exclude = None
     if config.contrast.negatives == "strangers":
         exclude = to_device(plan.relatives(batch.plan.groups[0]), device)
@@ -104,7 +110,7 @@ def step_options(config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Bat
         "unit_rows": True,  # the queue's: it holds normalised keys
         "exclude": exclude,
         "queue_ids": queue.ids_K,
-        "new_keys": queue.entry(keys_NC, ids_N),
+        "new_keys": new,
     }
 
 
@@ -160,7 +166,11 @@ def train(
     if state:
         _restore(state, method, optimiser)
     metrics = Metrics(metrics_path, world, offset)
-    val = Dataset.open(config.monitor.val) if config.monitor.val else None
+    val = open_images(config.monitor.val, config.loader, tell=world.main) if config.monitor.val else None
+    failures, val_failures = (
+        Failures(data, config.loader.most_bad(len(data)), "raise --loader.max-bad, or run `bingo check` and pack again")
+        for data in (dataset, val or dataset)
+    )
     batches = training_batches(
         dataset,
         plan,
@@ -170,6 +180,8 @@ def train(
         world=world.size,
         device=world.device,
         threads=world.threads,
+        settings=config.loader,
+        failures=failures,
     )
     began = time.perf_counter()
     method.encoder.train()
@@ -191,10 +203,15 @@ def train(
             line = {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
             metrics.step(loss, line, accuracy)
             if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
-                knn = monitor(method.encoder, dataset, val, config, world)
+                knn, left_out = monitor(method.encoder, failures, val_failures, config, world)
                 metrics.flush()
-                metrics.write({"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": knn})
-            if epoch_ends or done % config.runtime.checkpoint_every == 0:
+                metrics.write(
+                    {"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": knn, "left_out": left_out}
+                )
+            saves = epoch_ends or done % config.runtime.checkpoint_every == 0
+            if saves or done % config.runtime.log_every == 0:
+                metrics.bad(done, failures)
+            if saves:
                 offset = metrics.flush()
                 if world.main:
                     save_checkpoint(folder, done, _state(method, optimiser, key, offset))
@@ -205,6 +222,8 @@ def train(
     seconds = time.perf_counter() - began
     evaluations = read_metrics(metrics_path, "eval")
     return {
+        "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}),
+        "left_out": dataset.counts["excluded"] or None,
         "steps": total,
         "resumed_from": start,
         "knn": evaluations[-1]["knn"] if evaluations else None,
@@ -213,15 +232,25 @@ def train(
     }
 
 
-def monitor(encoder: Encoder, dataset: Dataset, val: Dataset, config: TrainingConfig, world: World) -> float:
-    """kNN accuracy (k = 10, cosine) of the current weights with rank 0's batch-norm statistics, as a fraction."""
+def monitor(
+    encoder: Encoder, train: Failures, val: Failures, config: TrainingConfig, world: World
+) -> tuple[float, int]:
+    """kNN accuracy (k = 10, cosine) of the current weights with rank 0's batch-norm statistics, as a fraction, and how
+    many images it leaves out because they cannot be decoded."""
     world.broadcast([buffer for buffer in encoder.buffers() if buffer.is_floating_point()])
-    parts = [
-        extract(encoder, data, config.augment, config.optim.batch, config.runtime, world) for data in (dataset, val)
-    ]
-    labels = [torch.from_numpy(data.labels).long().to(world.device) for data in (dataset, val)]
+    parts, left_out = [], 0
+    for failures in (train, val):
+        data = failures.dataset
+        features = extract(
+            encoder, data, config.augment, config.optim.batch, config.runtime, world,
+            loader=config.loader, failures=failures,
+        )  # fmt: skip
+        keep = torch.ones(len(data), dtype=torch.bool, device=world.device)
+        keep[world.gather_lists(list(failures.found))] = False
+        left_out += len(data) - int(keep.sum())
+        parts += [features[keep], torch.from_numpy(data.labels).long().to(world.device)[keep]]
     encoder.train()
-    return knn_accuracy(parts[0], labels[0], parts[1], labels[1], k=min(10, len(dataset)))
+    return knn_accuracy(*parts, k=min(10, len(parts[0]))), left_out
 
 
 def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int) -> dict[str, Any]:

@@ -1,204 +1,36 @@
 """Ahead-of-time compilation of every Triton kernel for a GPU architecture, with no GPU: resources, hot loop, gates.
 
 `bingo bench aot` prints the table. TRITON_INTERPRET must not be set: interpreted kernels have no code.
-To add a kernel or a specialisation, add a `Variant` to `portable_variants` or `hopper_variants`.
+What is compiled is the table of `variants.py`.
 """
 
-import itertools
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bingo.kernels import hopper_queue_softmax as hopper
-from bingo.kernels import triton_combine as ends
-from bingo.kernels import triton_queue_softmax as kernels
+from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels.variants import (
+    TILE_KEYS,
+    TILE_ROWS,
+    TILE_WARPS,
+    Variant,
+    augment_variants,
+    hopper_variants,
+    portable_variants,
+)
 
-TYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 WARP_SIZE = 32
 # Gates. Matrix products in half precision must run on the generation's own tensor-core instruction; the most shared
 # memory that one block may use: CUDA programming guide, table of compute capabilities.
 TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-LOOP_LIMIT = 250
-# Triton keeps an operand that it computed (the scaled queries) in registers and reloads it for every tile: 8
-# instructions more than for one that it only loaded. The Hopper kernel avoids them.
-PORTABLE_LOOP_LIMIT = 256
-# The unit of `loop_per_tile`: the products of 64 rows and 128 keys, shared by four warps.
-TILE_ROWS, TILE_KEYS, TILE_WARPS = 64, 128, 4
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One specialisation of a kernel, as a launch would ask for it.
-
-    dtype: the queue's (the partials' for a kernel that reads no queue). signature: run-time arguments in order, with
-    their Triton types. tile: rows and keys of one turn of the hot loop, where its instructions do not say (see `Loop`).
-    products: matrix products per tile. loop_limit: the most that `loop_per_tile` may be on sm_90.
-    """
-
-    kernel: str
-    name: str
-    dtype: str
-    channels: int
-    function: Any
-    signature: dict[str, str]
-    constants: dict[str, Any]
-    warps: int
-    stages: int = 1
-    options: dict[str, Any] = field(default_factory=dict)
-    tile: tuple[int, int] = (0, 0)
-    products: int = 0
-    loop_limit: int | None = None
-
-
-def portable_variants(arch: int) -> list[Variant]:
-    """Those of the portable kernels."""
-    pairs = itertools.product((64, 128, 256), TYPE_NAMES)
-    plain = [_split("gradient", dtype, channels, arch) for channels, dtype in pairs]
-    padded = _split("48 of 64 channels", torch.bfloat16, 64, arch, C=48)
-    main = [
-        _split(name, dtype, 128, arch, **changes) for dtype in TYPE_NAMES for name, changes in SPECIAL_SPLITS.items()
-    ]
-    last = [end for channels in (64, 128, 256) for end in (_combine(channels), _bag(channels))]
-    return [*plain, padded, *main, _ranks(arch), *last, _combine(128, GRAD=False), _bag(128, **NOTHING_MORE)]
-
-
-SPECIAL_SPLITS: dict[str, dict[str, Any]] = {
-    "gradient, raw fp32 rows": {"q_dtype": torch.float32, "NORMALIZE": True},
-    "loss only": {"GRAD": False},
-    "ragged": {"EVEN": False},
-    "running maximum": {"SAFE": True},
-    "repair, ragged": {"SAFE": True, "REPAIR": True, "EVEN": False},
-    "6 excluded ids": {"E": 6},
-    "6 excluded ids, running maximum, ragged": {"E": 6, "SAFE": True, "EVEN": False},
-    "loss only, 3 excluded ids, ragged": {"E": 3, "GRAD": False, "EVEN": False},
-}
-
-
-def _split(
-    name: str, dtype: torch.dtype, channels: int, arch: int, q_dtype: torch.dtype | None = None, **changes: Any
-) -> Variant:
-    constants: dict[str, Any] = {
-        "E": 0,
-        "GRAD": True,
-        "NORMALIZE": False,
-        "SAFE": False,
-        "REPAIR": False,
-        "EVEN": True,
-    } | changes
-    busy = bool(constants["E"] or constants["SAFE"])
-    tile = kernels.choose_tile(dtype, channels, arch, busy=busy)
-    half = dtype != torch.float32
-    tma = arch >= 90 and half
-    queue = f"tensordesc<{TYPE_NAMES[dtype]}[{tile.keys},{channels}]>" if tma else f"*{TYPE_NAMES[dtype]}"
-    signature = {"q_ptr": f"*{TYPE_NAMES[q_dtype or dtype]}", "queue": queue} | SPLIT_ARGUMENTS
-    constants = {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "TMA": tma} | constants
-    if not constants["E"]:
-        constants |= {"ids_ptr": None, "exclude_ptr": None}
-    return Variant(
-        "split", name, TYPE_NAMES[dtype], channels, kernels.split_kernel, signature, constants, tile.warps, tile.stages,
-        tile=(tile.rows, tile.keys), products=1 + constants["GRAD"],
-        loop_limit=PORTABLE_LOOP_LIMIT if half and channels <= 128 and not busy and constants["EVEN"] else None,
-    )  # fmt: skip
-
-
-SPLIT_ARGUMENTS = {
-    **dict.fromkeys(("ids_ptr", "exclude_ptr"), "*i64"),
-    **dict.fromkeys(("lse_ptr", "mean_ptr"), "*fp32"),
-    **dict.fromkeys(("R", "K", "G", "keys_per_split"), "i32"),
-    **dict.fromkeys(("scale", "low", "high"), "fp32"),
-}
-
-
-def _ranks(arch: int) -> Variant:
-    tile = kernels.choose_tile(torch.bfloat16, 128, arch, busy=True)
-    signature = {
-        **dict.fromkeys(("q_ptr", "queue"), "*bf16"),
-        **dict.fromkeys(("ids_ptr", "exclude_ptr"), "*i64"),
-        "scores_ptr": "*fp32",
-        "counts_ptr": "*i32",
-        **dict.fromkeys(("R", "K", "G", "keys_per_split"), "i32"),
-    }
-    constants = {"C": 128, "BC": 128, "BM": tile.rows, "BN": tile.keys, "E": 6, "M": 2}
-    return Variant(
-        "ranks", "6 excluded ids", "bf16", 128, kernels.rank_kernel, signature, constants, tile.warps, tile.stages,
-        tile=(tile.rows, tile.keys), products=1,
-    )  # fmt: skip
-
-
-def _combine(channels: int, **changes: Any) -> Variant:
-    pointers = dict.fromkeys(("lse_SR_ptr", "mean_SRC_ptr", "lse_ptr", "mean_ptr"), "*fp32")
-    constants = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "GRAD": True} | changes
-    signature = pointers | {"R": "i32", "S": "i32"}
-    name = "gradient" if constants["GRAD"] else "loss only"
-    return Variant("combine", name, "fp32", channels, ends.combine_kernel, signature, constants, ends.WARPS)
-
-
-NOTHING_MORE: dict[str, Any] = {
-    **dict.fromkeys(("GRAD", "NORMALIZE", "WRITE", "IDS"), False),
-    **dict.fromkeys(("new_keys_ptr", "new_ids_ptr", "ids_ptr", "cursor_ptr"), None),
-}
-
-
-def _bag(channels: int, **changes: Any) -> Variant:
-    floats = ("lse_SR_ptr", "mean_SRC_ptr", "q_ptr", "keys_ptr", "weights_ptr", "loss_ptr", "grad_ptr", "new_keys_ptr")
-    signature = {
-        **dict.fromkeys(floats, "*fp32"),
-        "new_ids_ptr": "*i64",
-        "queue_ptr": "*bf16",
-        **dict.fromkeys(("ids_ptr", "cursor_ptr"), "*i64"),
-        **dict.fromkeys(("R", "S", "B", "rows_per_weight", "K", "N", "skipped"), "i32"),
-        "inverse_temperature": "fp32",
-    }
-    flags = dict.fromkeys(("GRAD", "NORMALIZE", "WRITE", "IDS"), True)
-    sizes: dict[str, Any] = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "M": 2}
-    constants = sizes | flags | changes
-    name = "gradient, ring write" if constants["WRITE"] else "loss only"
-    return Variant("bag", name, "fp32", channels, ends.bag_kernel, signature, constants, ends.WARPS)
-
-
-def hopper_variants() -> list[Variant]:
-    """Those of the Hopper kernel; none where Triton has no Gluon."""
-    if not hopper.has_gluon():
-        return []
-    plain = itertools.product(hopper.CHANNELS, hopper.QUEUE_DTYPES, (True, False))
-    raw = [(channels, dtype, True) for channels in hopper.CHANNELS for dtype in hopper.QUEUE_DTYPES]
-    return [
-        *(_hopper(queue_dtype, channels, queue_dtype, grad) for channels, queue_dtype, grad in plain),
-        *(_hopper(queue_dtype, channels, torch.float32, grad) for channels, queue_dtype, grad in raw),
-        _hopper(torch.bfloat16, 128, torch.float32, False),
-    ]
-
-
-def _hopper(queue_dtype: torch.dtype, channels: int, q_dtype: torch.dtype, grad: bool) -> Variant:
-    """fp32 rows are compiled with the normalisation, rows in the queue's dtype without."""
-    from bingo.kernels import hopper_kernel
-
-    normalize = q_dtype == torch.float32
-    name = ("gradient" if grad else "loss only") + (", raw fp32 rows" if normalize else "")
-    queue = f"tensordesc<{TYPE_NAMES[queue_dtype]}[{hopper.KEYS_PER_TILE},{channels}]"
-    signature = {
-        "q_ptr": f"*{TYPE_NAMES[q_dtype]}",
-        "queue": f"{queue},{hopper_kernel.queue_layout(queue_dtype, channels)!r}>",
-        **dict.fromkeys(("lse_ptr", "mean_ptr"), "*fp32"),
-        **dict.fromkeys(("R", "K", "keys_per_split"), "i32"),
-        "scale": "fp32",
-    }
-    constants = {"C": channels, "NORMALIZE": normalize, "GRAD": grad}
-    options = hopper.launch_options()
-    return Variant(
-        "hopper", name, TYPE_NAMES[queue_dtype], channels, hopper_kernel.partials_kernel, signature, constants,
-        options.pop("num_warps"), options=options, tile=(TILE_ROWS, TILE_KEYS), products=2 if grad else 1,
-        loop_limit=LOOP_LIMIT,
-    )  # fmt: skip
 
 
 def compile_report(arch: int) -> list[dict[str, Any]]:
@@ -207,11 +39,12 @@ def compile_report(arch: int) -> list[dict[str, Any]]:
     One record per variant: kernel, arch, dtype, channels, variant, registers per thread, shared_bytes per block,
     spill_bytes (stack and local memory) per thread, bare_arrivals (see there), tensor_core (its instruction, or
     "none"), loop_instructions of the hot loop per warp, loop_per_tile (the same per 64 x 128 tile; None without matrix
-    products), loop_limit and gate ("ok", or what fails). ValueError when TRITON_INTERPRET is set.
+    products), loop_limit, register_limit and gate ("ok", or what fails). ValueError when TRITON_INTERPRET is set.
     """
-    if kernels.is_interpreted():
+    if is_interpreted():
         raise ValueError("TRITON_INTERPRET is set, so there is nothing to compile; unset it and start Python again")
-    return [_record(variant, arch) for variant in portable_variants(arch) + (hopper_variants() if arch == 90 else [])]
+    variants = portable_variants(arch) + augment_variants() + (hopper_variants() if arch == 90 else [])
+    return [_record(variant, arch) for variant in variants]
 
 
 def gate(record: dict[str, Any]) -> str:
@@ -226,6 +59,8 @@ def gate(record: dict[str, Any]) -> str:
         return f"{record['bare_arrivals']} arrivals may hand back memory that a warp still reads"
     if record["shared_bytes"] > SHARED_LIMIT.get(arch, record["shared_bytes"]):
         return f"needs {record['shared_bytes']} bytes of shared memory, above {SHARED_LIMIT[arch]}"
+    if record["registers"] > record["register_limit"]:
+        return f"uses {record['registers']} registers, above {record['register_limit']}"
     if arch == 90 and limit and record["loop_per_tile"] > limit:
         return f"{record['loop_per_tile']} instructions per tile, above {limit}"
     return "ok"
@@ -245,6 +80,7 @@ def _record(variant: Variant, arch: int) -> dict[str, Any]:
         "loop_instructions": loop.instructions,
         "loop_per_tile": loop_per_tile(loop, variant),
         "loop_limit": variant.loop_limit,
+        "register_limit": variant.register_limit,
     }
     return record | {"gate": gate(record)}
 

@@ -26,7 +26,7 @@ def resolve_impl(impl: str, device: torch.device | str) -> str:
     if impl == "auto":
         return "triton" if device.type == "cuda" else "chunked"
     if impl == "triton":
-        _require_triton(device.type)
+        require_triton(device.type, "chunked")
     if impl == "hopper":
         from bingo.kernels.hopper_queue_softmax import device_capability, require_hopper
 
@@ -43,16 +43,17 @@ def choose_impl(impl: str, device: torch.device) -> str:
     return chosen
 
 
-def _require_triton(device_type: str) -> None:
+def require_triton(device_type: str, instead: str) -> None:
+    """ValueError where the Triton kernels cannot run; instead: the implementation to ask for then."""
     if importlib.util.find_spec("triton") is None:
-        raise ValueError("impl 'triton' needs the triton package, which is not installed; pass impl='chunked'")
+        raise ValueError(f"impl 'triton' needs the triton package, which is not installed; pass impl={instead!r}")
     if device_type == "cuda":
         return
     from bingo.kernels.triton_queue_softmax import is_interpreted
 
     if device_type != "cpu" or not is_interpreted():
         raise ValueError(
-            f"impl 'triton' needs CUDA tensors, these are on {device_type!r}; pass impl='chunked', "
+            f"impl 'triton' needs CUDA tensors, these are on {device_type!r}; pass impl={instead!r}, "
             "or set TRITON_INTERPRET=1 before Python starts to run the kernel on the CPU in Triton's (slow) interpreter"
         )
 

@@ -1,4 +1,4 @@
-"""Compiles the portable kernels exactly as their launches ask for it, on a machine without a GPU; run as a program.
+"""Compiles portable kernels and augmentation as their launches ask for it, on a machine without a GPU; a program.
 
 The interpreter checks no types, and the ahead-of-time report makes up its own arguments. Here the real launch code runs
 and Triton's own binder specialises the arguments (None, 1, multiples of 16, descriptors) for a GPU that is not there;
@@ -7,17 +7,24 @@ launching is left out.
 
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from bingo.kernels import NewKeys, dispatch
+from bingo.kernels import triton_augment as chain
 from bingo.kernels import triton_combine as ends
+from bingo.kernels import triton_knn as knn
 from bingo.kernels import triton_queue_softmax as portable
+from bingo.kernels.augment import ViewParams
 from bingo.kernels.splits import Request
+
+ENDS = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 class PretendDriver:
@@ -64,11 +71,29 @@ def launch_all(rows: int, keys: int, channels: int, dtype: torch.dtype, q_dtype:
     portable.ranks(q, queue, torch.zeros(rows, 2), exclude, ids)
 
 
+def views_all(count: int, height: int, width: int, taps: int, dtype: torch.dtype) -> None:
+    """The whole chain, the same where nothing is jittered or blurred, and CutMix in both memory formats."""
+    on, one = np.ones(count, bool), np.ones(count, np.float32)
+    params = ViewParams(on, one, one, one, 0 * one, np.tile(np.arange(4), (count, 1)), on, one, on)
+    images = torch.zeros(count, height, width, 3, dtype=torch.uint8)
+    views = chain.augment_triton(images, params, *ENDS, taps, dtype)
+    chain.augment_triton(images, replace(params, jitter=~on, blur_sigma=0 * one), *ENDS, taps, dtype)
+    chain.cutmix_triton(views, views, (0, 1, min(16, height), width))
+    chain.cutmix_triton(views.contiguous(), views, (0, 0, 0, 0))
+
+
+def launch_nearest(queries: int, rows: int, channels: int, k: int, dtype: torch.dtype) -> None:
+    exclude = torch.arange(queries, dtype=torch.int32)
+    knn.best(torch.zeros(queries, channels, dtype=dtype), torch.zeros(rows, channels, dtype=dtype), k, exclude)
+
+
 def main(arch: int) -> None:
     driver.set_active(PretendDriver(arch))
-    portable.device_limits = dispatch.device_limits = lambda device: (arch, 132)
+    portable.device_limits = dispatch.device_limits = knn.device_limits = lambda device: (arch, 132)
     launched: list[str] = []
-    for kernel in (portable.split_kernel, portable.rank_kernel, ends.combine_kernel, ends.bag_kernel):
+    of_views = (chain.luma_kernel, chain.colour_kernel, chain.blur_rows_kernel, chain.blur_columns_kernel)
+    of_keys = (portable.split_kernel, portable.rank_kernel, ends.combine_kernel, ends.bag_kernel)
+    for kernel in (*of_keys, *of_views, chain.cutmix_kernel, knn.nearest_kernel):
         compile_only(kernel, launched)
     single, half = torch.float32, torch.bfloat16
     launch_all(768, 65536, 128, half, single, fused=True, new=256)
@@ -77,7 +102,14 @@ def main(arch: int) -> None:
     launch_all(64, 1000, 64, half, half, grad=False)
     launch_all(10, 300, 64, half, single, temperature=0.01)
     launch_all(3, 77, 32, single, single)
-    print(*sorted(set(launched)), len(launched))
+    views_all(256, 224, 224, 23, half)
+    views_all(3, 21, 20, 3, torch.float16)
+    views_all(1, 1, 1, 1, single)
+    launch_nearest(1000, 70000, 2048, 13, half)
+    launch_nearest(1, 1, 1, 1, torch.float16)
+    launch_nearest(130, 1000, 1000, 20, torch.float16)
+    launch_nearest(64, 129, 33, 32, single)
+    print(*(f"{name}:{launched.count(name)}" for name in sorted(set(launched))))
 
 
 if __name__ == "__main__":

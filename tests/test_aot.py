@@ -12,13 +12,18 @@ import pytest
 import torch
 
 from bingo.cli import main
-from bingo.kernels import aot, hopper_queue_softmax, triton_queue_softmax
+from bingo.kernels import aot, hopper_queue_softmax, triton_queue_softmax, variants
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton ships its assembler for Linux")
 GOOD = {
     "arch": 90, "dtype": "bf16", "spill_bytes": 0, "bare_arrivals": 0, "tensor_core": "HGMMA",
-    "shared_bytes": 227 * 1024, "loop_per_tile": 250, "loop_limit": 250,
+    "registers": 64, "register_limit": 64, "shared_bytes": 227 * 1024, "loop_per_tile": 250, "loop_limit": 250,
 }  # fmt: skip
+
+
+KERNELS = (
+    "split", "hopper", "ranks", "combine", "bag", "luma", "colour", "blur rows", "blur columns", "cutmix", "nearest"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("arch", aot.TENSOR_CORE)
@@ -36,14 +41,18 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
         assert record["arch"] == arch
         assert record["gate"] == "ok", record
         assert 0 < record["registers"] <= 255
-        assert record["loop_instructions"] > 0 or record["kernel"] in ("combine", "bag")  # theirs may be unrolled
-    kernels = {
-        name: [r for r in records if r["kernel"] == name] for name in ("split", "hopper", "ranks", "combine", "bag")
-    }
+        assert record["loop_instructions"] > 0 or record["kernel"] not in ("split", "hopper", "ranks")
+    kernels = {name: [r for r in records if r["kernel"] == name] for name in KERNELS}
     covered = {name: {(r["dtype"], r["channels"]) for r in found} for name, found in kernels.items()}
     assert covered["split"] == {(dtype, channels) for dtype in ("fp32", "fp16", "bf16") for channels in (64, 128, 256)}
-    assert all(kernels[name] for name in ("ranks", "combine", "bag"))
-    assert {r["variant"] for r in kernels["split"]} == {"gradient", "48 of 64 channels", *aot.SPECIAL_SPLITS}
+    assert all(kernels[name] for name in KERNELS if name != "hopper")
+    assert {r["variant"] for r in kernels["split"]} == {"gradient", "48 of 64 channels", *variants.SPECIAL_SPLITS}
+    for name in ("colour", "blur columns"):
+        assert {r["variant"] for r in kernels[name]} == {"fp32 views", "fp16 views", "bf16 views"}
+    assert len(kernels["cutmix"]) == 6
+    assert {(r["dtype"], r["variant"].split(",")[0]) for r in kernels["nearest"]} == {
+        (dtype, f"best {places}") for dtype in ("fp32", "fp16", "bf16") for places in (16, 32)
+    }
     if arch == 90:
         assert covered["hopper"] == {(dtype, channels) for dtype in ("fp16", "bf16") for channels in (64, 128)}
         assert {r["variant"].split(",")[0] for r in kernels["hopper"]} == {"gradient", "loss only"}
@@ -53,7 +62,7 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", [80, 90])
 def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_path: Path) -> None:
-    """Four launches for each of six calls, and a repair for those that may have rows of any length."""
+    """Of every kernel as many launches as the calls need; repairs only for those that may have rows of any length."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.pretend_gpu", str(arch)],
@@ -63,7 +72,9 @@ def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["bag_kernel", "combine_kernel", "rank_kernel", "split_kernel", str(6 * 4 + 4)]
+    launches = {"bag": 6, "combine": 6, "rank": 6, "split": 6 + 4}
+    launches |= {"luma": 3, "colour": 2 * 3, "blur_rows": 3, "blur_columns": 3, "cutmix": 2 * 3, "nearest": 4}
+    assert done.stdout.split() == [f"{name}_kernel:{count}" for name, count in sorted(launches.items())]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +87,7 @@ def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_pat
         ({"bare_arrivals": 2}, "2 arrivals may hand back memory that a warp still reads"),
         ({"shared_bytes": 232449}, "needs 232449 bytes of shared memory, above 232448"),
         ({"arch": 80, "tensor_core": "HMMA"}, "needs 232448 bytes of shared memory, above 166912"),
+        ({"registers": 65}, "uses 65 registers, above 64"),
         ({"loop_per_tile": 251}, "251 instructions per tile, above 250"),
         ({"loop_per_tile": 251, "loop_limit": None}, "ok"),
         ({"loop_per_tile": 251, "arch": 100, "tensor_core": "UTCHMMA"}, "ok"),

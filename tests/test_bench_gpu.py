@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from bingo.bench import gpu, gpu_bag_checks, gpu_checks, gpu_suite
+from bingo.bench import gpu, gpu_bag_checks, gpu_checks, gpu_suite, gpu_view_checks
 from bingo.bench import step as bench_step
 from bingo.bench.children import Child, work_through
 from bingo.bench.gpu_checks import Outcome, Setting, Skip, perform
 from bingo.bench.gpu_table import MOST_LINES, table
 from bingo.cli import main
 from bingo.kernels import NewKeys, bag_loss, queue_softmax
+from bingo.kernels.augment import augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from tests.fake_group import ITEMS
 from tests.ranks import ROOT
@@ -154,6 +155,29 @@ def test_a_wrong_ring_write_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     found = perform("g", "ring", lambda: gpu_bag_checks.writes_ring(s, 64, 5, 62, 32, ids=False))
     assert found["status"] == "failed"
     assert "cursor is [2, 0], not [3, 0]" in found["note"]
+
+
+@interpreted
+def test_views_pass_and_a_wrong_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = gpu_suite._views(Setting(CPU, "triton", torch.float16, True))
+    found = {name: perform("views", name, task) for name, task in tasks.items()}
+    assert {name: record["status"] for name, record in found.items()} == {
+        "augment, 8 of 20x20": "passed",
+        "augment, 3 of 31x41": "passed",
+        "cutmix": "passed",
+        "views without host synchronisation": "skipped",
+    }
+    for error, words in ((0.02, "0.0"), (0.1, "levels off")):
+
+        def wrong(*args: Any, error: float = error, **kwargs: Any) -> torch.Tensor:
+            views = augment(*args, **kwargs)
+            views[0, 0, :4] += error * (kwargs["impl"] == "triton")
+            return views
+
+        monkeypatch.setattr(gpu_view_checks, "augment", wrong)
+        record = perform("views", "augment", tasks["augment, 8 of 20x20"])
+        assert record["status"] == "failed"
+        assert words in f"{record['error']} {record['note']}"
 
 
 def test_whatever_happens_in_a_check_becomes_a_record() -> None:

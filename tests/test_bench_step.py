@@ -29,25 +29,30 @@ def found() -> dict:
 
 
 def test_record_keeps_every_sample(found: dict) -> None:
-    assert list(found["variants"]) == ["release-style fp32", "ours fp32", "ours bf16 channels-last"]
+    assert list(found["variants"]) == [
+        "release-style fp32", "ours fp32", "ours fp32, cached keys", "ours bf16 channels-last",
+        "ours bf16 channels-last, cached",
+    ]  # fmt: skip
     json.dumps(found)
-    for figures in found["variants"].values():
+    for name, figures in found["variants"].items():
         assert len(figures["seconds"]["samples"]) == 4
         low, high = figures["seconds"]["interval"]
         assert low <= figures["seconds"]["median"] <= high
         assert set(figures["parts"]) == set(PARTS)
         assert all(len(samples) == bench.LEAST_SAMPLES for samples in figures["parts"].values())
-        assert min(figures["parts"]["teacher"]) > 0
+        assert all((seconds > 0) == ("cached" not in name) for seconds in figures["parts"]["teacher"])
         assert min(figures["parts"]["student"]) > 0
-    ours = found["variants"]["ours fp32"]
-    assert ours["loss_gate"]["error"] < bench.LOSS_GATE
-    assert ours["over_release"]["median"] > 0
+    for name in ("ours fp32", "ours fp32, cached keys"):
+        ours = found["variants"][name]
+        assert ours["loss_gate"]["error"] < bench.LOSS_GATE
+        assert ours["over_release"]["median"] > 0
 
 
 def test_table(found: dict) -> None:
     lines = table(found)
     assert "batch 8, K=64 C=16" in lines[0]
-    assert sum(line.startswith("ours bf16 channels-last") for line in lines) == 2
+    assert sum(line.startswith("ours bf16 channels-last  ") for line in lines) == 2
+    assert sum(line.startswith("ours bf16 channels-last, cached") for line in lines) == 2
     assert "not judged here" in lines[-1]
     on_gpu = {**found, "shape": {**found["shape"], "device": "cuda:0"}}
     assert "reached" in table(on_gpu)[-1] or "unsure" in table(on_gpu)[-1]

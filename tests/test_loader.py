@@ -1,6 +1,10 @@
 """DALI loader: planned crops, identical bytes for any world size and after a resume, pixels as PIL and torchvision."""
 
+import hashlib
 import io
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,11 +14,33 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation, Runtime
 from bingo.dataset import Dataset
 from bingo.errors import UserError
-from bingo.loader import Batch, augmenter, evaluation_batches, import_dali, training_batches
+from bingo.loader import Batch, augmenter, evaluation_batches, import_dali, training_batches, view_dtype
 from bingo.plan import Plan, StepPlan
+from tests.ranks import ROOT, wait_for
+
+STREAM = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np, torch
+from bingo.config_parts import Augmentation
+from bingo.dataset import Dataset
+from bingo.loader import training_batches
+from bingo.plan import Plan
+data, out, start, stop = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+data = Dataset.open(data)
+bags = np.random.default_rng(0).integers(0, len(data), (len(data), 5)).astype(np.int32)
+plan = Plan(data.sizes, 32, Augmentation(size=24), seed=3, views=(2, 2), bags=bags)
+stream = training_batches(data, plan, start=start, stop=stop, rank=0, world=1, device=torch.device("cpu"), threads=2)
+with open(out, "a") as file:
+    for step, batch in enumerate(stream, start):
+        digest = hashlib.md5(b"".join(crop.numpy().tobytes() for crops in batch.crops for crop in crops)).hexdigest()
+        resident = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+        file.write(f"{step} {digest} {resident}\\n")
+        file.flush()
+"""
 
 CPU = torch.device("cpu")
 AUGMENT = Augmentation(size=24)
@@ -79,14 +105,21 @@ def test_crops_are_the_planned_ones(data: Dataset, plan: Plan) -> None:
     assert worst < 1.0, "mean difference in levels of the worst crop"
 
 
-def test_evaluation_order_and_last_batch(data: Dataset) -> None:
-    def share(batch: int, rank: int, world: int) -> torch.Tensor:
-        stream = evaluation_batches(data, AUGMENT, batch=batch, rank=rank, world=world, device=CPU, threads=1)
-        return torch.cat(list(stream))
+def test_views_are_half_precision_only_on_a_gpu_that_computes_in_it() -> None:
+    half, full, gpu = Runtime(precision="bf16"), Runtime(precision="fp32"), torch.device("cuda")
+    assert view_dtype(half, gpu) == torch.bfloat16
+    assert view_dtype(full, gpu) == view_dtype(half, CPU) == view_dtype(full, CPU) == torch.float32
 
-    whole = share(100, 0, 1)
+
+def test_evaluation_order_and_last_batch(data: Dataset) -> None:
+    def images(rows: np.ndarray, batch: int) -> torch.Tensor:
+        batches = np.split(rows, range(batch, len(rows), batch))
+        return torch.cat(list(evaluation_batches(data, AUGMENT, batches, device=CPU, threads=1)))
+
+    every = np.arange(len(data))
+    whole = images(every, 100)
     assert whole.shape == (len(data), 3, 24, 24)
-    assert torch.equal(torch.cat([share(33, rank, 3) for rank in range(3)]), whole)
+    assert torch.equal(images(every[::-1], 33), whole.flip(0))
     pixels = Image.open(io.BytesIO(bytes(data.encoded(7))))
     side = 32 * 24 / AUGMENT.eval_resize
     box = tuple(round((32 - side) / 2 + s, 4) for s in (0, 0, side, side))
@@ -107,6 +140,33 @@ def test_a_file_damaged_after_packing_is_named(data: Dataset, plan: Plan, monkey
         batches(data, plan, 0, 1)
     assert data.paths[victim] in str(error.value)
     assert "cannot be decoded" in str(error.value)
+
+
+def stream_elsewhere(digits: Path, out: Path, start: int, stop: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", STREAM, digits / "train", out, str(start), str(stop)], cwd=ROOT)
+
+
+def test_killed_while_streaming_and_resumed(digits: Path, data: Dataset, plan: Plan, tmp_path: Path) -> None:
+    """Every step's bytes once, across a SIGKILL; and memory that does not grow."""
+    out, stop = tmp_path / "steps", 300
+    child = stream_elsewhere(digits, out, 0, stop)
+    wait_for(lambda: out.exists() and out.read_text().count("\n") > 50)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    whole = out.read_text()[: out.read_text().rindex("\n") + 1]
+    out.write_text(whole)
+    done = whole.count("\n")
+    assert 50 < done < stop
+    assert stream_elsewhere(digits, out, done, stop).wait() == 0
+    rows = [line.split() for line in out.read_text().splitlines()]
+    assert [int(row[0]) for row in rows] == list(range(stop))
+    for first in (0, done - 2, stop - 3):
+        for step, batch in enumerate(batches(data, plan, first, first + 3), first):
+            pixels = b"".join(crop.numpy().tobytes() for crops in batch.crops for crop in crops)
+            assert hashlib.md5(pixels).hexdigest() == rows[step][1]
+    resident = [int(row[2]) for row in rows[done:]]
+    kept = len(pixels) * len(resident) // 2  # what it would grow by if every batch stayed in memory
+    assert max(resident[-50:]) - max(resident[50:100]) < kept // 2
 
 
 def test_without_dali(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,16 +21,9 @@ from bingo.bags import label_bags, random_bags, save_bags
 from bingo.bench.pictures import photograph, smooth, view_rows
 from bingo.bench.report import curve, evidence, relation, summary_lines, write_report
 from bingo.bench.results import Record, Student, compare, load, t_quantile
-from bingo.config import (
-    Augmentation,
-    BagsConfig,
-    DistillConfig,
-    EvalConfig,
-    Monitor,
-    Optimiser,
-    PretrainConfig,
-    to_json,
-)
+from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
+from bingo.config_json import to_json
+from bingo.config_parts import Augmentation, Monitor, Optimiser
 from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.files import write_json
@@ -186,7 +179,8 @@ def test_numbers_equal_those_computed_by_hand(page: Page) -> None:
     assert ["kNN bags − no teacher", "+10.0", "1.2", "3", "better", "+0.0", "0.6", "3", "within noise"] in page.rows
     # Label bags: -10, -10, -8 in few-label accuracy; +5, +6, +4 in kNN accuracy.
     assert ["label bags − kNN bags", "−9.3", "0.7", "3", "worse", "+5.0", "0.6", "3", "better"] in page.rows
-    assert not [row for row in page.rows if row[:1] and "random bags" in row[0]], "an arm that was not run"
+    named = [row for row in page.rows if row[:1] and "random bags" in row[0]]
+    assert [len(row) for row in named] == [9], "its bags are described, but it is no arm that was run"
 
 
 def test_the_sentence_and_the_lines_say_the_same(written: tuple[str, list[str]], page: Page, root: Path) -> None:
@@ -247,6 +241,25 @@ def test_bags_show_the_packed_bytes_and_frame_other_classes(page: Page, root: Pa
     purity = 100 * np.mean(dataset.labels[members] == dataset.labels[:, None])
     assert f"random bags: purity {purity:.1f} %" in page.words
     assert "label bags: purity 100.0 %" in page.words
+
+
+def test_bags_are_described_beside_chance(page: Page, root: Path) -> None:
+    labels = Dataset.open(root / "train").labels
+    n, members = len(labels), label_bags(labels, 3, 0)
+    used = np.bincount(members.ravel(), minlength=n)
+    sizes = np.bincount(labels)
+    chance = 100 * (sizes * (sizes - 1)).sum() / (n * (n - 1))
+    (row,) = [row for row in page.rows if row[0] == "label bags" and len(row) == 9]
+    assert row[1:4] == ["100.0", f"{chance:.1f}", str(used.max())]
+    assert row[5:7] == [f"{100 * (used == 0).mean():.2f}", f"{100 * (1 - 3 / (n - 1)) ** (n - 1):.2f}"]
+    other = random_bags(n, 3, 0)
+    common = 100 * np.mean([len(set(a) & set(b)) / 3 for a, b in zip(members.tolist(), other.tolist(), strict=True)])
+    (picture,) = [a for a in page.images if a["alt"].startswith("Share of images by the number of bags")]
+    assert f"random bags and label bags {common:.1f} %" in picture["alt"]
+    drawn = base64.b64decode(picture["src"].split(",")[1]).decode()
+    assert drawn.count("<!-- 100.0 -->") == 2
+    assert drawn.count(f"<!-- {common:.1f} -->") == 2
+    assert f"by chance {300 / (n - 1):.2f} %" in page.words
 
 
 def test_views_are_those_of_the_run(root: Path) -> None:

@@ -3,10 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bingo.config import BagsConfig, DistillConfig, EvalConfig, FeaturesConfig, PretrainConfig, from_json, to_json
+from bingo.config import BagsConfig, DistillConfig, EvalConfig, FeaturesConfig, PretrainConfig
+from bingo.config_json import from_json, to_json
+from bingo.config_parts import TrainingLoader
 from bingo.errors import UserError
 from bingo.recipes import digits as digits_recipe
 from bingo.recipes import resnet18_r50
@@ -50,6 +53,20 @@ def test_speed_settings_do_not_change_the_key_but_precision_does(digits: Path, t
     key = stage_key(Stage("f", "features", config))
     assert stage_key(Stage("f", "features", replace(config, runtime=replace(config.runtime, threads=7)))) == key
     assert stage_key(Stage("f", "features", replace(config, runtime=replace(config.runtime, precision="bf16")))) != key
+
+
+def test_of_the_loader_only_what_changes_pixels_enters_the_key(digits: Path, teacher: Path, tmp_path: Path) -> None:
+    config = FeaturesConfig(data=digits / "train", model=teacher, out=tmp_path)
+
+    def key(**settings: Any) -> str:
+        return stage_key(Stage("f", "features", replace(config, loader=replace(config.loader, **settings))))
+
+    for same in ({"hw_decoder_load": 0.1}, {"size_hints": False}, {"prefetch": 5}, {"allow_bad": True}):
+        assert key(**same) == key()
+    assert key(fancy_upsampling=False) != key()
+    run = PretrainConfig(data=digits / "train", out=tmp_path)
+    more = replace(run, loader=replace(run.loader, max_bad=0.5))
+    assert stage_key(Stage("p", "pretrain", run)) == stage_key(Stage("p", "pretrain", more))
 
 
 def test_other_settings_are_refused_or_replaced(digits: Path, tmp_path: Path) -> None:
@@ -120,6 +137,13 @@ def test_paper_recipe_is_the_papers(tmp_path: Path) -> None:
         ({"contrast": {"temperature": 0.0}}, r"contrast.temperature=0.0 is not allowed: it must be > 0"),
         ({"contrast": {"temperature": -1}}, r"contrast.temperature=-1.0 is not allowed"),
         ({"optim": {"batch": "many"}}, r"batch: 'many' is not a int"),
+        (
+            {"loader": {"hw_decoder_load": 1.5}},
+            r"loader.hw-decoder-load=1.5 is not allowed: .* between 0 and 1",
+        ),
+        ({"loader": {"prefetch": 0}}, r"loader.prefetch=0 is not allowed: it must be >= 1; set --loader.prefetch"),
+        ({"loader": {"max_bad": -1}}, r"loader.max-bad=-1.0 is not allowed: it must be between 0 and 1"),
+        ({"loader": {"size_hint": True}}, r"unknown key 'size_hint'; did you mean 'size_hints'"),
         ({"augment": {"scale": [0.5, 0.2]}}, r"augment.scale=\(0.5, 0.2\) is not allowed"),
     ],
 )
@@ -132,7 +156,7 @@ def test_wrong_settings(values: dict[str, object], message: str) -> None:
 def test_round_trip_of_configs() -> None:
     for config in (
         DistillConfig(data=Path("d"), out=Path("o"), teacher=Path("t"), bags=Path("b"), objective="paper"),
-        PretrainConfig(data=Path("d"), out=Path("o")),
+        PretrainConfig(data=Path("d"), out=Path("o"), loader=TrainingLoader(0.5, False, prefetch=4, max_bad=0.25)),
         EvalConfig(run=Path("r"), train=Path("t"), val=Path("v"), out=Path("o"), kinds=("knn",)),
     ):
         assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config

@@ -1,0 +1,145 @@
+"""One large array on disk, made block by block by all ranks, and continued where a killed run stopped.
+
+Rows are cut into fixed blocks whatever the number of ranks, so the bytes do not depend on it, and a run killed on 8
+ranks goes on with 2. Order of events: a block's rows are written and flushed to disk, then its mark; when every mark
+is there the partial file takes its final name. Writes, not a memory map: two nodes that map one page of a network file
+can undo each other's bytes.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike
+
+from bingo.distributed import World, shard
+from bingo.errors import UserError
+from bingo.files import atomic_write
+
+Range = tuple[int, int]
+"""First and past-the-last row."""
+
+
+def fill_blocks(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    *,
+    block: int,
+    key: str,
+    world: World,
+    compute: Callable[[list[Range]], Iterator[np.ndarray]],
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Make the .npy file `path` of `shape`; returns how many blocks an earlier run had done already.
+
+    block: rows per block. key: whatever the content depends on; a partial file of another key is started anew.
+    compute: gets this rank's ranges (contiguous runs of the missing blocks) and yields, in that order, the rows of each
+    ((last - first) x shape[1:], of `dtype`). progress(done, total): this rank's blocks. Called by every rank; `path`
+    is whole when it returns. `UserError` for a full disk or a folder that cannot be written.
+    """
+    ranges = [(first, min(first + block, shape[0])) for first in range(0, shape[0], block)]
+    data, marks = _partial_files(path)
+    try:
+        if world.main and not _matches(data, marks, shape, dtype, block, key):
+            _start(data, marks, shape, dtype, block, key, len(ranges))
+        world.barrier()
+        done = _marks(marks, len(ranges), world)  # rank 0's reading, or two ranks could disagree about who does what
+        missing = np.flatnonzero(~done)
+        lo, hi = shard(len(missing), world.rank, world.size)
+        _fill(data, marks, shape, dtype, [(int(i), ranges[i]) for i in missing[lo:hi]], compute, progress)
+        world.barrier()
+        if world.main:
+            os.replace(data, path)
+            marks.unlink()
+        world.barrier()
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder, "
+            "then type the same command to go on"
+        ) from error
+    return int(done.sum())
+
+
+def _partial_files(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.marks")
+
+
+def _head(shape: tuple[int, ...], dtype: DTypeLike, block: int, key: str) -> bytes:
+    """First line of the marks file; one byte per block follows, 1 when it is done."""
+    return f"{key} {shape} {np.dtype(dtype).str} {block}\n".encode()
+
+
+def _matches(data: Path, marks: Path, shape: tuple[int, ...], dtype: DTypeLike, block: int, key: str) -> bool:
+    if not (data.exists() and marks.exists()):
+        return False
+    with open(marks, "rb") as file:
+        return file.readline() == _head(shape, dtype, block, key)
+
+
+def _start(
+    data: Path, marks: Path, shape: tuple[int, ...], dtype: DTypeLike, block: int, key: str, blocks: int
+) -> None:
+    marks.unlink(missing_ok=True)  # first: marks must never be found beside data they are not about
+    data.parent.mkdir(parents=True, exist_ok=True)
+    with open(data, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(_like(shape, dtype)))
+        file.truncate(file.tell() + _row_bytes(shape, dtype) * shape[0])
+        os.fsync(file.fileno())
+    with atomic_write(marks) as file:
+        file.write(_head(shape, dtype, block, key) + bytes(blocks))
+
+
+def _like(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """An array of this shape that takes no memory."""
+    return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, (0,) * len(shape))
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
+    return int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
+
+
+def _marks(marks: Path, blocks: int, world: World) -> np.ndarray:
+    """Which blocks are done (bool), as rank 0 reads it."""
+    with open(marks, "rb") as file:
+        file.readline()
+        read = np.frombuffer(file.read().ljust(blocks, b"\0"), dtype=np.uint8)
+    found = torch.from_numpy(read.copy()).to(world.device)
+    world.broadcast([found])
+    return found.cpu().numpy().astype(bool)
+
+
+def _fill(
+    data: Path,
+    marks: Path,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    mine: list[tuple[int, Range]],
+    compute: Callable[[list[Range]], Iterator[np.ndarray]],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the blocks (number, range) of one rank."""
+    row_bytes = _row_bytes(shape, dtype)
+    with open(data, "r+b") as file, open(marks, "r+b") as flags:
+        start = os.fstat(file.fileno()).st_size - row_bytes * shape[0]
+        first_mark = len(flags.readline())
+        results = compute([rows for _, rows in mine])
+        for count, (number, (first, last)) in enumerate(mine, 1):
+            rows = np.ascontiguousarray(next(results))
+            if rows.shape != (last - first, *shape[1:]) or rows.dtype != np.dtype(dtype):
+                raise AssertionError(f"block {number}: {rows.shape} {rows.dtype} in place of {last - first} rows")
+            _write_at(file.fileno(), rows, start + row_bytes * first)
+            os.fsync(file.fileno())
+            os.pwrite(flags.fileno(), b"\1", first_mark + number)
+            if progress is not None:
+                progress(count, len(mine))
+
+
+def _write_at(descriptor: int, rows: np.ndarray, offset: int) -> None:
+    """`os.pwrite` until everything is written: one call writes at most 2 GiB."""
+    rest = memoryview(rows).cast("B") if rows.size else memoryview(b"")
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
