@@ -1,4 +1,4 @@
-"""`bingo bench`: env, aot, kernels, step, bags, gpu."""
+"""`bingo bench`: env, aot, kernels, step, loader, bags, gpu."""
 
 import argparse
 import importlib
@@ -10,7 +10,12 @@ from bingo.errors import UserError
 from bingo.files import write_json
 
 # Measurements that read their own flags.
-OWN_FLAGS = {"step": "bingo.bench.step", "bags": "bingo.bench.bags", "gpu": "bingo.bench.gpu"}
+OWN_FLAGS = {
+    "step": "bingo.bench.step",
+    "loader": "bingo.bench.loader",
+    "bags": "bingo.bench.bags",
+    "gpu": "bingo.bench.gpu",
+}
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 from bingo.bench.gpu_checks import Outcome, Setting
 from bingo.bench.gpu_runtime_checks import need_cuda, no_waiting
 from bingo.bench.timing import interleave, make_timer
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.kernels.augment import ViewParams, augment, cutmix
 from bingo.plan import view_params
 

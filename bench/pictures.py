@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.dataset import JPEG, Dataset
 from bingo.errors import UserError
 from bingo.loader import augmenter, training_batches

@@ -13,8 +13,8 @@ from bingo.bags import in_degree, load_bags
 from bingo.bench import pictures
 from bingo.bench.pictures import Curve
 from bingo.bench.results import METRICS, Difference, Record, Run, Student, compare, load, student_views
-from bingo.config import Augmentation
 from bingo.config_json import from_json
+from bingo.config_parts import Augmentation
 from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.files import atomic_write

@@ -25,7 +25,8 @@ from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.step_clock import Clock, forward_hooks
 from bingo.bench.step_table import table
 from bingo.cached_keys import CachedKeys, as_stored
-from bingo.config import Augmentation, Contrast, DistillConfig, Optimiser, Runtime
+from bingo.config import DistillConfig
+from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.distill import Bingo, view_counts
 from bingo.distributed import World
 from bingo.environment import cpu_name

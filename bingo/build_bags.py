@@ -90,7 +90,7 @@ def all_neighbours(
     if config.index == "ivf":
         search = inverted_lists(config, features, world)
     else:
-        check_engine(engine, config.k)
+        check_engine(engine, config.k, world.device)
         search = Search(engine, world.device)
     lo, hi = shard(len(dataset), world.rank, world.size)
     mine = knn_bags(features, config.k, groups=groups, rows=np.arange(lo, hi), search=search)

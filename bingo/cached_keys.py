@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from bingo.blocks import Range, fill_blocks
-from bingo.config import Augmentation, KeysConfig
+from bingo.config import KeysConfig
 from bingo.config_json import to_json
+from bingo.config_parts import Augmentation
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.distributed import World

@@ -1,47 +1,71 @@
-"""Look at every image of a folder before training does, and name the ones that would fail or be read wrongly.
+"""Look at every image before training does, and name the ones that would fail or be read wrongly.
 
 Stricter than DALI on purpose: one bad image fails a whole DALI batch without naming the file, and DALI passes garbage
-in the middle of a file and a tail of zeros in silence. What cannot be found: damage that leaves a valid stream. EXIF
-orientation is ignored, as it is in training (`adjust_orientation=False`): heights and widths are those stored.
+in the middle of a file and a tail of zeros in silence. What cannot be found: damage that leaves a valid stream. The
+content decides, not the name. What becomes of each kind of file:
+
+| content | verdict of `check` | packed as | with `--convert` |
+|---|---|---|---|
+| JPEG, baseline, one scan; grey too | ok | it is | it is |
+| JPEG, progressive, extended or of several scans | ok, noted | it is | baseline, one scan, same pixels (`baseline`) |
+| EXIF-rotated | ok, noted | it is: the orientation is ignored | it is |
+| giant, more than 20 megapixels | ok, noted | it is | shrunk to at most 20 megapixels (`shrink`) |
+| PNG, 8 bits or fewer, grey or RGB | ok | it is | it is |
+| APNG | ok, noted | it is: decoders show its default image | it is |
+| PNG named .jpg, JPEG named .png, ... | convertible | refused | it is |
+| CMYK or YCCK JPEG | convertible | refused | RGB PNG (`to_rgb_png`) |
+| PNG with palette, alpha or 16 bits | convertible | refused | RGB PNG: alpha dropped, high byte kept |
+| GIF, WebP, BMP, TIFF, PPM, PGM | convertible | refused | RGB PNG of the first frame |
+| arithmetic-coded, lossless, hierarchical or 12-bit JPEG | bad | refused | refused |
+| floating-point or 32-bit TIFF, any other format | bad | refused | refused |
+| more pixels than Pillow's limit (89 megapixels) | bad | refused | refused |
+| damaged, empty, no file | bad | refused | refused |
+
+The functions named are those of `bingo.convert`; only baseline JPEGs of one scan suit a hardware decoder. `--allow-bad`
+leaves bad files out; the orientation of EXIF is ignored in sizes and in training. Exact duplicates (same bytes) are
+counted and listed, and stay.
 """
 
 import contextlib
 import io
 import os
-import stat
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from bingo.convert import ACTIONS as CONVERSIONS
+from bingo.convert import MOST_PIXELS, ConversionError
+from bingo.dataset import image_digest
 from bingo.errors import UserError
+from bingo.journal import SAVE_SECONDS, Journal
+from bingo.jpeg_markers import JpegError, parse_jpeg
 from bingo.jpeg_strict import StrictDecoder
+from bingo.parallel import Progress, in_order
+from bingo.sources import Listing, Unreadable, list_source
+from bingo.verdicts import ACTIONS, CHECK_WORDS, FORMATS, NOTES, Verdicts
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-LAYOUT = (
-    "put images in one sub-folder per class, {0}/<class>/<image>.jpg; unlabelled images can go in a single sub-folder"
-)
-PNG_PALETTE, PNG_ALPHA = 3, (4, 6)  # colour types in the PNG header
+PNG_GREY, PNG_PALETTE, PNG_ALPHA = (0, 4), 3, (4, 6)  # colour types in the PNG header
+CONVERTIBLE_FORMATS = {"GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}  # Pillow's names
+SUFFIX_FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".pgm": "ppm"}  # others: the suffix itself
+PLAIN_SAMPLING = {((1, 1),), *(((h, v), (1, 1), (1, 1)) for h, v in ((1, 1), (2, 1), (2, 2), (1, 2)))}
 FILES_PER_START = 2000  # a decoding process takes seconds to start; below this many files a second one does not pay
-Item = TypeVar("Item")
-Value = TypeVar("Value")
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class FileVerdict:
-    """What `check` found out about one file.
+    """What is known about one file.
 
-    `path` is relative to the folder, with `/`; `verdict` is "ok", "convertible" or "bad", `reason` a short phrase,
-    empty when ok; `format` is the content's, "jpeg", "png" or "" (not known); height and width in pixels, 0 when not
-    known; `bytes` is the size of the file; `recode` says that packing must store the pixels anew, as an 8-bit RGB PNG.
+    `path` is relative to the source, with `/`; `verdict` is "ok", "convertible" or "bad", `reason` a short phrase,
+    empty when ok; `format` is the content's (`verdicts.FORMATS`), "" when not known; height and width in pixels as
+    stored, 0 when not known; `bytes` is the size of the file; `action` is what `--convert` does (`verdicts.ACTIONS`);
+    `notes` (`verdicts.NOTES`) are remarks that change no verdict.
     """
 
     path: str
@@ -51,124 +75,94 @@ class FileVerdict:
     height: int = 0
     width: int = 0
     bytes: int = 0
-    recode: bool = False
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """The verdicts of a folder, in the order in which images are numbered; `ignored` counts files of other kinds."""
-
-    source: Path
-    classes: list[str]
-    files: tuple[FileVerdict, ...]
-    ignored: int
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of files per verdict; all three keys are always there."""
-        found = Counter(file.verdict for file in self.files)
-        return {verdict: found[verdict] for verdict in ("ok", "convertible", "bad")}
-
-    @property
-    def problems(self) -> tuple[FileVerdict, ...]:
-        """The files that are not ok."""
-        return tuple(file for file in self.files if file.verdict != "ok")
-
-    def to_json(self) -> dict[str, Any]:
-        """A value for `bingo.files.write_json`; files that are ok are only counted."""
-        problems = [asdict(file) for file in self.problems]
-        return {
-            "source": str(self.source),
-            "classes": self.classes,
-            "counts": self.counts,
-            "ignored": self.ignored,
-            "problems": problems,
-        }
-
-
-@dataclass(frozen=True)
-class Listing:
-    """An image folder before anything is opened: relative paths in torchvision's ImageFolder order."""
-
-    source: Path
-    classes: list[str]
-    paths: list[str]
-    ignored: int
+    action: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A verdict together with the very bytes that it is about."""
+    """A verdict, the bytes that it is about (after conversion, if `converted`) and their digest."""
 
     verdict: FileVerdict
     data: bytes
+    digest: bytes
+    converted: bool = False
+
+    def enter(self, journal: Journal, index: int, *, stored: int = 0, offset: int = 0, shard: int = 0) -> None:
+        """Write it into row `index`."""
+        verdict = self.verdict
+        journal.put(
+            index,
+            reason=verdict.reason,
+            verdict=CHECK_WORDS.index(verdict.verdict),
+            format=FORMATS.index(verdict.format),
+            action=ACTIONS.index(verdict.action),
+            converted=self.converted,
+            notes=sum(1 << NOTES.index(note) for note in verdict.notes),
+            height=verdict.height,
+            width=verdict.width,
+            bytes=verdict.bytes,
+            digest=np.frombuffer(self.digest, np.uint8),
+            stored=stored,
+            offset=offset,
+            shard=shard,
+        )
 
 
-def check_folder(source: Path, *, workers: int = 0, progress: Progress | None = None) -> CheckResult:
-    """Read and decode every image below `source` (class = first folder level, deeper levels allowed).
+def check_folder(
+    source: Path, *, workers: int = 0, progress: Progress | None = None, journal: Path | None = None
+) -> Verdicts:
+    """Read and decode every image of `source` (`bingo.sources`: class folders or tar files).
 
     `workers` threads, 0 = one per available core, fewer for a small folder; each keeps one decoding process, started at
-    its first JPEG.
-    `progress(done, total)` is called from the calling thread. Hidden files and folders are skipped; each sub-folder is
-    a class even without images, so that the labels of two splits agree.
-    Raises `UserError` for a folder that is missing, empty, without class sub-folders or without images.
+    its first JPEG. `progress(done, total)` is called from the calling thread. `journal`: a file to which the verdicts
+    are saved on the way, and from which an interrupted check of the same files goes on; the caller deletes it.
+    Raises `UserError` for a source that is missing, empty, without classes or without images, and for a full disk.
     """
-    listing = list_images(Path(source))
-    files = tuple(inspection.verdict for inspection in inspect_images(listing, workers, progress))
-    return CheckResult(listing.source, listing.classes, files, listing.ignored)
+    listing = list_source(Path(source))
+    with _journal_errors(journal):
+        log = Journal(journal, listing.fingerprint, "check", len(listing.paths))
+        with contextlib.closing(log):
+            try:
+                for index, inspection in inspect_images(listing, log.pending, workers, progress):
+                    inspection.enter(log, index)
+                    log.save(due=SAVE_SECONDS)
+            finally:
+                log.save()
+    return Verdicts(listing, log.rows, log.reasons)
 
 
-def list_images(source: Path) -> Listing:
-    """Find the images of a folder; see `check_folder` for the layout and the errors."""
-    if not source.exists():
-        raise UserError(f"the image folder {source} does not exist")
-    if not source.is_dir():
-        raise UserError(f"{source} is a file, not an image folder; {LAYOUT.format('DIR')}")
-    entries = _visible(source)
-    classes = [entry.name for entry in entries if entry.is_dir()]
-    if not classes:
-        state = "is empty" if not entries else "has no class sub-folders"
-        raise UserError(f"the image folder {source} {state}; {LAYOUT.format(source)}")
-    found = [path for name in classes for path in _files_below(source / name, name, ())]
-    images = [path for path in found if path.lower().endswith(SUFFIXES)]
-    if not images:
-        raise UserError(f"no {', '.join(SUFFIXES)} file in any class folder of {source}; {LAYOUT.format(source)}")
-    ignored = len(found) - len(images) + len(entries) - len(classes)
-    order = {name: label for label, name in enumerate(classes)}
-    images.sort(key=lambda path: (order[path.partition("/")[0]], path.rpartition("/")))
-    return Listing(source, classes, images, ignored)
-
-
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
+@contextlib.contextmanager
+def _journal_errors(journal: Path | None) -> Iterator[None]:
+    """Errors in reading an image are verdicts, so an OSError here is about the journal."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        yield
     except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+        if journal is None:
+            raise
+        reason = error.strerror or error
+        raise UserError(f"cannot write {journal}: {reason}; free space and repeat the command to go on") from error
 
 
-def _files_below(folder: Path, relative: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """Relative paths of all files, links followed; a link back to a folder that it lies in is not."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    for entry in _visible(folder):
-        path = f"{relative}/{entry.name}"
-        if entry.is_dir() and not entry.name.lower().endswith(SUFFIXES):
-            yield from _files_below(folder / entry.name, path, (*above, here))
-        else:
-            yield path
+def inspect_images(
+    listing: Listing,
+    indices: npt.NDArray[np.int64],
+    workers: int = 0,
+    progress: Progress | None = None,
+    *,
+    convert: bool = False,
+) -> Iterator[tuple[int, Inspection]]:
+    """Inspect the images `indices` (int64) in parallel, yield in order; few files per worker are in memory at a time.
 
-
-def inspect_images(listing: Listing, workers: int = 0, progress: Progress | None = None) -> Iterator[Inspection]:
-    """Inspect in parallel, yield in order; only a few files per worker are in memory at a time."""
-    total = len(listing.paths)
-    workers = workers or min(len(os.sched_getaffinity(0)), 1 + total // FILES_PER_START)
+    `convert`: do what `--convert` does to sound files.
+    """
+    total, left = len(listing.paths), len(indices)
+    workers = workers or min(len(os.sched_getaffinity(0)), 1 + left // FILES_PER_START)
     with quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
-        inspect = partial(inspect_file, listing.source, decoder=decoder)
-        for done, inspection in enumerate(in_order(pool, inspect, listing.paths, 4 * workers), 1):
-            yield inspection
+        inspect = partial(inspect_image, listing, decoder=decoder, convert=convert)
+        results = in_order(pool, inspect, indices, 4 * workers)
+        for done, (index, inspection) in enumerate(zip(indices, results, strict=True), total - left + 1):
+            yield int(index), inspection
             if progress is not None:
                 progress(done, total)
 
@@ -181,100 +175,115 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Value], items: Iterable[Item], ahead: int
-) -> Iterator[Value]:
-    """`pool.map` with at most `ahead` items under way; the plain one would hold every result of a large folder."""
-    waiting: deque[Any] = deque()
+def inspect_image(listing: Listing, index: int, *, decoder: StrictDecoder, convert: bool = False) -> Inspection:
+    """Read one image, judge it and, if wanted, convert it."""
+    path = listing.paths[int(index)]
     try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def inspect_file(source: Path, path: str, *, decoder: StrictDecoder) -> Inspection:
-    """Read one file and judge it."""
-    data = read_regular(source / path, Path.read_bytes)
-    if isinstance(data, str):
-        return Inspection(FileVerdict(path, "bad", data), b"")
-    return Inspection(judge(path, data, decoder=decoder), data)
-
-
-def read_regular(file: Path, read: Callable[[Path], Value]) -> Value | str:
-    """`read(file)`, or a phrase that says why the file cannot be read. No pipe is opened: that would wait for ever."""
-    try:
-        mode = os.stat(file).st_mode
-        if not stat.S_ISREG(mode):
-            return "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-        return read(file)
-    except FileNotFoundError:
-        return "a link to nothing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        data = listing.read(int(index))
+    except Unreadable as error:
+        return Inspection(FileVerdict(path, "bad", str(error)), b"", bytes(16))
+    verdict = judge(path, data, decoder=decoder)
+    if not convert or verdict.verdict == "bad":
+        return Inspection(verdict, data, image_digest(data))
+    if verdict.action:
+        try:  # a PNG has been decoded in this process already; the child is not needed, nor started, for it
+            data = (
+                CONVERSIONS[verdict.action](data) if verdict.format == "png" else decoder.convert(verdict.action, data)
+            )
+        except ConversionError as error:
+            if verdict.action != "png":  # then it is of use as it is
+                misnamed = verdict.verdict == "convertible"
+                verdict = replace(verdict, reason=f"kept as it is ({error})")
+                return Inspection(verdict, data, image_digest(data), misnamed)
+            verdict = replace(verdict, verdict="bad", reason=f"cannot be converted ({error})")
+            return Inspection(verdict, b"", bytes(16))
+    return Inspection(verdict, data, image_digest(data), bool(verdict.action or verdict.reason))
 
 
 def judge(path: str, data: bytes, *, decoder: StrictDecoder) -> FileVerdict:
     """The verdict on a file's content; `path` matters only for its ending."""
-    header = identify(io.BytesIO(data))
-    if header.reason:
-        return FileVerdict(path, "bad", header.reason, bytes=len(data))
-    kind, height, width = header.kind, header.height, header.width
-    damage = _png_damage(data) if kind == "png" else _jpeg_damage(data, decoder)
-    if damage:
-        return FileVerdict(path, "bad", damage, kind, height, width, len(data))
-    oddity = _png_oddity(data) if kind == "png" else "CMYK JPEG" if header.mode == "CMYK" else ""
-    reason = oddity or _misnamed(path, kind)
-    return FileVerdict(path, "convertible" if reason else "ok", reason, kind, height, width, len(data), bool(oddity))
+    if not data:
+        return FileVerdict(path, "bad", "zero bytes")
+    found = _judge_jpeg(path, data, decoder) if data[:2] == b"\xff\xd8" else _judge_other(path, data, decoder)
+    if found.verdict == "bad":
+        return found
+    if found.height * found.width > MOST_PIXELS:
+        found = replace(found, action="shrink", notes=(*found.notes, "giant"))
+    suffix = Path(path).suffix.lower()
+    misnamed = SUFFIX_FORMATS.get(suffix, suffix[1:]) != found.format
+    if misnamed and not found.reason:
+        found = replace(found, verdict="convertible", reason=f"{found.format.upper()} content named {suffix}")
+    return found
 
 
-class Header(NamedTuple):
-    """What the start of a file says: why it is no usable image, or "jpeg" or "png", Pillow's mode, and the pixels."""
-
-    reason: str = ""
-    kind: str = ""
-    mode: str = ""
-    height: int = 0
-    width: int = 0
-
-
-def identify(file: BinaryIO) -> Header:
-    """Read the header of an encoded image; the pixels are not looked at."""
+def _judge_jpeg(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
+    bad = partial(FileVerdict, path, "bad", bytes=len(data))
     try:
-        with Image.open(file) as image:
-            found, mode, (width, height) = image.format or "", image.mode, image.size
-    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
-        file.seek(0)
-        start = file.read(4)
-        return Header(_unidentified(start, error) if start else "zero bytes")
-    if found not in ("JPEG", "MPO", "PNG"):  # MPO: a JPEG that carries a second one behind it
-        return Header(f"{found} content, only JPEG and PNG are read")
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        return Header(f"too many pixels ({width}x{height}, Pillow's limit is {Image.MAX_IMAGE_PIXELS})")
-    return Header("", "png" if found == "PNG" else "jpeg", mode, height, width)
-
-
-def _unidentified(data: bytes, error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too many pixels ({error})"
-    if data.startswith((b"\xff\xd8", b"\x89PNG")):
-        return f"truncated or corrupt {'JPEG' if data[0] == 0xFF else 'PNG'} header"
-    return "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"not readable as an image ({error})"
-
-
-def _jpeg_damage(data: bytes, decoder: StrictDecoder) -> str:
-    """What is wrong with a JPEG's markers or pixels. Bytes behind the end marker are common and harmless."""
-    if data.find(b"\xff\xd9", data.find(b"\xff\xda")) < 0:
-        return "truncated (no end-of-image marker)"
+        jpeg = parse_jpeg(data)
+    except JpegError as error:
+        return bad(str(error), "jpeg")
+    size = (jpeg.height, jpeg.width)
+    if jpeg.coding:
+        return bad(f"{jpeg.coding}, which usual decoders do not read", "jpeg", *size)
+    if too_many_pixels(*size):
+        return bad(too_many_pixels(*size), "jpeg", *size)
     said = decoder.problem(data)
     if said.startswith("Image is incomplete"):
-        return "truncated (image data ends early)"
-    return f"corrupt ({said.removeprefix('Corrupt JPEG data: ')})" if said else ""
+        return bad("truncated (image data ends early)", "jpeg", *size)
+    if said:
+        return bad(f"corrupt ({said.removeprefix('Corrupt JPEG data: ')})", "jpeg", *size)
+    if len(jpeg.sampling) == 4:
+        kind = "YCCK JPEG" if jpeg.adobe == 2 else "CMYK JPEG"
+        return FileVerdict(path, "convertible", kind, "jpeg", *size, len(data), "png")
+    remarks = {
+        "greyscale": len(jpeg.sampling) == 1,
+        "progressive or several scans": not jpeg.single_scan,
+        "EXIF-rotated": jpeg.orientation != 1,
+        "unusual chroma sampling": len(jpeg.sampling) == 3 and jpeg.sampling not in PLAIN_SAMPLING,
+    }
+    notes = tuple(note for note, holds in remarks.items() if holds)
+    return FileVerdict(path, "ok", "", "jpeg", *size, len(data), "" if jpeg.single_scan else "baseline", notes)
+
+
+def _judge_other(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
+    """Everything but JPEG, which Pillow tells apart by content."""
+    bad = partial(FileVerdict, path, "bad", bytes=len(data))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind, mode, (width, height) = image.format or "", image.mode, image.size
+            animated = bool(getattr(image, "is_animated", False))
+    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
+        return bad(unidentified(data, error))
+    name = "png" if kind == "PNG" else CONVERTIBLE_FORMATS.get(kind)
+    if name is None:
+        return bad(f"{kind} content, which is not read")
+    if too_many_pixels(height, width):
+        return bad(too_many_pixels(height, width), name, height, width)
+    if name != "png" and (mode == "F" or (name == "tiff" and mode == "I")):
+        return bad("floating-point or 32-bit pixels, whose range is not known", name, height, width)
+    damage = _png_damage(data) if name == "png" else decoder.load_problem(data)
+    if damage:
+        cut = "truncated" if "truncated" in damage or "not enough image data" in damage else "corrupt"
+        return bad(damage if name == "png" else f"{cut} ({damage})", name, height, width)
+    oddity = _png_oddity(data) if name == "png" else f"{name.upper()} image"
+    grey = data[25] in PNG_GREY if name == "png" else mode in ("1", "L", "LA", "I", "I;16", "I;16B")
+    notes = tuple(note for note, holds in {"greyscale": grey, "animated": animated}.items() if holds)
+    verdict, action = ("convertible", "png") if oddity else ("ok", "")
+    return FileVerdict(path, verdict, oddity, name, height, width, len(data), action, notes)
+
+
+def too_many_pixels(height: int, width: int) -> str:
+    limit = Image.MAX_IMAGE_PIXELS
+    excess = limit is not None and width * height > limit
+    return f"too many pixels ({width}x{height}, Pillow's limit is {limit})" if excess else ""
+
+
+def unidentified(data: bytes, error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels ({error})"
+    if data.startswith(b"\x89PNG"):
+        return "truncated or corrupt PNG header"
+    return "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"not readable as an image ({error})"
 
 
 def _png_damage(data: bytes) -> str:
@@ -284,12 +293,14 @@ def _png_damage(data: bytes) -> str:
     """
     if b"IEND\xaeB`\x82" not in data:
         return "truncated (no IEND chunk)"
+    if b"IDAT" not in data:
+        return "corrupt (no IDAT chunk)"
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.verify()
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-    except Exception as error:  # see judge
+    except Exception as error:  # see _judge_other
         return f"corrupt ({str(error).removeprefix('broken PNG file ').strip('()')})"
     return ""
 
@@ -301,23 +312,3 @@ def _png_oddity(data: bytes) -> str:
     if colour == PNG_PALETTE:
         return "palette PNG"
     return "PNG with alpha" if colour in PNG_ALPHA or b"tRNS" in data[: data.index(b"IDAT")] else ""
-
-
-def _misnamed(path: str, kind: str) -> str:
-    suffix = Path(path).suffix.lower()
-    return "" if (suffix == ".png") == (kind == "png") else f"{kind.upper()} content named {suffix}"
-
-
-def to_rgb_png(data: bytes) -> bytes:
-    """The pixels of an image as an 8-bit RGB PNG without metadata.
-
-    CMYK and palettes by Pillow's `convert("RGB")`, alpha dropped as that does; 16 bits keep the high byte, as libpng's
-    own reduction does (Pillow's conversion of 16-bit grey would clip at 255).
-    """
-    with Image.open(io.BytesIO(data)) as image:
-        sixteen = image.mode.startswith("I")
-        eight = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if sixteen else image
-        pixels = np.asarray(eight.convert("RGB"))
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()

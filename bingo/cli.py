@@ -117,7 +117,7 @@ def take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
     return argv[:at] + argv[at + 2 :], argv[at + 1]
 
 
-def stage_verb(kind: str) -> Callable[[list[str]], int]:
+def stage_verb(kind: str, more: str = "") -> Callable[[list[str]], int]:
     """The verb that runs one kind of stage in this process (or under torchrun / srun, as one of several ranks)."""
 
     def run(argv: list[str]) -> int:
@@ -127,7 +127,7 @@ def stage_verb(kind: str) -> Callable[[list[str]], int]:
         note = "--config FILE takes the settings of a run's config.json as defaults"
         note += f", --recipe NAME those of a recipe ({', '.join(DISTILL)})." if kind == "distill" else "."
         rest, default = with_defaults(KINDS[kind].config, argv)
-        config = parse(KINDS[kind].config, rest, kind, default, note)
+        config = parse(KINDS[kind].config, rest, kind, default, f"{note}{more}")
         return say(run_stage(Stage(kind, kind, config)), config.out)
 
     return run
@@ -147,8 +147,32 @@ def demo_data(argv: list[str]) -> int:
 
 
 def pack(argv: list[str]) -> int:
-    """`bingo pack SOURCE OUT`."""
-    return stage_verb("pack")(positional(argv, ["--source", "--out"]))
+    """`bingo pack SOURCE OUT`, `bingo pack --verify DIR`: what became of each file; or each damaged image."""
+    rest, packed = take(argv, "--verify")
+    if packed is not None:
+        return verify(Path(packed), rest)
+    more = " --verify DIR [--workers N] instead hashes every image of a packed dataset and names the damaged ones."
+    return stage_verb("pack", more)(positional(argv, ["--source", "--out"]))
+
+
+def verify(packed: Path, argv: list[str]) -> int:
+    """`bingo pack --verify DIR`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="bingo pack --verify DIR", description="Hash every packed image again.")
+    parser.add_argument("--workers", type=int, default=0, help="threads (0: all cores)")
+    options = parser.parse_args(argv)
+    from bingo.dataset import Dataset
+    from bingo.names import printable
+    from bingo.progress import progress
+
+    dataset = Dataset.open(packed)
+    with progress("verify") as advance:
+        damaged = dataset.verify(workers=options.workers, progress=advance)
+    for path in damaged:
+        print(f"{'damaged':12s} {printable(path)}")
+    print(f"{packed}: {len(dataset)} images, {len(damaged)} damaged{'; pack them again' if damaged else ''}")
+    return 1 if damaged else 0
 
 
 def positional(argv: list[str], names: list[str]) -> list[str]:
@@ -162,28 +186,34 @@ def positional(argv: list[str], names: list[str]) -> list[str]:
 
 
 def check(argv: list[str]) -> int:
-    """`bingo check DIR [--json FILE]`: every file that is not plainly usable is named with the reason."""
+    """`bingo check SOURCE [--json FILE]`: every file that is not plainly usable is named with the reason."""
     import argparse
 
     parser = argparse.ArgumentParser(
-        prog="bingo check", description="Decode every image of an ImageFolder strictly and name what is wrong."
+        prog="bingo check", description="Decode every image of a source strictly and name what is wrong."
     )
-    parser.add_argument("source", type=Path, help="folder with one sub-folder per class")
-    parser.add_argument("--json", type=Path, help="write the verdict of every file here")
+    parser.add_argument("source", type=Path, help="folder of class folders, .tar file, folder of them, or pattern")
+    parser.add_argument(
+        "--json", type=Path, help="write the verdict of every file here; a check that is interrupted goes on"
+    )
     parser.add_argument("--workers", type=int, default=0, help="decoding threads (0: all cores)")
     options = parser.parse_args(argv)
     from bingo.check import check_folder
-    from bingo.files import write_json
+    from bingo.files import make_folder
     from bingo.progress import progress
 
-    with progress("check") as advance:
-        result = check_folder(options.source, workers=options.workers, progress=advance)
-    for problem in result.problems:
-        print(f"{problem.verdict:12s} {problem.path}: {problem.reason}")
-    print("  ".join(f"{name} {count}" for name, count in result.counts.items()))
+    journal = None
     if options.json:
-        write_json(options.json, result.to_json())
-    return 1 if result.problems else 0
+        make_folder(options.json.parent)
+        journal = options.json.with_name(f".{options.json.name}.journal")
+    with progress("check") as advance:
+        result = check_folder(options.source, workers=options.workers, progress=advance, journal=journal)
+    if journal:
+        result.write_json(options.json)
+        journal.unlink()
+    for line in result.lines():
+        print(line)
+    return 1 if result.counts["ok"] < len(result.rows) else 0
 
 
 def evaluate(argv: list[str]) -> int:
@@ -207,8 +237,9 @@ def evaluate(argv: list[str]) -> int:
 
 def evaluation_defaults(run: Path, kind: Any) -> Any:
     """The settings that a run folder's own config.json answers; what it does not stays required."""
-    from bingo.config import Augmentation, EvalConfig
+    from bingo.config import EvalConfig
     from bingo.config_json import from_json
+    from bingo.config_parts import Augmentation
     from bingo.files import read_json
 
     if not run.exists():
@@ -332,7 +363,7 @@ def doctor(argv: list[str]) -> int:
 
 
 def bench(argv: list[str]) -> int:
-    """`bingo bench env | aot | kernels | step | bags | gpu`."""
+    """`bingo bench env | aot | kernels | step | loader | bags | gpu`."""
     from bingo.bench.command import main as bench_main
 
     return bench_main(argv)
@@ -340,9 +371,9 @@ def bench(argv: list[str]) -> int:
 
 VERBS = {
     "doctor": Verb("look", "what is installed, which hardware and scheduler there is, what would not work", doctor),
-    "check": Verb("look", "decode an image folder strictly and name every bad file", check),
+    "check": Verb("look", "decode images strictly and name every bad file", check),
     "demo-data": Verb("data", "write scikit-learn's handwritten digits as JPEG files", demo_data),
-    "pack": Verb("data", "an image folder as one flat file with an index", pack),
+    "pack": Verb("data", "images as flat files with an index; --verify looks for damage", pack),
     "pretrain": Verb("method", "MoCo-v2: make a teacher, or the undistilled baseline", stage_verb("pretrain")),
     "features": Verb("method", "pooled teacher features of every image", stage_verb("features")),
     "bags": Verb("method", "nearest neighbours (or clusters, labels, random) of every image", stage_verb("bags")),
@@ -352,5 +383,5 @@ VERBS = {
     "export": Verb("method", "plain torchvision weights", stage_verb("export")),
     "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
     "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
-    "bench": Verb("measure", "env, aot, kernels, step, bags, gpu", bench),
+    "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),
 }

@@ -1,4 +1,4 @@
-"""Settings as plain JSON and back; one sentence for a key or a value that is none."""
+"""Settings as JSON and back: unknown keys and wrong values are refused in one sentence that lists what is close."""
 
 import dataclasses
 import types

@@ -1,12 +1,15 @@
-"""A packed dataset: one flat file of encoded images and one index. `bingo.pack` writes it, this file reads it.
+"""A packed dataset: flat files of encoded images and one index. `bingo.pack` writes it, this file reads it.
 
-The index, `index.npz`, is written last: it names the flat file and is what makes the dataset exist.
+The index, `index.npz`, is written last: it names the flat files and is what makes the dataset exist.
 """
 
+import contextlib
 import json
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,15 @@ import numpy.typing as npt
 
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, new_hash
+from bingo.names import Names
+from bingo.parallel import Progress, in_order
 
 KIND = "bingo packed images"
-VERSION = 1
+VERSION = 2
 INDEX = "index.npz"
 JPEG, PNG = 1, 2  # values of `formats`
 COLUMNS = {
+    "shard": np.int32,
     "offset": np.int64,
     "size": np.int64,
     "height": np.int32,
@@ -29,8 +35,10 @@ COLUMNS = {
     "format": np.uint8,
     "digest": np.uint8,
     "paths": np.uint8,
-    "header": np.uint8,
+    "path_ends": np.int64,
 }
+PER_IMAGE = ("shard", "offset", "size", "height", "width", "label", "format", "path_ends")
+VERIFIED_AT_ONCE = 256  # images
 
 
 def image_digest(data: bytes | npt.NDArray[np.uint8]) -> bytes:
@@ -49,6 +57,13 @@ def content_hash(digests: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], 
     return digest.hexdigest()
 
 
+def first_with_digest(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """For each of N digests (N×16) the lowest index with the same one: int64 (N)."""
+    keys = np.ascontiguousarray(digests).view(f"V{HASH_BYTES}").ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
 def json_column(value: Any) -> npt.NDArray[np.uint8]:
     """A JSON value as UTF-8 bytes in an array, so that the index needs no pickling."""
     return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
@@ -60,8 +75,8 @@ class Dataset:
 
     `hash` is the content hash; `labels` int32 (N), an index into `classes`; `sizes` int32 (N×2), height and width in
     pixels as stored (EXIF orientation ignored); `formats` uint8 (N), `JPEG` or `PNG`; `digests` uint8 (N×16);
-    `paths` where each image came from, relative to the source; `left_out` and `converted` map the path of a bad file
-    that is not in the dataset, or of one stored on `--convert`, to the reason.
+    `paths` where each image came from, relative to the source; `counts` how many files of the source are stored as
+    they are ("ok"), "converted" or "excluded" (`verdicts.json` beside the index says which).
     """
 
     path: Path
@@ -71,12 +86,13 @@ class Dataset:
     sizes: npt.NDArray[np.int32]
     formats: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
-    paths: list[str]
-    left_out: dict[str, str]
-    converted: dict[str, str]
+    paths: Names
+    counts: dict[str, int]
+    _shards: npt.NDArray[np.int32]
     _offsets: npt.NDArray[np.int64]
     _lengths: npt.NDArray[np.int64]
-    _bytes: npt.NDArray[np.uint8]
+    _files: tuple[Path, ...]
+    _maps: tuple[npt.NDArray[np.uint8], ...]
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
@@ -100,12 +116,13 @@ class Dataset:
             sizes=np.stack([columns["height"], columns["width"]], axis=1),
             formats=columns["format"],
             digests=columns["digest"],
-            paths=json.loads(columns["paths"].tobytes()),
-            left_out=header["left_out"],
-            converted=header["converted"],
+            paths=Names(columns["paths"], columns["path_ends"]),
+            counts=header["counts"],
+            _shards=columns["shard"],
             _offsets=columns["offset"],
             _lengths=columns["size"],
-            _bytes=_map_images(path / header["bin"], header["bin_bytes"]),
+            _files=tuple(path / name for name, _ in header["files"]),
+            _maps=tuple(_map_images(path / name, size) for name, size in header["files"]),
         )
 
     def __len__(self) -> int:
@@ -114,15 +131,44 @@ class Dataset:
     def encoded(self, index: int) -> npt.NDArray[np.uint8]:
         """The encoded image `index` (uint8, read-only): a view of the mapped file, nothing is copied."""
         start = self._offsets[index]
-        return self._bytes[start : start + self._lengths[index]]
+        return self._maps[self._shards[index]][start : start + self._lengths[index]]
 
-    def verify(self) -> list[str]:
-        """Hash every image again and return the paths of those whose bytes are no longer the ones packed."""
-        return [
-            path
-            for index, path in enumerate(self.paths)
-            if image_digest(self.encoded(index)) != self.digests[index].tobytes()
-        ]
+    @cached_property
+    def duplicates(self) -> npt.NDArray[np.int64]:
+        """For each image the lowest index with the same bytes (its own, unless it is a duplicate): int64 (N)."""
+        return first_with_digest(self.digests)
+
+    def verify(self, *, workers: int = 0, progress: Progress | None = None) -> list[str]:
+        """Hash every image again and return the paths of those whose bytes are not, or no longer, the ones packed.
+
+        `workers` threads, 0 = one per available core; `progress(done, total)` is called from the calling thread.
+        """
+        workers = workers or len(os.sched_getaffinity(0))
+        damaged = []
+        with ThreadPoolExecutor(workers) as pool:
+            for part in in_order(pool, self._damaged, range(0, len(self), VERIFIED_AT_ONCE), 2 * workers):
+                damaged += part[1]
+                if progress is not None:
+                    progress(part[0], len(self))
+        return [self.paths[index] for index in damaged]
+
+    def _damaged(self, start: int) -> tuple[int, list[int]]:
+        """Where a batch that begins at `start` ends, and which images of it are damaged.
+
+        Read, not mapped: an unreadable block is then an error that can be named, and no page stays in memory.
+        """
+        stop, damaged = min(start + VERIFIED_AT_ONCE, len(self)), []
+        with contextlib.ExitStack() as stack:
+            files = {k: stack.enter_context(open(self._files[k], "rb", 0)) for k in set(self._shards[start:stop])}
+            for index in range(start, stop):
+                place = int(self._lengths[index]), int(self._offsets[index])
+                try:
+                    data = os.pread(files[self._shards[index]].fileno(), *place)
+                except OSError:
+                    data = b""
+                if image_digest(data) != self.digests[index].tobytes():
+                    damaged.append(index)
+        return stop, damaged
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by location: the default would copy the whole mapped file into the stream.
@@ -138,15 +184,16 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
         raise UserError(_not_packed(path))
     try:
         with np.load(index, allow_pickle=False) as file:
-            columns = {name: file[name] for name in COLUMNS}
-        header = json.loads(columns["header"].tobytes())
+            header = json.loads(file["header"].tobytes())
+            known = isinstance(header, dict) and (header.get("kind"), header.get("version")) == (KIND, VERSION)
+            columns = {name: file[name] for name in COLUMNS} if known else {}
     except PermissionError:
         raise UserError(f"{index} cannot be read: permission denied") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{index} is truncated or not an index written by bingo pack; pack the images again") from error
     if not isinstance(header, dict) or header.get("kind") != KIND:
         raise UserError(f"{index} was not written by bingo pack; name the folder of a packed dataset")
-    if header.get("version") != VERSION:
+    if not known:
         raise UserError(
             f"{index} has format version {header.get('version')}, this release reads {VERSION}; pack the images again"
         )
@@ -170,7 +217,7 @@ def is_image_folder(path: Path) -> bool:
 def _check_index(path: Path, header: dict[str, Any], columns: dict[str, npt.NDArray[Any]]) -> None:
     """Refuse an index that was changed after packing: its columns no longer give its own content hash."""
     rows = columns["label"].shape
-    shapes = dict.fromkeys(("offset", "size", "height", "width", "label", "format"), rows)
+    shapes = dict.fromkeys(PER_IMAGE, rows)
     shapes["digest"] = (*rows, HASH_BYTES)
     sound = all(columns[name].shape == shape and columns[name].dtype == COLUMNS[name] for name, shape in shapes.items())
     if not sound or header["hash"] != content_hash(columns["digest"], columns["label"], header["classes"]):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from bingo.config import Runtime
+from bingo.config_parts import Runtime
 from bingo.errors import UserError
 
 TIMEOUT = timedelta(minutes=5)

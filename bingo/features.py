@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from bingo.blocks import Range, fill_blocks
-from bingo.config import Augmentation, FeaturesConfig, Loader, Runtime
+from bingo.config import FeaturesConfig
+from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.distributed import World, shard
@@ -104,7 +105,7 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
         write_json(config.out / "features.json", {**header, "hash": hash_file(path)})
     return {
         "images": len(dataset),
-        "left_out": len(dataset.left_out) or None,
+        "left_out": dataset.counts["excluded"] or None,
         "dim": encoder.feature_dim,
         "resumed_blocks": resumed or None,
     }

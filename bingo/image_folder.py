@@ -14,24 +14,35 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from bingo.check import Header, Listing, identify, in_order, list_images, quiet_pillow, read_regular
-from bingo.config import Loader
+from bingo.check import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
+from bingo.config_parts import Loader
 from bingo.dataset import JPEG, PNG, Dataset, image_digest, json_column
 from bingo.errors import UserError
-from bingo.files import HASH_BYTES, atomic_write, hash_json
+from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
+from bingo.parallel import Progress, in_order
+from bingo.sources import Listing, Unreadable, list_source, read_regular
 
 log = logging.getLogger(__name__)
 
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 CHUNK = 500  # files per task: a task of one file would cost more than the file
 MOST_THREADS = 32  # they wait for the file system, network ones above all
 
-Scan = dict[str, tuple[int, int, int, str]]  # path -> height, width, format, reason why it cannot be used
+
+class Scan(NamedTuple):
+    """What the headers of N files say.
+
+    table int64 (N x 4): height, width, format, size in bytes; reasons: why a file cannot be used, by its number.
+    """
+
+    table: npt.NDArray[np.int64]
+    reasons: dict[int, str]
 
 
 class ImageFolder(Dataset):
@@ -42,23 +53,25 @@ class ImageFolder(Dataset):
     they cannot be used. `digests` reads every file once, when first asked for.
     """
 
+    left_out: dict[str, str]
+
     def __init__(self, path: Path) -> None:
-        """Scan the folder, or take the scan from the cache; errors as for `list_images`, or no usable file."""
-        listing = list_images(path)
-        status = _statuses(listing)
-        scan = _cached_scan(listing, status)
-        left_out = {name: scan[name][3] for name in listing.paths if scan[name][3]}
-        paths = [name for name in listing.paths if name not in left_out]
-        if not paths:
+        """Scan the folder, or take the scan from the cache; errors as for `list_source`, or no usable file."""
+        listing = list_source(path)
+        scan = _cached_scan(listing)
+        left_out = {listing.paths[number]: reason for number, reason in scan.reasons.items()}
+        usable = np.flatnonzero(scan.table[:, 2])
+        if not len(usable):
             raise UserError(f"none of the {len(listing.paths)} image files of {path} can be used: {_named(left_out)}")
-        order = {name: label for label, name in enumerate(listing.classes)}
-        labels = np.array([order[name.partition("/")[0]] for name in paths], np.int32)
-        table = np.array([scan[name][:3] for name in paths], np.int32)
-        content = [listing.classes, [[name, status[name][0]] for name in paths], labels.tolist()]
+        paths, table, labels = listing.paths.take(usable), scan.table[usable], listing.labels[usable]
+        digest = new_hash()
+        for part in (paths.data, paths.ends, table[:, 3], labels):
+            digest.update(np.ascontiguousarray(part))
         fields: dict[str, Any] = {
-            "path": Path(path), "hash": hash_json(["image folder", *content]), "classes": listing.classes,
-            "labels": labels, "sizes": table[:, :2].copy(), "formats": table[:, 2].astype(np.uint8), "paths": paths,
-            "left_out": left_out, "converted": {},
+            "path": Path(path), "hash": hash_json(["image folder", listing.classes, digest.hexdigest()]),
+            "classes": listing.classes, "labels": labels, "sizes": table[:, :2].astype(np.int32),
+            "formats": table[:, 2].astype(np.uint8), "paths": paths, "left_out": left_out,
+            "counts": {"ok": len(usable), "converted": 0, "excluded": len(left_out)},
         }  # fmt: skip
         for name, value in fields.items():
             object.__setattr__(self, name, value)  # the base is frozen
@@ -76,6 +89,10 @@ class ImageFolder(Dataset):
         with ThreadPoolExecutor(_threads()) as pool:
             found = b"".join(pool.map(lambda i: image_digest(self.encoded(i)), range(len(self))))
         return np.frombuffer(found, np.uint8).reshape(-1, HASH_BYTES)
+
+    def verify(self, *, workers: int = 0, progress: Progress | None = None) -> list[str]:
+        """`UserError`: nothing is known about the files of a folder that they could be compared with."""
+        raise UserError(f"{self.path} is not packed, so nothing to verify it with; type `bingo check {self.path}`")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageFolder, (self.path,)
@@ -108,51 +125,52 @@ def _threads() -> int:
     return min(MOST_THREADS, 4 * len(os.sched_getaffinity(0)))
 
 
-def _in_chunks(listing: Listing, look: Any) -> dict[str, Any]:
-    """`look(path)` of every file, in parallel threads."""
-    chunks = [listing.paths[first : first + CHUNK] for first in range(0, len(listing.paths), CHUNK)]
-    with ThreadPoolExecutor(_threads()) as pool:
-        found = in_order(pool, lambda chunk: [look(path) for path in chunk], chunks, 4 * _threads())
-        return dict(zip(listing.paths, (item for part in found for item in part), strict=True))
-
-
-def _statuses(listing: Listing) -> dict[str, tuple[int, int]]:
-    """Path -> size in bytes and modification time in ns; of a link to nothing (-1, 0)."""
-
-    def look(path: str) -> tuple[int, int]:
-        try:
-            status = os.stat(listing.source / path)
-        except OSError:
-            return -1, 0
-        return status.st_size, status.st_mtime_ns
-
-    return _in_chunks(listing, look)
-
-
 def _scan(listing: Listing) -> Scan:
-    def look(path: str) -> tuple[int, int, int, str]:
-        header = read_regular(listing.source / path, _identify_file)
-        if isinstance(header, str):
-            return 0, 0, 0, header
-        return header.height, header.width, PNG if header.kind == "png" else JPEG, header.reason
+    """Read the header of every file, in parallel threads."""
 
-    with quiet_pillow():
-        return _in_chunks(listing, look)
+    def look(first: int) -> list[tuple[int, int, int, int, str]]:
+        return [_header(f"{listing.source}/{path}") for path in listing.paths[first : first + CHUNK]]
+
+    table, reasons = np.empty((len(listing.paths), 4), np.int64), dict[int, str]()
+    with quiet_pillow(), ThreadPoolExecutor(_threads()) as pool:
+        firsts = range(0, len(table), CHUNK)
+        for first, rows in zip(firsts, in_order(pool, look, firsts, 4 * _threads()), strict=True):
+            table[first : first + len(rows)] = [row[:4] for row in rows]
+            reasons |= {number: row[4] for number, row in enumerate(rows, first) if row[4]}
+    return Scan(table, reasons)
 
 
-def _identify_file(path: Path) -> Header:
-    with open(path, "rb") as file:
-        return identify(file)
+def _header(path: str) -> tuple[int, int, int, int, str]:
+    """Height, width, format, size in bytes, ""; or zeros and why the file cannot be used."""
+    try:
+        return read_regular(path, _identify)
+    except Unreadable as error:
+        return 0, 0, 0, 0, str(error)
 
 
-def _cached_scan(listing: Listing, status: dict[str, tuple[int, int]]) -> Scan:
+def _identify(file: BinaryIO) -> tuple[int, int, int, int, str]:
+    try:
+        with Image.open(file) as image:
+            found, (width, height) = image.format or "", image.size
+            size = os.fstat(file.fileno()).st_size
+    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
+        file.seek(0)
+        start = file.read(4)
+        return 0, 0, 0, 0, unidentified(start, error) if start else "zero bytes"
+    known = {"JPEG": JPEG, "MPO": JPEG, "PNG": PNG}.get(found)  # MPO: a JPEG that carries a second one behind it
+    taken = "which only bingo pack --convert takes" if found in CONVERTIBLE_FORMATS else "which is not read"
+    wrong = too_many_pixels(height, width) if known else f"{found} content, {taken}"
+    return (0, 0, 0, 0, wrong) if wrong or known is None else (height, width, known, size, "")
+
+
+def _cached_scan(listing: Listing) -> Scan:
     """The scan of exactly this listing, sizes and times; one process of a machine makes it, the others wait for it."""
     source = str(listing.source.resolve())
-    key = hash_json([SCAN_VERSION, source, listing.classes, list(status.items())])
+    key = hash_json([SCAN_VERSION, source, listing.fingerprint])
     base = os.environ.get("XDG_CACHE_HOME")
     cache = (Path(base) if base else Path.home() / ".cache") / "bingo" / f"{hash_json(source)}.npz"
     with _turn(cache.with_suffix(".lock")):
-        scan = _load(cache, key, listing.paths)
+        scan = _load(cache, key)
         if scan is None:
             scan = _scan(listing)
             _store(cache, key, scan)
@@ -169,19 +187,18 @@ def _turn(lock: Path) -> Iterator[None]:
         yield
 
 
-def _load(cache: Path, key: str, paths: list[str]) -> Scan | None:
+def _load(cache: Path, key: str) -> Scan | None:
     try:
         with np.load(cache, allow_pickle=False) as file:
             if file["key"].tobytes().decode() != key:
                 return None
-            table, reasons = file["table"].tolist(), json.loads(file["reasons"].tobytes())
+            reasons = json.loads(file["reasons"].tobytes())
+            return Scan(file["table"], {int(number): reason for number, reason in reasons.items()})
     except Exception:  # whatever is wrong with a cache, the answer is to do without it
         return None
-    return {path: (h, w, kind, reasons.get(path, "")) for path, (h, w, kind) in zip(paths, table, strict=True)}
 
 
 def _store(cache: Path, key: str, scan: Scan) -> None:
-    reasons = {path: row[3] for path, row in scan.items() if row[3]}
-    table = np.array([row[:3] for row in scan.values()], np.int32)
+    name = np.frombuffer(key.encode(), np.uint8)
     with contextlib.suppress(UserError), atomic_write(cache) as file:
-        np.savez(file, key=np.frombuffer(key.encode(), np.uint8), table=table, reasons=json_column(reasons))
+        np.savez(file, key=name, table=scan.table, reasons=json_column(scan.reasons))

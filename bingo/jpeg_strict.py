@@ -3,11 +3,15 @@
 libjpeg repairs damaged data (garbage in the middle, a tail of zeros) and only says so in one line on the C-level
 standard error; Pillow throws that line away, torchvision lets it through, neither fails. So torchvision decodes in a
 child process whose standard error is a file that is read after each image. The child also takes the blow when a hostile
-file crashes the decoder. This file is the child's script too, and so imports nothing of the package at module level.
+file crashes the decoder, and therefore does the conversions (`bingo.convert`) too. This file is the child's script, and
+so imports nothing of the package at module level.
 """
 
+import functools
+import importlib.util
 import io
 import os
+import pathlib
 import queue
 import re
 import struct
@@ -17,14 +21,17 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
-LENGTH = struct.Struct("<Q")
+REQUEST = struct.Struct("<8sQ")  # what to do, length of the image
+REPLY = struct.Struct("<QQ")  # lengths of what was said and of the image made
+DECODE = "decode"
+DIED = "the JPEG decoder died on it (damaged, or not enough memory)"
 READY = b"ready\n"
 
 
 class StrictDecoder:
-    """`count` child processes, started when first needed; `problem` may be called from as many threads."""
+    """`count` child processes, started when first needed; to be called from as many threads."""
 
     def __init__(self, count: int) -> None:
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
@@ -34,9 +41,28 @@ class StrictDecoder:
 
     def problem(self, data: bytes) -> str:
         """Decode one JPEG; "" when libjpeg has nothing to say about it, otherwise what it said."""
+        return self._ask(DECODE, data)[0]
+
+    def load_problem(self, data: bytes) -> str:
+        """Decode one image of another format with Pillow; "" or what is wrong with it."""
+        return self._ask("load", data)[0]
+
+    def convert(self, action: str, data: bytes) -> bytes:
+        """A sound image after one of `bingo.convert.ACTIONS`; after "baseline" it is known to have the same pixels.
+
+        Raises `ConversionError`.
+        """
+        from bingo.convert import ConversionError
+
+        said, made = self._ask(action, data)
+        if not made:
+            raise ConversionError(said)
+        return made
+
+    def _ask(self, action: str, data: bytes) -> tuple[str, bytes]:
         child = self._idle.get()
         try:
-            return child.problem(data)
+            return child.ask(action, data)
         finally:
             self._idle.put(child)
 
@@ -49,24 +75,22 @@ class StrictDecoder:
 
 
 class _Child:
-    """One decoding process: length and bytes in, one line of text out."""
+    """One decoding process: what to do and an image in, one line of text and perhaps an image out."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def problem(self, data: bytes) -> str:
+    def ask(self, action: str, data: bytes) -> tuple[str, bytes]:
         requests, replies = self._pipes()
         try:
-            requests.write(LENGTH.pack(len(data)))
+            requests.write(REQUEST.pack(action.encode(), len(data)))
             requests.write(data)
             requests.flush()
-            line = replies.readline()
-        except BrokenPipeError:
-            line = b""
-        if not line:
+            said, made = REPLY.unpack(replies.read(REPLY.size))
+            return replies.read(said).decode(errors="replace"), replies.read(made)
+        except (BrokenPipeError, struct.error):
             self.stop()
-            return "the JPEG decoder died on it (damaged, or not enough memory)"
-        return line.decode(errors="replace").strip()
+            return DIED, b""
 
     def stop(self) -> None:
         process, self._process = self._process, None
@@ -118,19 +142,23 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         os.dup2(complaints.fileno(), 2)
         replies.write(READY)
         replies.flush()
-        while head := requests.read(LENGTH.size):
-            said = _said(decode, requests.read(LENGTH.unpack(head)[0]))
-            replies.write(f"{_take(complaints.fileno()) or said}\n".encode())
+        while head := requests.read(REQUEST.size):
+            action, length = REQUEST.unpack(head)
+            said, made = _answer(decode, action.rstrip(b"\0").decode(), requests.read(length))
+            # A decoder's warning is damage; what libtiff and others say about metadata while converting is not.
+            warned = _take(complaints.fileno())
+            said = (warned if action.startswith(DECODE.encode()) else "") or said
+            replies.write(REPLY.pack(len(said.encode()), len(made)) + said.encode() + made)
             replies.flush()
 
 
-def _decoder() -> Callable[[bytes], object]:
+def _decoder() -> Callable[[bytes], Any]:
     """torchvision's decoder, tried on a sound image: a build without libjpeg must not make every file look damaged."""
     import torch
     from PIL import Image
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    def decode(data: bytes) -> object:
+    def decode(data: bytes) -> Any:
         return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
 
     sound = io.BytesIO()
@@ -139,12 +167,29 @@ def _decoder() -> Callable[[bytes], object]:
     return decode
 
 
-def _said(decode: Callable[[bytes], object], data: bytes) -> str:
+def _answer(decode: Callable[[bytes], Any], action: str, data: bytes) -> tuple[str, bytes]:
+    """What there is to say, and the image made if one was asked for."""
     try:
-        decode(data)
-    except RuntimeError as error:
-        return _one_line(error) or "cannot be decoded"
-    return ""
+        if action == DECODE:
+            decode(data)
+            return "", b""
+        made = _actions()[action](data) or b""
+        if action == "baseline" and not decode(data).equal(decode(made)):
+            return "its pixels would change", b""
+    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
+        return _one_line(error) or "cannot be decoded", b""
+    return "", made
+
+
+@functools.cache
+def _actions() -> dict[str, Callable[[bytes], Any]]:
+    """`bingo.convert.ACTIONS`, from the file beside this one: the name `bingo` may lead to another installation."""
+    spec = importlib.util.spec_from_file_location("conversions", pathlib.Path(__file__).with_name("convert.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ACTIONS
 
 
 def _take(descriptor: int) -> str:

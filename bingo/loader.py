@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bingo.config import Augmentation, Loader, Runtime
+from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.errors import UserError
@@ -65,7 +65,7 @@ class CropStream:
         self.dataset, self.request, self.count, self.crops, self.failures = dataset, request, count, crops, failures
         self.size, self.device, self.settings = size, device, settings
         gpu = device.type == "cuda"
-        self._options = {
+        self.options = {
             "batch_size": batch, "num_threads": threads, "device_id": device.index or 0 if gpu else None,
             "prefetch_queue_depth": settings.prefetch,
         }  # fmt: skip
@@ -100,7 +100,7 @@ class CropStream:
             groups = self.request(next(numbers))
             inputs: list[Any] = []
             for images, corners in groups:
-                inputs += [[self._input(int(i)) for i in images], self._sizes[images]]
+                inputs += self.encoded_and_sizes(images)
                 inputs += [corner for pair in corners for corner in pair]
             # The arrays are handed over without a copy: they stay referenced here until the batch has come out.
             pending.append(Sent(groups, inputs))
@@ -108,14 +108,14 @@ class CropStream:
 
         kinds = [t for count in self.crops for t in [types.UINT8, types.INT64] + [types.FLOAT] * (2 * count)]
 
-        @pipeline_def(**self._options)
+        @pipeline_def(**self.options)
         def graph() -> tuple[Any, ...]:
             inputs = iter(
                 fn.external_source(source=source, num_outputs=len(kinds), batch=True, no_copy=True, dtype=kinds)
             )
             views = []
             for count in self.crops:
-                image = self._decoded(fn, types, next(inputs), next(inputs))
+                image = self.decoded(fn, types, next(inputs), next(inputs))
                 views += [
                     fn.resize(
                         image,
@@ -133,14 +133,18 @@ class CropStream:
         pipeline.build()
         return pipeline, pending
 
+    def encoded_and_sizes(self, images: np.ndarray) -> list[Any]:
+        """DALI's two inputs for a batch of images, see `decoded`."""
+        return [[self._input(int(i)) for i in images], self._sizes[images]]
+
     def _input(self, image: int) -> np.ndarray:
         """What DALI is given for an image (uint8): the encoded bytes, or the path of the file that it is to read."""
         if isinstance(self.dataset, ImageFolder):
             return np.frombuffer(os.fsencode(self.dataset.file(image)), np.uint8)
         return self.dataset.encoded(image)
 
-    def _decoded(self, fn: Any, types: Any, data: Any, size: Any) -> Any:
-        """The graph from `_input` and the (height, width) of the index to pixels."""
+    def decoded(self, fn: Any, types: Any, data: Any, size: Any) -> Any:
+        """The graph from `encoded_and_sizes` to pixels."""
         if isinstance(self.dataset, ImageFolder):
             data = fn.io.file.read(data)
         # A header that DALI's decoder cannot parse may end the process: it gives the batch up while its threads still
@@ -161,16 +165,17 @@ class CropStream:
         if self._probe is None:
             pipeline_def, fn, types = import_dali()
 
-            @pipeline_def(**self._options | {"batch_size": 1, "prefetch_queue_depth": 1})
+            @pipeline_def(**self.options | {"batch_size": 1, "prefetch_queue_depth": 1})
             def graph() -> Any:
                 data, size = fn.external_source(name="data", dtype=types.UINT8), fn.external_source(name="size")
-                return self._decoded(fn, types, data, size)
+                return self.decoded(fn, types, data, size)
 
             self._probe = graph()
             self._probe.build()
         try:
-            self._probe.feed_input("data", [self._input(image)])
-            self._probe.feed_input("size", [self._sizes[image]])
+            data, size = self.encoded_and_sizes(np.array([image]))
+            self._probe.feed_input("data", data)
+            self._probe.feed_input("size", size)
             self._probe.run()
         except RuntimeError:
             self._probe = None

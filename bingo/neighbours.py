@@ -6,9 +6,9 @@ threads, ranks or device: an engine only proposes candidates, which are ranked a
 be proven complete (many exact or near duplicates) is scanned against all images.
 
 Memory of one rank: the features stay where they are (mapped from disk, as a rule). In fp32 or fp16 there are one tile
-of the database (`TILE_BYTES` on a CPU, a quarter of the free memory on a GPU), blocks of queries, and 16 proposals of 8
-bytes for each of the rank's rows. Only k-means needs all N×D in fp32, on the rank that runs it.
-Letters: N images, D feature dimensions, Q rows asked for, K bag size, P pairs of images.
+of the database (512 MiB on a CPU, a quarter of the free memory on a GPU, 8 GiB with inverted lists), blocks of queries,
+and 16 proposals of 8 bytes for each of the rank's rows. Only k-means needs all N×D in fp32, on the rank that runs it.
+Letters: N images, D feature dimensions, Q rows asked for, K bag size.
 """
 
 from dataclasses import dataclass, replace
@@ -20,13 +20,15 @@ from torch import Tensor
 
 from bingo.bags import check_k, draw_from_groups, import_faiss
 from bingo.errors import UserError
-from bingo.kernels.knn import LOWEST, MOST, best_keys, from_keys, nearest, to_keys
+from bingo.kernels.knn import LOWEST, MOST, best_keys, choose_nearest, from_keys, nearest, to_keys
 from bingo.points import CPU, Points, blocks
 
 SLACK = 8  # candidates asked for beyond the K neighbours and the anchor
 PLACES = 16  # the fewest candidates asked for
 GPU_MAX_CANDIDATES = 2048  # faiss's own limit on a GPU
+GPU_ELEMENTS = 1 << 27  # elements of a block of queries or similarities on a GPU
 TILE_BYTES = 1 << 29  # the database on a CPU, a tile at a time
+LIST_TILES = 16  # such tiles in one with inverted lists: each tile compares all queries with all centroids
 TRAINING_POINTS = 64  # per inverted list
 
 
@@ -137,7 +139,7 @@ class FlatEngine:
         self.points, self.wanted, self.search = points, wanted, search
         self.faiss = import_faiss()
         self.faiss.omp_set_num_threads(torch.get_num_threads())
-        self.tile_rows = max(1, TILE_BYTES // (4 * points.dim))
+        self.tile_rows = max(1, TILE_BYTES * (1 if self.exact else LIST_TILES) // (4 * points.dim))
         self.slack = rounding(points.dim)
         self.resources: Any = None
         if use_gpu(self.faiss, 4 * points.dim * min(self.tile_rows, len(points.database)), wanted, search.device):
@@ -161,7 +163,7 @@ class FlatEngine:
 
 
 class ListEngine(FlatEngine):
-    """faiss's inverted lists in fp32 over one tile of the database; every tile has the same centroids."""
+    """faiss's inverted lists in fp32 over a large tile of the database; every tile has the same centroids."""
 
     exact = False
 
@@ -186,7 +188,7 @@ class KernelEngine:
         gpu = search.device.type == "cuda"
         bytes_free = torch.cuda.mem_get_info(search.device)[0] // 4 if gpu else TILE_BYTES
         self.tile_rows = max(1, bytes_free // (2 * points.dim))
-        self.query_elements = 1 << 27 if gpu else 0
+        self.query_elements = GPU_ELEMENTS if gpu else 0
         self.places = np.searchsorted(points.database, points.own)
         self.worst = 0.0
 
@@ -217,9 +219,15 @@ class KernelEngine:
 Engine = FlatEngine | KernelEngine
 
 
-def check_engine(engine: str, k: int) -> None:
-    """`UserError` where the kernel's lists are too short for bags of k."""
-    if engine == "triton" and k + 1 + SLACK > MOST:
+def check_engine(engine: str, k: int, device: torch.device) -> None:
+    """`UserError` where the kernel cannot run, or its lists are too short for bags of k."""
+    if engine != "triton":
+        return
+    try:
+        choose_nearest("auto", device)
+    except ValueError as error:
+        raise UserError(f"--engine triton: {error}; type --engine faiss") from error
+    if k + 1 + SLACK > MOST:
         raise UserError(
             f"--engine triton finds bags of at most {MOST - 1 - SLACK} images, k = {k}: type --engine faiss"
         )
@@ -242,7 +250,7 @@ def rank(points: Points, rows: np.ndarray, candidates: np.ndarray, k: int) -> tu
 
     candidates: int64 Q×m; one that is the row's own stands for none, and -inf is the similarity of a place left empty.
     """
-    similarity = points.similarity(np.repeat(rows, candidates.shape[1]), candidates.ravel()).reshape(candidates.shape)
+    similarity = points.similarity(rows, candidates)
     similarity[candidates == points.own[rows, None]] = -np.inf
     order = np.lexsort((candidates, -similarity), axis=1)[:, :k]
     kth = np.take_along_axis(similarity, order[:, -1:], axis=1)[:, 0]
@@ -257,7 +265,7 @@ def scan(points: Points, rows: np.ndarray, bags: np.ndarray, device: torch.devic
     for first in range(0, len(points.database), step):
         at = points.database[first : first + step]
         tile = points.unit(at, device)
-        for part in blocks(len(rows), max(len(at), points.dim)):
+        for part in blocks(len(rows), max(len(at), points.dim), GPU_ELEMENTS if device.type == "cuda" else 0):
             bags[part] = scan_tile(points, rows[part], bags[part], at, tile)
     return bags
 
@@ -266,13 +274,13 @@ def scan_tile(points: Points, rows: np.ndarray, bags: np.ndarray, at: np.ndarray
     """The k best of each row among its bag and the database rows `at`, whose unit vectors are `tile`."""
     k = bags.shape[1]
     left, members = np.repeat(np.arange(len(rows)), k), bags.ravel()
-    kth = points.similarity(rows[left], members)
-    kth[members == points.own[rows[left]]] = -np.inf
-    least = torch.from_numpy(kth.reshape(bags.shape).min(1) - np.float32(rounding(points.dim))).to(tile.device)
+    kth = points.similarity(rows, bags)
+    kth[bags == points.own[rows, None]] = -np.inf
+    least = torch.from_numpy(kth.min(1) - np.float32(rounding(points.dim))).to(tile.device)
     near = torch.nonzero(points.unit(rows, tile.device) @ tile.T >= least[:, None]).cpu().numpy()
     pairs = np.unique(np.stack([np.r_[left, near[:, 0]], np.r_[members, at[near[:, 1]]]], 1), axis=0)
     left, members = pairs[:, 0], pairs[:, 1]
-    similarity = points.similarity(rows[left], members)
+    similarity = points.similarity(rows[left], members[:, None])[:, 0]
     similarity[members == points.own[rows[left]]] = -np.inf
     order = np.lexsort((members, -similarity, left))
     starts = np.searchsorted(left, np.arange(len(rows)))

@@ -1,49 +1,49 @@
-"""Pack an image folder: one flat file of encoded images and an index, in place of a million small files.
+"""Pack images: flat files of encoded images and an index, in place of a million small files.
 
-Order of events, so that a kill at any moment leaves the old dataset or the new one: the flat file is written under a
-temporary name, flushed to disk and renamed to a name that carries its content hash; then the index, which names it, is
-replaced in one step; then whatever the index does not name is removed.
+Order of events, so that a kill at any moment loses a few seconds of work and no dataset: images are appended to hidden
+flat files, `.pack-000.bin`, ..., then the journal `.pack.journal` records where each lies (`bingo.journal`); at the end
+the flat files are renamed to names that carry a hash, then the index, which names them, is replaced in one step, then
+`verdicts.json` is written and whatever the index does not name is removed. What `--convert` would store otherwise lies
+in flat files of its own, `.pack-c000.bin`, ...: adding the flag costs those images alone, and the dataset is the same,
+byte for byte, after any number of interruptions.
 """
 
 import contextlib
 import fcntl
-import logging
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from bingo.check import FileVerdict, Inspection, Listing, Progress, inspect_images, list_images, to_rgb_png
+from bingo.check import inspect_images
 from bingo.config import PackConfig
-from bingo.dataset import (
-    COLUMNS,
-    INDEX,
-    JPEG,
-    KIND,
-    PNG,
-    VERSION,
-    Dataset,
-    content_hash,
-    image_digest,
-    json_column,
-    read_index,
-)
+from bingo.convert import shrunk_size
+from bingo.dataset import COLUMNS, INDEX, JPEG, KIND, PNG, VERSION, Dataset, content_hash, json_column, read_index
 from bingo.errors import UserError
-from bingo.files import HASH_BYTES, atomic_write
+from bingo.files import atomic_write, new_hash
+from bingo.flat_files import Packing, stream_sizes
+from bingo.journal import BAD, CONVERTIBLE, SAVE_SECONDS, Journal, depends_on_mode
+from bingo.names import printable
+from bingo.parallel import Progress
 from bingo.progress import progress
+from bingo.sources import Listing, list_source
+from bingo.verdicts import ACTIONS, CHECK_WORDS, FORMATS, Verdicts
 
 if TYPE_CHECKING:
     from bingo.distributed import World
 
-log = logging.getLogger(__name__)
 LISTED = 10
-FLAT_FILE = re.compile(r"images-[0-9a-f]{12}\.bin")
-TEMPORARY = re.compile(r"\.images\.\d+\.tmp|\.index\.npz\.\d+\.tmp")
+GIB = 2**30
+SHARD_GIB = 64.0
+VERDICTS = "verdicts.json"
+JOURNAL = ".pack.journal"
+FLAT_FILE = re.compile(r"images-[0-9a-f]{12}(-\d{3,})?\.bin")  # without a number: format 1
+PARTIAL = re.compile(r"\.pack(\.journal|-c?\d{3,}\.bin)")
+TEMPORARY = re.compile(r"\.(index\.npz|verdicts\.json)\.\d+\.tmp")
 
 
 def pack_folder(
@@ -53,74 +53,121 @@ def pack_folder(
     convert: bool = False,
     allow_bad: bool = False,
     workers: int = 0,
+    shard_gib: float = SHARD_GIB,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Check every image below `source` and store the encoded files in `out`; returns the dataset, opened.
-
-    `convert` stores convertible files: misnamed ones as they are, CMYK JPEGs and 16-bit, palette and alpha PNGs as RGB
-    PNGs (`bingo.check.to_rgb_png`). `allow_bad` leaves bad files out. `workers` and `progress` as in `check_folder`.
-    Each file is read once: the bytes checked are the bytes stored.
-    Raises `UserError` for a bad folder (see `check_folder`), for bad or convertible files without the flag (nothing is
-    written), for an `out` that holds something else, lies inside `source` or is being written, and for a full disk.
-    """
-    source, out = Path(source), Path(out)
-    listing = list_images(source)
-    _check_place(source, out)
-    with _folder(out), _flat_file(out) as (file, temporary):
-        rows = _Rows(convert, allow_bad)
-        for inspection in inspect_images(listing, workers, progress):
-            rows.add(inspection, file)
-        _refuse(listing, rows)
-        _commit(out, file, temporary, *_index(listing, rows))
+    """`pack_source`, and the dataset opened."""
+    pack_source(
+        source,
+        out,
+        convert=convert,
+        allow_bad=allow_bad,
+        workers=workers,
+        shard_gib=shard_gib,
+        progress=progress,
+    )
     return Dataset.open(out)
 
 
-@dataclass
-class _Rows:
-    """The index while it grows; once a file is refused nothing more is stored, the rest is only checked."""
+def pack_source(
+    source: Path,
+    out: Path,
+    *,
+    convert: bool = False,
+    allow_bad: bool = False,
+    workers: int = 0,
+    shard_gib: float = SHARD_GIB,
+    progress: Progress | None = None,
+) -> Verdicts:
+    """Check every image of `source` (`bingo.sources`) and store the encoded files in `out`; what became of each file.
 
-    convert: bool
-    allow_bad: bool
-    columns: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
-    digests: bytearray = field(default_factory=bytearray)
-    refused: list[FileVerdict] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    converted: dict[str, str] = field(default_factory=dict)
-    end: int = 0
+    `convert` and `allow_bad` decide about files that are not plainly ok, see the table in `bingo.check`; `workers` and
+    `progress` as in `check_folder`; no flat file is larger than `shard_gib` GiB, unless one image is.
+    Each file is read once: the bytes checked are the bytes stored. An interrupted or refused pack of the same files
+    goes on where it was; a dataset that is in `out` stays until the new one is whole.
+    Raises `UserError` for a bad source (see `check_folder`), for bad or convertible files without the flag, for an
+    `out` that holds something else, lies inside `source` or is being written, and for a full disk.
+    """
+    source, out = Path(source), Path(out)
+    listing = list_source(source)
+    _check_place(source, out)
+    with _folder(out), _errors(out):
+        limit = int(shard_gib * GIB)
+        journal = Journal(out / JOURNAL, f"{listing.fingerprint} {limit}", str(convert), len(listing.paths))
+        with contextlib.closing(journal), contextlib.closing(_resume(listing, journal, out, limit)) as packing:
+            try:
+                for index, inspection in inspect_images(listing, journal.pending, workers, progress, convert=convert):
+                    packing.add(index, inspection)
+                    packing.save(due=SAVE_SECONDS)
+            finally:
+                packing.save()
+            verdicts = Verdicts(listing, journal.rows, journal.reasons, packed=True)
+            _refuse(verdicts, convert, allow_bad)
+            _commit(out, listing, packing, verdicts)
+    return verdicts
 
-    def add(self, inspection: Inspection, file: BinaryIO) -> None:
-        verdict = inspection.verdict
-        allowed = {"ok": True, "convertible": self.convert, "bad": self.allow_bad}[verdict.verdict]
-        if not allowed:
-            self.refused.append(verdict)
-        elif verdict.verdict == "bad":
-            self.left_out[verdict.path] = verdict.reason
-        elif not self.refused:
-            if verdict.reason:
-                self.converted[verdict.path] = verdict.reason
-            self._store(verdict, to_rgb_png(inspection.data) if verdict.recode else inspection.data, file)
 
-    def _store(self, verdict: FileVerdict, data: bytes, file: BinaryIO) -> None:
-        file.write(data)
-        row = {
-            "offset": self.end,
-            "size": len(data),
-            "height": verdict.height,
-            "width": verdict.width,
-            "class": verdict.path.partition("/")[0],
-            "format": PNG if verdict.recode or verdict.format == "png" else JPEG,
-            "path": verdict.path,
-        }
-        for name, value in row.items():
-            self.columns[name].append(value)
-        self.digests += image_digest(data)
-        self.end += len(data)
+def _resume(listing: Listing, journal: Journal, out: Path, limit: int) -> Packing:
+    files = [] if len(journal.pending) else build_index(listing, journal.rows)[0]["files"]
+    return Packing(journal, out, limit, [out / name for name, _ in files])
+
+
+def build_index(listing: Listing, rows: npt.NDArray[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the columns of the index: the stored images in the order of the listing."""
+    stored = np.flatnonzero(rows["stored"] > 0)
+    rows = rows[stored]
+    changed = depends_on_mode(rows)
+    sizes = stream_sizes(rows[~changed])
+    columns: dict[str, Any] = {
+        "shard": rows["shard"] + np.where(changed, len(sizes), 0),
+        "offset": rows["offset"],
+        "size": rows["stored"],
+        "height": rows["height"].copy(),
+        "width": rows["width"].copy(),
+        "format": np.full(len(rows), PNG),
+        "label": listing.labels[stored],
+        "digest": rows["digest"],
+    }
+    converted = rows["converted"] > 0
+    for index in np.flatnonzero(converted & (rows["action"] == ACTIONS.index("shrink"))):
+        size = shrunk_size(int(rows["width"][index]), int(rows["height"][index]))
+        columns["width"][index], columns["height"][index] = size
+    png = (rows["format"] == FORMATS.index("png")) | (converted & (rows["action"] == ACTIONS.index("png")))
+    columns["format"][~png] = JPEG
+    columns = {name: np.ascontiguousarray(values, dtype=COLUMNS[name]) for name, values in columns.items()}
+    names = listing.paths.take(stored)
+    columns["paths"], columns["path_ends"] = names.data, names.ends
+    content = content_hash(columns["digest"], columns["label"], listing.classes)
+    layout = new_hash()
+    for part in (content.encode(), columns["shard"], columns["offset"]):
+        layout.update(part)
+    sizes += stream_sizes(rows[changed])
+    header = {
+        "kind": KIND,
+        "version": VERSION,
+        "hash": content,
+        "classes": listing.classes,
+        "files": [[f"images-{layout.hexdigest()[:12]}-{k:03d}.bin", size] for k, size in enumerate(sizes)],
+    }
+    return header, columns
+
+
+def _commit(out: Path, listing: Listing, packing: Packing, verdicts: Verdicts) -> None:
+    header, columns = build_index(listing, verdicts.rows)
+    header["counts"] = verdicts.counts
+    for partial, (name, _) in zip(packing.files, header["files"], strict=True):
+        if partial.exists():  # else a commit that was killed has renamed it
+            os.replace(partial, out / name)
+    with atomic_write(out / INDEX) as index:
+        np.savez(index, header=json_column(header), **columns)
+    verdicts.write_json(out / VERDICTS, dataset=header["hash"], source=printable(listing.source.name))
+    packing.journal.remove()
 
 
 def _check_place(source: Path, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot pack into {out}: it is a file; name a new folder")
-    if out.resolve().is_relative_to(source.resolve()):
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"cannot pack into {out}: it lies inside the image folder {source}; name a folder elsewhere")
     if out.exists() and not (out / INDEX).exists():
         foreign = [name for name in sorted(os.listdir(out)) if not FLAT_FILE.fullmatch(name) and name[0] != "."]
@@ -132,7 +179,7 @@ def _check_place(source: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def _folder(out: Path) -> Iterator[None]:
-    """Make `out` if need be and hold its lock; afterwards it holds what its index names, or is gone if it was new."""
+    """Make `out` if need be and hold its lock; afterwards it holds a dataset, what a pack goes on from, or both."""
     new = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -146,7 +193,7 @@ def _folder(out: Path) -> Iterator[None]:
         finally:
             _sweep(out)
             if new:
-                with contextlib.suppress(OSError):  # not empty: the pack succeeded
+                with contextlib.suppress(OSError):  # not empty: the pack succeeded, or can go on
                     out.rmdir()
     finally:
         os.close(descriptor)
@@ -162,81 +209,62 @@ def _lock(descriptor: int, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _flat_file(out: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A temporary file for the images. Errors in reading an image are verdicts, so an OSError here is about writing."""
-    temporary = out / f".images.{os.getpid()}.tmp"
+def _errors(out: Path) -> Iterator[None]:
+    """Errors in reading an image are verdicts, so an OSError here is about writing."""
     try:
-        with open(temporary, "wb") as file:
-            yield file, temporary
+        yield
     except OSError as error:
         kept = "; the previous dataset is intact" if (out / INDEX).exists() else ""
         reason = error.strerror or error
         raise UserError(
-            f"cannot write the images to {out}: {reason}{kept}; free space or choose another folder"
+            f"cannot write the images to {out}: {reason}{kept}; free space and repeat the command to go on, "
+            f"or delete {out}/.pack* and choose another folder"
         ) from error
 
 
-def _refuse(listing: Listing, rows: _Rows) -> None:
-    if not rows.refused:
-        if rows.end == 0:
-            raise UserError(f"every image of {listing.source} is bad, nothing is left to pack; see bingo check")
+def _refuse(verdicts: Verdicts, convert: bool, allow_bad: bool) -> None:
+    """Raise if files are not packed as they are and the flag for them is missing."""
+    verdict, source = verdicts.rows["verdict"], verdicts.listing.source
+    asked = ((verdict == BAD) & (not allow_bad)) | ((verdict == CONVERTIBLE) & (not convert))
+    refused = np.flatnonzero(asked)
+    if not len(refused):
+        if not verdicts.rows["stored"].any():
+            raise UserError(f"every image of {source} is bad, nothing is left to pack; see bingo check")
         return
-    names = [f"  {verdict.path}: {verdict.reason} [{verdict.verdict}]" for verdict in rows.refused[:LISTED]]
-    if len(rows.refused) > LISTED:
-        names.append(f"  and {len(rows.refused) - LISTED} more (bingo check {listing.source} lists all)")
-    bad = sum(verdict.verdict == "bad" for verdict in rows.refused)
+    names = [
+        f"  {printable(verdicts.listing.paths[int(index)])}: "
+        f"{verdicts.reasons[verdicts.rows['reason'][index]]} [{CHECK_WORDS[verdict[index]]}]"
+        for index in refused[:LISTED]
+    ]
+    if len(refused) > LISTED:
+        names.append(f"  and {len(refused) - LISTED} more (bingo check {source} lists all)")
+    bad = int(np.count_nonzero(verdict[refused] == BAD))
     ways = [
         f"--allow-bad leaves out the bad files ({bad})" if bad else "",
-        f"--convert stores the convertible ones ({len(rows.refused) - bad})" if bad < len(rows.refused) else "",
+        f"--convert stores the convertible ones ({len(refused) - bad})" if bad < len(refused) else "",
     ]
     raise UserError(
-        f"{len(rows.refused)} of {len(listing.paths)} images in {listing.source} are not packed as they are:\n"
+        f"{len(refused)} of {len(verdict)} images in {source} are not packed as they are:\n"
         + "\n".join(names)
-        + f"\nnothing was written; {', '.join(filter(None, ways))}"
+        + f"\nno dataset was written; {', '.join(filter(None, ways))}, and sound files are not read again"
     )
 
 
-def _index(listing: Listing, rows: _Rows) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the other columns of the index."""
-    number = {name: label for label, name in enumerate(listing.classes)}
-    columns: dict[str, Any] = {name: rows.columns[name] for name in ("offset", "size", "height", "width", "format")}
-    columns["label"] = [number[name] for name in rows.columns["class"]]
-    arrays = {name: np.array(values, dtype=COLUMNS[name]) for name, values in columns.items()}
-    arrays["digest"] = np.frombuffer(rows.digests, dtype=np.uint8).reshape(-1, HASH_BYTES)
-    arrays["paths"] = json_column(rows.columns["path"])
-    content = content_hash(arrays["digest"], arrays["label"], listing.classes)
-    header = {
-        "kind": KIND,
-        "version": VERSION,
-        "hash": content,
-        "classes": listing.classes,
-        "bin": f"images-{content[:12]}.bin",
-        "bin_bytes": rows.end,
-        "left_out": rows.left_out,
-        "converted": rows.converted,
-    }
-    return header, arrays
-
-
-def _commit(out: Path, file: BinaryIO, temporary: Path, header: dict[str, Any], arrays: dict[str, Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    os.replace(temporary, out / header["bin"])
-    with atomic_write(out / INDEX) as index:
-        np.savez(index, header=json_column(header), **arrays)
-
-
 def _sweep(out: Path) -> None:
-    """Remove temporaries, of killed runs too, and flat files that the index does not name (all, without an index)."""
+    """Remove temporaries, of killed runs too, and flat files that the index does not name (all, without an index).
+
+    While a pack can go on from a journal, what it needs stays: a commit that was killed may have renamed its files.
+    """
     named: set[str] | None = set()
     if (out / INDEX).exists():
         try:
-            named = {read_index(out)[0]["bin"]}
+            named = {name for name, _ in read_index(out)[0]["files"]}
         except UserError:
             named = None  # a damaged index may be restored: keep every flat file
+    resumable = (out / JOURNAL).exists()
     for name in os.listdir(out):
         stale = named is not None and FLAT_FILE.fullmatch(name) and name not in named
-        if stale or TEMPORARY.fullmatch(name):
+        if TEMPORARY.fullmatch(name) or (not resumable and (stale or PARTIAL.fullmatch(name))):
             with contextlib.suppress(OSError):
                 (out / name).unlink()
 
@@ -244,14 +272,15 @@ def _sweep(out: Path) -> None:
 def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
     """The `pack` stage."""
     with progress("pack") as advance:
-        dataset = pack_folder(
+        verdicts = pack_source(
             config.source,
             config.out,
             convert=config.convert,
             allow_bad=config.allow_bad,
             workers=config.workers,
+            shard_gib=config.shard_gib,
             progress=advance,
         )
-    for path, reason in dataset.left_out.items():
-        log.warning("left out %s: %s", path, reason)
-    return {"images": len(dataset), "classes": len(dataset.classes), "left out": len(dataset.left_out) or None}
+    for line in verdicts.lines():
+        print(line)
+    return {"images": len(Dataset.open(config.out)), "classes": len(verdicts.listing.classes), **verdicts.counts}

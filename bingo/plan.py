@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.kernels.augment import ViewParams
 

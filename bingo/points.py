@@ -1,6 +1,6 @@
 """Feature rows as unit vectors, made when asked for, and the exact similarity of any pair of them.
 
-N images, D feature dimensions, P pairs of images.
+N images, D feature dimensions, Q images asked for, m others for each.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,15 +56,18 @@ class Points:
         return (block / torch.from_numpy(self.norms[rows]).to(device)[:, None]).float()
 
     def similarity(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """fp32 P: fp64 dot products of rows left[p] and right[p], each summed in the same order whatever P is."""
-        found = np.empty(len(left), np.float32)
+        """fp32 Q×m: fp64 dot products of row left[q] and rows right[q], each summed in the same order whatever Q and m.
+
+        left: Q indices; right: Q×m indices.
+        """
+        found = np.empty(right.shape, np.float32)
 
         def multiply(part: slice) -> None:
-            product = self._wide(left[part])
-            product *= self._wide(right[part])
-            found[part] = product.sum(1)
+            product = self._wide(right[part].ravel())
+            product.reshape(*right[part].shape, self.dim)[...] *= self._wide(left[part])[:, None]
+            found[part] = product.sum(1).reshape(right[part].shape)
 
-        in_threads(multiply, blocks(len(left), self.dim, PAIR_ELEMENTS))
+        in_threads(multiply, blocks(len(left), right.shape[1] * self.dim, PAIR_ELEMENTS))
         return found
 
     def _wide(self, rows: np.ndarray) -> np.ndarray:

@@ -5,22 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bingo.config import (
-    Augmentation,
     BagKind,
     BagsConfig,
-    Contrast,
     DemoDataConfig,
-    Device,
     DistillConfig,
     EvalConfig,
     ExportConfig,
     FeaturesConfig,
-    Monitor,
-    Optimiser,
     PackConfig,
     PretrainConfig,
-    Runtime,
 )
+from bingo.config_parts import Augmentation, Contrast, Device, Monitor, Optimiser, Runtime
 from bingo.stages import Stage
 
 DIGITS_BAGS: tuple[BagKind, ...] = ("random", "knn", "label")

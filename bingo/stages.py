@@ -25,9 +25,9 @@ from bingo.config import (
     KeysConfig,
     PackConfig,
     PretrainConfig,
-    Runtime,
 )
 from bingo.config_json import from_json, to_json
+from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
 from bingo.files import clear_folder, folder_lock, hash_file, hash_json, make_folder, read_json, remove_tree, write_json
 
@@ -93,13 +93,14 @@ def stage_key(stage: Stage) -> str:
     """Hash of kind, version, settings and input contents; the output's place and the machine do not enter."""
     settings = to_json(stage.config)
     settings.pop("out")
+    settings.pop("workers", None)
     runtime = getattr(stage.config, "runtime", None)
     if isinstance(runtime, Runtime):
         settings["runtime"] = {"precision": runtime.precision}
     if "loader" in settings:
         settings["loader"] = {"fancy_upsampling": stage.config.loader.fancy_upsampling}
     for field, value in input_paths(stage.config).items():
-        _set(settings, field, content_hash(value))
+        _set(settings, field, source_hash(value) if field == "source" else content_hash(value))
     return hash_json({"kind": stage.kind, "version": __version__, "settings": settings})
 
 
@@ -120,6 +121,15 @@ def _set(settings: dict[str, Any], dotted: str, value: str) -> None:
     for name in parents:
         settings = settings[name]
     settings[leaf] = value
+
+
+def source_hash(source: Path) -> str:
+    """Hash of images that are to be packed: what the stage that wrote them recorded, or their listing."""
+    if (source / RECORD).exists():
+        return content_hash(source)
+    from bingo.sources import fingerprint
+
+    return fingerprint(source)
 
 
 def content_hash(path: Path) -> str:

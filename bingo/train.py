@@ -223,7 +223,7 @@ def train(
     evaluations = read_metrics(metrics_path, "eval")
     return {
         "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}),
-        "left_out": len(dataset.left_out) or None,
+        "left_out": dataset.counts["excluded"] or None,
         "steps": total,
         "resumed_from": start,
         "knn": evaluations[-1]["knn"] if evaluations else None,

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from bingo.config import Runtime
+from bingo.config_parts import Runtime
 from bingo.errors import UserError
 
 

@@ -60,9 +60,46 @@ def with_flipped_byte(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
 
 
+def frame_at(data: bytes) -> int:
+    """Where the frame header (baseline or progressive) of a JPEG begins."""
+    return max(data.find(b"\xff\xc0\x00"), data.find(b"\xff\xc2\x00"))
+
+
+def with_byte(data: bytes, at: int, value: int) -> bytes:
+    return data[:at] + bytes([value]) + data[at + 1 :]
+
+
+def without_segment(data: bytes, marker: int) -> bytes:
+    """A JPEG without its segments of one kind."""
+    while (at := data.find(bytes([0xFF, marker]))) >= 0:
+        data = data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+    return data
+
+
+def with_two_components(data: bytes) -> bytes:
+    at = frame_at(data)
+    fewer = struct.pack(">H", 14) + data[at + 4 : at + 9] + b"\x02" + data[at + 10 : at + 16]
+    return data[: at + 2] + fewer + data[at + 19 :]
+
+
+def without_last_scans(data: bytes) -> bytes:
+    """A progressive JPEG whose last three scans are missing: a valid stream, and a blurred picture."""
+    for _ in range(3):
+        data = data[: data.rindex(b"\xff\xda")]
+    return data[: data.rindex(b"\xff\xc4")] + b"\xff\xd9"
+
+
+def without_pixels(data: bytes) -> bytes:
+    """A PNG whose pixel chunk is missing; every checksum is right."""
+    start, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
+    return data[:start] + data[end:]
+
+
 def bad_files() -> dict[str, tuple[bytes, str]]:
     """File name -> content, and what the reason must say."""
-    whole, flat = jpeg(), png()
+    whole, flat, slow = jpeg(), png(), jpeg(progressive=True)
+    frame, pixels = frame_at(whole), whole.index(b"\xff\xda")
+    image = picture()
     return {
         "zero.jpg": (b"", "zero bytes"),
         "cut.jpg": (whole[: len(whole) // 2], "truncated"),
@@ -75,7 +112,31 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "zeroed.jpg": (with_zeroed_tail(whole), "corrupt ("),
         "flipped.png": (with_flipped_byte(flat), "corrupt (bad header checksum"),
         "text.jpg": (b"<html>404 Not Found</html>", "not an image"),
-        "gif.jpg": (encode(picture().convert("P"), "GIF"), "GIF content"),
+        "arithmetic.jpg": (with_byte(whole, frame + 1, 0xC9), "arithmetic-coded JPEG"),
+        "lossless.jpg": (with_byte(whole, frame + 1, 0xC3), "lossless JPEG"),
+        "hierarchical.jpg": (with_byte(whole, frame + 1, 0xC5), "hierarchical JPEG"),
+        "twelve_bits.jpg": (with_byte(whole, frame + 4, 12), "12-bit JPEG"),
+        "no_height.jpg": (whole[: frame + 5] + b"\0\0" + whole[frame + 7 :], "corrupt (a JPEG of 72x0 pixels)"),
+        "two_colours.jpg": (with_two_components(whole), "corrupt (2 colour components"),
+        "two_frames.jpg": (whole[:pixels] + whole[frame : frame + 19] + whole[pixels:], "corrupt (two frame headers)"),
+        "no_frame.jpg": (without_segment(whole, 0xC0), "pixels before the frame header"),
+        "no_tables.jpg": (without_segment(whole, 0xC4), "truncated or corrupt JPEG header (no Huffman tables)"),
+        "no_quantisation.jpg": (without_segment(whole, 0xDB), "corrupt ("),
+        "no_pixels.jpg": (whole[:pixels] + b"\xff\xd9", "truncated or corrupt JPEG header (no marker"),
+        "long_segment.jpg": (whole[:2] + b"\xff\xfe\xff\xff" + whole[2:], "segment 0xfe is longer than the file"),
+        "stray_marker.jpg": (whole[:-2] + b"\xff\xf0\x00\x02x" + whole[-2:], "corrupt ("),
+        "second_image.jpg": (whole[:-2] + whole, "corrupt (no marker at byte"),
+        "other_size.jpg": (with_byte(whole, frame + 6, 200), "corrupt ("),
+        "missing_scans.jpg": (without_last_scans(slow), "truncated (scans are missing)"),
+        "cut_scan.jpg": (slow[: len(slow) * 3 // 4] + b"\xff\xd9", "truncated ("),
+        "no_pixels.png": (without_pixels(flat), "corrupt (no IDAT chunk)"),
+        "cut.webp": (encode(image, "WEBP")[:-40], "not readable as an image"),
+        "cut.tif": (encode(image, "TIFF")[:-3000], "truncated ("),
+        "cut.bmp": (encode(image, "BMP")[:-3000], "truncated ("),
+        "cut.ppm": (encode(image, "PPM")[:-3000], "truncated ("),
+        "cut_gif.jpg": (encode(image.convert("P"), "GIF")[:1500], "truncated ("),
+        "float.tif": (encode(Image.new("F", (WIDTH, HEIGHT), 0.5), "TIFF"), "floating-point or 32-bit pixels"),
+        "jpeg2000.jpg": (encode(image, "JPEG2000"), "JPEG2000 content, which is not read"),
         "huge.png": (huge_png(10_000), "too many pixels (10000x10000"),
         "vast.png": (huge_png(60_000), "too many pixels"),
     }
@@ -91,7 +152,17 @@ def huge_png(side: int) -> bytes:
 def convertible_files() -> dict[str, tuple[bytes, str]]:
     """File name -> content, and the reason."""
     image = picture()
+    ycck = cmyk_jpeg(1)
     return {
+        "ycck.jpg": (with_byte(ycck, ycck.index(b"Adobe") + 11, 2), "YCCK JPEG"),
+        "gif.jpg": (encode(image.convert("P"), "GIF"), "GIF image"),
+        "moving.webp": (encode(image, "WEBP", save_all=True, append_images=[picture(1)], lossless=True), "WEBP image"),
+        "screen.bmp": (encode(image, "BMP"), "BMP image"),
+        "page.tif": (encode(image, "TIFF", save_all=True, append_images=[picture(1)]), "TIFF image"),
+        "deep.tiff": (encode(grey16(), "TIFF"), "TIFF image"),
+        "map.ppm": (encode(image, "PPM"), "PPM image"),
+        "map.pgm": (encode(image.convert("L"), "PPM"), "PPM image"),
+        "slow.png": (jpeg(3, progressive=True), "JPEG content named .png"),
         "cmyk.jpg": (cmyk_jpeg(), "CMYK JPEG"),
         "really_png.jpg": (png(), "PNG content named .jpg"),
         "really_jpeg.png": (jpeg(), "JPEG content named .png"),
@@ -112,6 +183,11 @@ def sound_files() -> dict[str, bytes]:
         "grey.jpg": encode(picture(3).convert("L"), "JPEG"),
         "turned.jpg": jpeg(4, exif=turned),
         "trailing.jpg": jpeg(5) + b"\0" * 20,
+        "full_colour.jpg": jpeg(9, subsampling=0),
+        "half_colour.jpg": jpeg(10, subsampling=1),
+        "restarts.jpg": jpeg(11, restart_marker_blocks=3),
+        "filled.jpg": jpeg(12)[:2] + b"\xff\xff" + jpeg(12)[2:],
+        "moving.png": encode(picture(13), "PNG", save_all=True, append_images=[picture(14)]),
         "plain.png": png(6),
         "grey.png": encode(picture(7).convert("L"), "PNG"),
         "one_bit.png": encode(picture(8).convert("1"), "PNG"),

@@ -37,7 +37,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bags(tmp_path_factory: pytest.TempPathFactory, digits: Path, teacher: Path) -> Path:
     """kNN bags of the training digits under `teacher`, through the real stages."""
-    from bingo.config import Augmentation, BagsConfig, FeaturesConfig
+    from bingo.config import BagsConfig, FeaturesConfig
+    from bingo.config_parts import Augmentation
     from bingo.stages import Stage, run_stage
 
     root = tmp_path_factory.mktemp("bags")

@@ -23,7 +23,7 @@ BLOCKS = 6
 PROGRAM = """
 import sys
 from pathlib import Path
-from bingo.config import Runtime
+from bingo.config_parts import Runtime
 from bingo.distributed import world
 from tests.test_blocks import fill
 with world(Runtime(device="cpu", threads=1)) as peers:

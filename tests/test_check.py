@@ -6,16 +6,18 @@ import os
 import socket
 import subprocess
 import sys
-import warnings
 from pathlib import Path
+from typing import Any
 
 import bad_images
 import pytest
 from PIL import Image
 
-from bingo.check import CheckResult, check_folder, list_images
+import bingo.check
+from bingo.check import check_folder, inspect_image
 from bingo.errors import UserError
 from bingo.jpeg_strict import StrictDecoder
+from bingo.verdicts import Verdicts
 
 BAD = bad_images.bad_files()
 CONVERTIBLE = bad_images.convertible_files()
@@ -29,7 +31,7 @@ NO_FILE = {
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> CheckResult:
+def result(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
     """One check of a folder that holds every kind."""
     root = tmp_path_factory.mktemp("kinds")
     bad_images.write(root / "bad", {name: data for name, (data, _) in BAD.items()})
@@ -48,49 +50,151 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> CheckResult:
     return check_folder(root, workers=2)
 
 
-def reason_of(result: CheckResult, path: str) -> tuple[str, str]:
-    (found,) = [file for file in result.files if file.path == path]
-    return found.verdict, found.reason
+def file_of(result: Verdicts, path: str) -> dict[str, Any]:
+    return result.file(result.listing.paths.index(path))
+
+
+def reason_of(result: Verdicts, path: str) -> tuple[str, str]:
+    found = file_of(result, path)
+    return found["verdict"], found["reason"]
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_files_are_named_with_their_reason(result: CheckResult, name: str) -> None:
+def test_bad_files_are_named_with_their_reason(result: Verdicts, name: str) -> None:
     verdict, reason = reason_of(result, f"bad/{name}")
     assert verdict == "bad"
     assert BAD[name][1] in reason
 
 
 @pytest.mark.parametrize("name", NO_FILE)
-def test_what_is_no_file_is_bad(result: CheckResult, name: str) -> None:
+def test_what_is_no_file_is_bad(result: Verdicts, name: str) -> None:
     verdict, reason = reason_of(result, f"bad/{name}")
     assert verdict == "bad"
     assert reason.startswith(NO_FILE[name])
 
 
 @pytest.mark.parametrize("name", CONVERTIBLE)
-def test_convertible_files_are_named_with_their_reason(result: CheckResult, name: str) -> None:
+def test_convertible_files_are_named_with_their_reason(result: Verdicts, name: str) -> None:
     assert reason_of(result, f"odd/{name}") == ("convertible", CONVERTIBLE[name][1])
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_files_pass_with_the_stored_size(result: CheckResult, name: str) -> None:
-    (found,) = [file for file in result.files if file.path == f"sound/{name}"]
-    assert (found.verdict, found.reason) == ("ok", "")
-    assert (found.height, found.width) == (bad_images.HEIGHT, bad_images.WIDTH)
-    assert found.bytes == len(SOUND[name])
+def test_sound_files_pass_with_the_stored_size(result: Verdicts, name: str) -> None:
+    found = file_of(result, f"sound/{name}")
+    assert (found["verdict"], found["reason"]) == ("ok", "")
+    assert (found["height"], found["width"]) == (bad_images.HEIGHT, bad_images.WIDTH)
+    assert found["bytes"] == len(SOUND[name])
 
 
-def test_counts_hidden_and_ignored_files(result: CheckResult) -> None:
+NOTED = {
+    "sound/progressive.jpg": ["progressive or several scans"],
+    "sound/grey.jpg": ["greyscale"],
+    "sound/turned.jpg": ["EXIF-rotated"],
+    "sound/moving.png": ["animated"],
+    "sound/plain.jpg": [],
+    "odd/moving.webp": ["animated"],
+    "odd/slow.png": ["progressive or several scans"],
+}
+
+
+@pytest.mark.parametrize("path", NOTED)
+def test_remarks_that_change_no_verdict(result: Verdicts, path: str) -> None:
+    assert file_of(result, path)["notes"] == NOTED[path]
+
+
+def test_counts_hidden_and_ignored_files(result: Verdicts) -> None:
     assert result.counts == {"ok": len(SOUND) + 1, "convertible": len(CONVERTIBLE), "bad": len(BAD) + len(NO_FILE)}
-    assert result.classes == ["bad", "odd", "sound"]
-    assert result.ignored == 2
-    assert len(result.problems) == result.counts["bad"] + result.counts["convertible"]
+    assert result.listing.classes == ["bad", "odd", "sound"]
+    assert result.listing.ignored == 2
+    assert len(list(result.problems)) == result.counts["bad"] + result.counts["convertible"]
 
 
-def test_the_result_is_json(result: CheckResult) -> None:
-    value = json.loads(json.dumps(result.to_json()))
+def test_there_are_twenty_kinds_of_bad_files() -> None:
+    assert len(BAD) + len(NO_FILE) >= 20
+    assert len({data for data, _ in BAD.values()}) == len(BAD)
+
+
+def test_exact_duplicates_are_groups(result: Verdicts) -> None:
+    assert list(result.duplicate_groups) == [["odd/really_jpeg.png", "sound/plain.jpg"]]
+    assert result.duplicate_counts == {"groups": 1, "files beyond the first": 1}
+
+
+def test_the_table_has_every_problem_and_every_count(result: Verdicts) -> None:
+    lines = list(result.lines())
+    for path, word, reason in result.problems:
+        assert f"{word:12s} {path}: {reason}" in lines
+    reasons = result.reason_counts
+    for word, count in result.counts.items():
+        assert f"{word:12s} {count:9d}" in lines
+        assert sum(reasons.get(word, {}).values()) == (0 if word == "ok" else count)
+    assert any(line.split() == ["duplicates", "odd/really_jpeg.png", "sound/plain.jpg"] for line in lines)
+
+
+def test_the_json_file_has_every_file(result: Verdicts, tmp_path: Path) -> None:
+    result.write_json(tmp_path / "verdicts.json")
+    value = json.loads((tmp_path / "verdicts.json").read_text())
     assert value["counts"] == result.counts
-    assert {problem["path"] for problem in value["problems"]} == {file.path for file in result.problems}
+    assert value["duplicate_groups"] == list(result.duplicate_groups)
+    assert [file["path"] for file in value["files"]] == list(result.listing.paths)
+    problems = [(file["path"], file["verdict"], file["reason"]) for file in value["files"] if file["verdict"] != "ok"]
+    assert problems == list(result.problems)
+
+
+def test_an_interrupted_check_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, journal = bad_images.png_folder(tmp_path / "images", count=9), tmp_path / ".verdicts.journal"
+    (source / "a/002.png").write_bytes(b"")
+    whole = check_folder(source, workers=1)
+    looked: list[int] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        looked.append(args[1])
+        return inspect_image(*args, **kwargs)
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_folder(source, workers=1, progress=stop, journal=journal)
+    monkeypatch.setattr(bingo.check, "inspect_image", counted)
+    seen: list[int] = []
+    again = check_folder(source, workers=1, journal=journal, progress=lambda done, total: seen.append(done))
+    assert looked == [5, 6, 7, 8]
+    assert seen == [6, 7, 8, 9]
+    assert [again.file(index) for index in range(9)] == [whole.file(index) for index in range(9)]
+    check_folder(source, workers=1, journal=journal)
+    assert len(looked) == 4
+    os.utime(source / "b/001.png", ns=(1, 1))  # another listing: nothing of it counts
+    check_folder(source, workers=1, journal=journal)
+    assert len(looked) == 13
+
+
+def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".verdicts.journal").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*\.verdicts\.journal: Is a directory; free space and repeat"):
+        check_folder(bad_images.png_folder(tmp_path / "images"), workers=1, journal=tmp_path / ".verdicts.journal")
+
+
+def test_only_one_check_writes_a_journal(tmp_path: Path) -> None:
+    source, journal = bad_images.png_folder(tmp_path / "images", count=1), tmp_path / ".verdicts.journal"
+
+    def second(done: int, total: int) -> None:
+        with pytest.raises(UserError, match="another process is writing"):
+            check_folder(source, workers=1, journal=journal)
+
+    assert check_folder(source, workers=1, journal=journal, progress=second).counts["ok"] == 1
+
+
+def test_a_torn_journal_loses_its_tail_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, journal = bad_images.png_folder(tmp_path / "images", count=4), tmp_path / ".verdicts.journal"
+    monkeypatch.setattr(bingo.check, "SAVE_SECONDS", 0.0)
+    check_folder(source, workers=1, journal=journal)
+    whole = journal.read_bytes()
+    for damaged, lost in ((whole[:-1], 1), (whole[:-30] + b"x" + whole[-29:], 1), (whole[:40], 4), (b"", 4)):
+        journal.write_bytes(damaged)
+        seen: list[int] = []
+        check_folder(source, workers=1, journal=journal, progress=lambda done, total, seen=seen: seen.append(done))
+        assert len(seen) == lost
 
 
 @pytest.mark.parametrize("name", ["garbage.jpg", "zeroed.jpg"])
@@ -119,41 +223,6 @@ def test_a_decoder_that_does_not_start_is_one_sentence(tmp_path: Path, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(UserError, match=r"decoder .* does not start: no image library here; reinstall torchvision"):
         check_folder(source, workers=1)
-
-
-def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
-    names = ["b/2.png", "b/10.png", "a b/1.png", "a/z/1.png", "a/y.png", "a/z-/0.png", "a/Z.png", "a-/q.png"]
-    bad_images.write(tmp_path, dict.fromkeys(names, bad_images.png()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torchvision.datasets import ImageFolder
-    expected = ImageFolder(str(tmp_path))
-    listing = list_images(tmp_path)
-    assert listing.classes == expected.classes
-    assert [str(tmp_path / path) for path in listing.paths] == [path for path, _ in expected.samples]
-
-
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    bad_images.png_folder(tmp_path / "images", count=2)
-    (tmp_path / "images/a/loop").symlink_to(tmp_path / "images/a")
-    (tmp_path / "images/c").symlink_to(tmp_path / "images/b")
-    assert list_images(tmp_path / "images").paths == ["a/000.png", "b/001.png", "c/001.png"]
-
-
-def test_folders_without_images_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    bad_images.write(tmp_path / "flat", {"x.jpg": b"x"})
-    bad_images.write(tmp_path / "texts", {"a/x.txt": b"x"})
-    expected = {
-        "missing": "does not exist",
-        "flat/x.jpg": "is a file, not an image folder",
-        "empty": "is empty; put images in one sub-folder per class",
-        "flat": "has no class sub-folders; put images in one sub-folder per class",
-        "texts": "no .jpg, .jpeg, .png file in any class folder",
-    }
-    for name, message in expected.items():
-        with pytest.raises(UserError, match=message):
-            check_folder(tmp_path / name)
 
 
 def test_progress_counts_every_file(tmp_path: Path) -> None:

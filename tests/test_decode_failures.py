@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.config import Augmentation, EvalConfig, FeaturesConfig, TrainingLoader
+from bingo.config import EvalConfig, FeaturesConfig
+from bingo.config_parts import Augmentation, TrainingLoader
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.errors import UserError

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from bingo.bags import load_bags
-from bingo.config import Augmentation, Contrast, DistillConfig, Optimiser, PretrainConfig, Runtime
+from bingo.config import DistillConfig, PretrainConfig
+from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.dataset import Dataset
 from bingo.distill import Bingo, view_counts
 from bingo.distributed import World

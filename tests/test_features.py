@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.config import Augmentation, FeaturesConfig, Runtime
+from bingo.config import FeaturesConfig
+from bingo.config_parts import Augmentation, Runtime
 from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError

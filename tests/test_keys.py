@@ -16,7 +16,8 @@ import torch
 
 from bingo import cached_keys
 from bingo.cached_keys import TORCH, CachedKeys, images_per_block, load_keys
-from bingo.config import Augmentation, Contrast, DistillConfig, KeysConfig, Loader, Optimiser, Runtime
+from bingo.config import DistillConfig, KeysConfig
+from bingo.config_parts import Augmentation, Contrast, Loader, Optimiser, Runtime
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.distill import Bingo, key_source, run, view_counts

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from bingo.config import Augmentation, Runtime
+from bingo.config_parts import Augmentation, Runtime
 from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.loader import Batch, augmenter, evaluation_batches, import_dali, training_batches, view_dtype
@@ -25,7 +25,7 @@ STREAM = """
 import hashlib, sys
 from pathlib import Path
 import numpy as np, torch
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.dataset import Dataset
 from bingo.loader import training_batches
 from bingo.plan import Plan

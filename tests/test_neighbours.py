@@ -172,4 +172,4 @@ def test_bags_larger_than_what_copies_leave():
     with pytest.raises(UserError, match="k = 2 is not between 1 and 1"):
         knn_bags(FEATURES, 2, groups=np.array([0, 1] + [0] * 18))
     with pytest.raises(UserError, match="--engine triton finds bags of at most 23 images, k = 24"):
-        neighbours.check_engine("triton", 24)
+        neighbours.check_engine("triton", 24, neighbours.CPU)

@@ -7,7 +7,7 @@ import torchvision.transforms.v2.functional as TF
 from PIL import Image
 from torch import Tensor
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.kernels.augment import ViewParams, augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.loader import Batch, augmenter, training_batches

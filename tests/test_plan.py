@@ -6,7 +6,7 @@ import torchvision.transforms as T
 from scipy import stats
 from torch import zeros
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.plan import VIEW, VIEW_DRAWS, Plan, StepPlan, View, beta22, centre_crop, random_resized_crop, uniforms
 

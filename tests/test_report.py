@@ -21,8 +21,9 @@ from bingo.bags import label_bags, random_bags, save_bags
 from bingo.bench.pictures import photograph, smooth, view_rows
 from bingo.bench.report import curve, evidence, relation, summary_lines, write_report
 from bingo.bench.results import Record, Student, compare, load, t_quantile
-from bingo.config import Augmentation, BagsConfig, DistillConfig, EvalConfig, Monitor, Optimiser, PretrainConfig
+from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
 from bingo.config_json import to_json
+from bingo.config_parts import Augmentation, Monitor, Optimiser
 from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.files import write_json

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bingo.config import BagsConfig, DistillConfig, EvalConfig, FeaturesConfig, PretrainConfig, TrainingLoader
+from bingo.config import BagsConfig, DistillConfig, EvalConfig, FeaturesConfig, PretrainConfig
 from bingo.config_json import from_json, to_json
+from bingo.config_parts import TrainingLoader
 from bingo.errors import UserError
 from bingo.recipes import digits as digits_recipe
 from bingo.recipes import resnet18_r50

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from triton.runtime import interpreter
 
-from bingo.config import Augmentation
+from bingo.config_parts import Augmentation
 from bingo.kernels.augment import ViewParams, augment, cutmix
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.plan import Plan
