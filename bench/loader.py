@@ -117,12 +117,14 @@ def _row(case: tuple[str, str], runners: dict[tuple[str, str], Runner], failed: 
     row: dict[str, Any] = {"variant": name, "stage": stage}
     if case in failed:
         return row | {"error": failed[case]}
-    mine, base = runners[case], runners.get((RELEASE, stage))
+    mine, base, whole = runners[case], runners.get((RELEASE, stage)), runners.get((RELEASE, STAGES[-1]))
     row |= {"cpu_seconds": with_noise(mine.cpu), "wall_seconds": with_noise(mine.wall)}
     row["images_per_cpu_second"] = 1 / row["cpu_seconds"]["median"]
     row["images_per_second"] = 1 / row["wall_seconds"]["median"]
     if base is not None and base is not mine:
         row["over_release"] = ratio_interval(base.cpu, mine.cpu)
+    if whole is not None and whole is not mine:
+        row["over_release_whole"] = ratio_interval(whole.cpu, mine.cpu)
     return row
 
 

@@ -4,8 +4,12 @@ from typing import Any
 
 from bingo.bench.loader_variants import OURS, STAGES
 
-AIMS = {"crop": 3.0, "augment": 2.0}
-WHAT = {"crop": "decode and two crops", "augment": "the whole chain"}
+# Our stage, the release-style loader's, at least how many times its images per CPU second, in words. The first is what
+# each leaves to the CPU where there is a GPU: ours cuts crops and the GPU does the rest, the release's does everything.
+AIMS = (
+    ("crop", "over_release_whole", 3.0, "our decode and two crops against the release-style loader's whole chain"),
+    ("augment", "over_release", 2.0, "the whole chain against the release-style loader's"),
+)
 
 
 def table(found: dict[str, Any]) -> list[str]:
@@ -23,7 +27,7 @@ def table(found: dict[str, Any]) -> list[str]:
     lines += [f"{row['variant']:36}{row['stage']:>9}{_figures(row, sound)}" for row in found["rows"]]
     lines += ["split of the CPU time, ms: " + "; ".join(_splits(found["rows"]))]
     lines += [_gate(found["gate"])]
-    lines += [_aim(found["rows"], stage, sound) for stage in AIMS] + _gpu(found["gpu"])
+    lines += [_aim(found["rows"], sound, *aim) for aim in AIMS] + _gpu(found["gpu"])
     return lines
 
 
@@ -66,15 +70,14 @@ def _gate(gate: dict[str, Any]) -> str:
     )
 
 
-def _aim(rows: list[dict[str, Any]], stage: str, sound: bool) -> str:
-    aim = f"aim: >= {AIMS[stage]:g}x the release-style images per CPU second for {WHAT[stage]}"
-    mine = [row for row in rows if row["variant"] == OURS and row["stage"] == stage and "over_release" in row]
+def _aim(rows: list[dict[str, Any]], sound: bool, stage: str, ratio: str, least: float, what: str) -> str:
+    aim = f"aim: {what}, images per CPU second: >= {least:g}x"
+    mine = [row[ratio] for row in rows if row["variant"] == OURS and row["stage"] == stage and ratio in row]
     if not mine or not sound:
         return f"{aim}: not measured"
-    ratio = mine[0]["over_release"]
-    low, high = ratio["interval"]
-    verdict = "reached" if low >= AIMS[stage] else "not reached" if high < AIMS[stage] else "unsure"
-    return f"{aim}: {verdict} ({ratio['median']:.2f})"
+    low, high = mine[0]["interval"]
+    verdict = "reached" if low >= least else "not reached" if high < least else "unsure"
+    return f"{aim}: {verdict} ({mine[0]['median']:.2f} [{low:.2f}, {high:.2f}])"
 
 
 def _gpu(gpu: dict[str, Any]) -> list[str]:

@@ -130,6 +130,7 @@ class KeyMaker:
             device=self.world.device,
             threads=self.world.threads,
             settings=self.config.loader,
+            whole_pixels=True,
         )
         for number, crops in enumerate(stream):
             yield as_stored(self._keys(crops, pending.pop(number)), self.config.dtype)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import functional as TF
+from torchvision.transforms.v2 import functional as TF
 
-from bingo.config_parts import Augmentation, Runtime
+from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.dataset import Dataset
+from bingo.decode_failures import Failures
 from bingo.errors import UserError
-from bingo.loader import Batch, augmenter, evaluation_batches, import_dali, training_batches, view_dtype
+from bingo.loader import Batch, CropStream, augmenter, evaluation_batches, import_dali, training_batches, view_dtype
 from bingo.plan import Plan, StepPlan
 from tests.ranks import ROOT, wait_for
 
@@ -89,10 +90,9 @@ def test_resume_mid_epoch_gives_the_same_bytes(data: Dataset, plan: Plan) -> Non
 
 
 def test_crops_are_the_planned_ones(data: Dataset, plan: Plan) -> None:
-    """Each crop against PIL's decode and torchvision's antialiased resize of the same box."""
+    """PIL's decode and torchvision's antialiased resize of the same box, pixel for pixel."""
     batch = batches(data, plan, 5, 6)[0]
     step: StepPlan = plan.step(5)
-    worst = 0.0
     for group, images in enumerate(step.groups):
         for v, view in enumerate(step.views[group]):
             for row, image in enumerate(images):
@@ -100,9 +100,26 @@ def test_crops_are_the_planned_ones(data: Dataset, plan: Plan) -> None:
                 (y0, x0), (y1, x1) = view.start[row].astype(int), view.end[row].astype(int)
                 box = torch.from_numpy(pixels[y0:y1, x0:x1].copy()).permute(2, 0, 1)
                 theirs = TF.resize(box, [24, 24], antialias=True)
-                ours = batch.crops[group][v][row].permute(2, 0, 1)
-                worst = max(worst, (ours.float() - theirs.float()).abs().mean().item())
-    assert worst < 1.0, "mean difference in levels of the worst crop"
+                assert torch.equal(batch.crops[group][v][row].permute(2, 0, 1), theirs)
+
+
+def test_crops_by_dali_are_close_to_them(data: Dataset, plan: Plan) -> None:
+    """What a GPU's pipeline does, on the CPU."""
+    images, views = plan.step(5).groups[0], plan.step(5).views[0]
+    corners = [(view.start, view.end) for view in views]
+
+    def crops(whole_pixels: bool) -> list[torch.Tensor]:
+        stream = CropStream(
+            data, lambda number: [(images, corners)], 1, (len(views),), Failures(data), batch=len(images), size=24,
+            device=CPU, threads=1, settings=Loader(), whole_pixels=whole_pixels,
+        )  # fmt: skip
+        (found,) = stream
+        return found
+
+    for ours, theirs in zip(crops(False), crops(True), strict=True):
+        assert ours.shape == theirs.shape
+        assert not torch.equal(ours, theirs), "another resize"
+        assert (ours.float() - theirs.float()).abs().mean(dim=(1, 2, 3)).max() < 1.0, "levels, of the worst crop"
 
 
 def test_views_are_half_precision_only_on_a_gpu_that_computes_in_it() -> None:
@@ -123,7 +140,9 @@ def test_evaluation_order_and_last_batch(data: Dataset) -> None:
     pixels = Image.open(io.BytesIO(bytes(data.encoded(7))))
     side = 32 * 24 / AUGMENT.eval_resize
     box = tuple(round((32 - side) / 2 + s, 4) for s in (0, 0, side, side))
-    theirs = TF.to_tensor(pixels.resize((24, 24), Image.Resampling.BILINEAR, box=box))
+    theirs = TF.to_dtype(
+        TF.to_image(pixels.resize((24, 24), Image.Resampling.BILINEAR, box=box)), torch.float32, scale=True
+    )
     ours = whole[7] * torch.tensor(AUGMENT.std)[:, None, None] + torch.tensor(AUGMENT.mean)[:, None, None]
     assert (ours - theirs).abs().mean() < 1.5 / 255
 
