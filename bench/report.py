@@ -25,7 +25,7 @@ LABELS = {"random": "random bags", "knn": "kNN bags", "label": "label bags", "km
 BASELINE, MAIN = "no teacher", "knn"
 PAIRS = ((BASELINE, "random"), (BASELINE, MAIN), ("random", MAIN), (MAIN, "label"))
 ANCHORS, MEMBERS, VIEW_IMAGES, VIEWS = 8, 5, 6, 4
-WHERE = ("out", "data", "teacher", "bags", "monitor.val")  # places, not settings
+WHERE = ("out", "data", "teacher", "keys", "bags", "monitor.val")  # places, not settings
 SAME_ENVIRONMENT = ("python", "system", "cpu", "cores", "memory_gib", "packages", "gpu", "driver", "git")
 
 
@@ -79,7 +79,7 @@ def headline(run: Run) -> str:
     base, main = run.arms[BASELINE], run.arms[MAIN]
     few, knn = (compare(base, main, metric) for metric in ("fewshot", "knn"))
     config = main[0].record.config
-    teacher = run.stage_at(config["teacher"])
+    teacher = run.teacher_of(main[0].record)
     source = f"a {teacher.config['model']} teacher" if teacher else "a given teacher"
     reached = np.mean([100 * s.scores["fewshot"] for s in main])
     opening = (
@@ -221,7 +221,7 @@ def views_section(run: Run, record: Record) -> dict[str, Any]:
     augment = from_json(Augmentation, record.config["augment"], f"{record.name}.augment")
     dataset = Dataset.open(run.locate(record.config["data"]))
     rows = pictures.view_rows(dataset, augment, record.config["seed"], VIEW_IMAGES, VIEWS)
-    used = 1 if record.config.get("key_view") == "same" else 2
+    used = 1 if record.config.get("key_view") == "same" or record.config.get("keys") else 2
     return {"views": rows, "views_note": "", "view_size": augment.size, "views_of": record.name, "views_used": used}
 
 
@@ -246,7 +246,7 @@ def curves_section(run: Run, names: dict[str, str]) -> dict[str, Any]:
     if not any(len(c.loss) for group in runs.values() for c in group):
         return {"curves": None}
     distilled = next((g[0].record for g in run.arms.values() if g[0].record.kind == "distill"), None)
-    teacher = run.stage_at(distilled.config["teacher"]) if distilled else None
+    teacher = run.teacher_of(distilled) if distilled else None
     windows = sorted({smoothing(s.steps) for group in run.arms.values() for s in group})
     alt = "Training loss and kNN accuracy against student passes, one colour per arm; final values in the table above."
     score = teacher.figures.get("knn") if teacher else None

@@ -58,10 +58,17 @@ class Run:
     arms: dict[str, tuple[Student, ...]]
     locate: Callable[[str], Path]
 
-    def stage_at(self, path: str) -> Record | None:
+    def stage_at(self, path: str | None) -> Record | None:
         """The stage that wrote this folder, or the folder of this file."""
+        if path is None:
+            return None
         place = self.locate(path)
         return next((s for s in self.stages if s.out in (place, place.parent)), None)
+
+    def teacher_of(self, record: Record) -> Record | None:
+        """The stage that trained a distillation's teacher, or the one whose keys it reads from a cache."""
+        keys = self.stage_at(record.config.get("keys"))
+        return self.stage_at((keys or record).config["teacher"])
 
 
 @dataclass(frozen=True)

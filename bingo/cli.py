@@ -239,7 +239,7 @@ def evaluation_defaults(run: Path, kind: Any) -> Any:
     """The settings that a run folder's own config.json answers; what it does not stays required."""
     from bingo.config import EvalConfig
     from bingo.config_json import from_json
-    from bingo.config_parts import Augmentation
+    from bingo.config_parts import Augmentation, Loader
     from bingo.files import read_json
 
     if not run.exists():
@@ -248,6 +248,7 @@ def evaluation_defaults(run: Path, kind: Any) -> Any:
     path = run / "config.json"
     known = read_json(path) if path.exists() else {}
     val = known.get("monitor", {}).get("val")
+    loader = {name: value for name, value in known.get("loader", {}).items() if name in Loader.__dataclass_fields__}
     return EvalConfig(
         run=run,
         train=Path(known["data"]) if known else missing,
@@ -255,6 +256,7 @@ def evaluation_defaults(run: Path, kind: Any) -> Any:
         out=(run if run.is_dir() else run.parent) / "eval" / kind,
         kinds=(kind,),
         augment=from_json(Augmentation, known["augment"], str(path)) if known else Augmentation(),
+        loader=from_json(Loader, loader, str(path)),
     )
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,17 @@ def test_numbers_equal_those_computed_by_hand(page: Page) -> None:
     assert ["label bags − kNN bags", "−9.3", "0.7", "3", "worse", "+5.0", "0.6", "3", "better"] in page.rows
     named = [row for row in page.rows if row[:1] and "random bags" in row[0]]
     assert [len(row) for row in named] == [9], "its bags are described, but it is no arm that was run"
+
+
+def test_the_teacher_behind_a_cache_of_keys_is_found(root: Path) -> None:
+    run = load(root)
+    student = next(stage for stage in run.stages if stage.kind == "distill")
+    teacher = replace(student, name="teacher", kind="pretrain", out=root / "teacher")
+    cache = replace(student, name="keys", kind="keys", out=root / "keys", config={"teacher": str(WRITTEN / "teacher")})
+    cached = replace(student, config={**student.config, "teacher": None, "keys": str(WRITTEN / "keys")})
+    assert replace(run, stages=(teacher, cache)).teacher_of(cached) == teacher
+    assert replace(run, stages=(teacher, cache)).teacher_of(student) == teacher
+    assert replace(run, stages=()).teacher_of(student) is None
 
 
 def test_the_sentence_and_the_lines_say_the_same(written: tuple[str, list[str]], page: Page, root: Path) -> None:
