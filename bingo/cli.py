@@ -136,7 +136,8 @@ def stage_verb(kind: str, more: str = "") -> Callable[[list[str]], int]:
 def say(record: dict[str, Any], out: Path) -> int:
     """Print one line about a finished stage (rank 0)."""
     if os.environ.get("RANK", "0") == "0":
-        figures = "  ".join(f"{name}={value}" for name, value in record["figures"].items() if value is not None)
+        known = {name: value for name, value in record["figures"].items() if value is not None}
+        figures = "  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in known.items())
         print(f"{out}: {'already done' if record['skipped'] else format(record['seconds'], '.1f') + ' s'}  {figures}")
     return 0
 

@@ -154,11 +154,11 @@ class Verdicts:
         reasons = self.reason_counts
         for word, count in self.counts.items():
             yield f"{word:12s} {count:9d}"
-            yield from (f"  {reason:40s} {number:9d}" for reason, number in reasons.get(word, {}).items())
+            yield from (f"{'':12s} {number:9d}  {reason}" for reason, number in reasons.get(word, {}).items())
         yield from (f"{'note':12s} {number:9d}  {note}" for note, number in self.note_counts.items())
         counts = self.duplicate_counts
         if counts["groups"]:
-            yield f"duplicates   {counts['files beyond the first']:9d}  in {counts['groups']} groups"
+            yield f"duplicates   {counts['files beyond the first']:9d}  in {counts['groups']} group(s)"
 
     def write_json(self, path: Path, **more: Any) -> None:
         """Write `summary()` with `more` put in, then `duplicate_groups` and `files`, one a line, as one JSON object."""
