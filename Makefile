@@ -13,7 +13,7 @@ demo: .venv/.stamp  ## distil a small encoder on real images and write runs/digi
 	$(BIN)/bingo run digits --out $(OUT)
 
 test: .venv/.stamp  ## every test (12 minutes, 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.stamp  ## ruff and mypy
 	$(BIN)/ruff check .
