@@ -222,7 +222,7 @@ def train(
     seconds = time.perf_counter() - began
     evaluations = read_metrics(metrics_path, "eval")
     return {
-        "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}),
+        "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}) or None,
         "left_out": dataset.counts["excluded"] or None,
         "steps": total,
         "resumed_from": start,
