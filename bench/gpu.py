@@ -256,12 +256,17 @@ def _take(name: str) -> "torch.device":
 
 def kernels(session: Session, until: float) -> None:
     """The kernels beside their peers."""
+    _on_a_gpu(session, "kernels", "bingo.bench.gpu.kernel_part", until)
+
+
+def _on_a_gpu(session: Session, part: str, function: str, until: float) -> None:
+    """A part that has a command of its own for CPUs."""
     if session.device.type == "cpu":
-        session.put("kernels", {"skipped": "a GPU's; on the CPU type `bingo bench kernels`"})
+        session.put(part, {"skipped": f"a GPU's; on the CPU type `bingo bench {part}`"})
         return
     # It starts nothing new after these seconds, but ends what is under way, and a compilation can take a minute.
     seconds = max(10.0, 0.8 * (until - time.monotonic()))
-    _part(session, "kernels", "bingo.bench.gpu.kernel_part", [str(session.device), seconds], until)
+    _part(session, part, function, [str(session.device), seconds], until)
 
 
 def kernel_part(device: str, seconds: float, path: str) -> None:
@@ -303,11 +308,7 @@ def step_part(device: str, seconds: float, path: str) -> None:
 
 def bags(session: Session, until: float) -> None:
     """Neighbours of 200 000 rows, and what that means for 1.28 million."""
-    if session.device.type == "cpu":
-        session.put("bags", {"skipped": "a GPU's; on the CPU type `bingo bench bags`"})
-        return
-    seconds = max(10.0, 0.8 * (until - time.monotonic()))
-    _part(session, "bags", "bingo.bench.gpu.bags_part", [str(session.device), seconds], until)
+    _on_a_gpu(session, "bags", "bingo.bench.gpu.bags_part", until)
 
 
 def bags_part(device: str, seconds: float, path: str) -> None:

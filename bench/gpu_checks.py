@@ -31,7 +31,6 @@ FLOOR = 4e-6
 # A query equal to a key loses at most 0.2 of its weight to the other keys of a check, and more than 0.35 without it.
 LOST = 0.25
 ROUNDOFF = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
-HALVES = (torch.bfloat16, torch.float16)
 # Where impl "hopper" has no excuse: capability 9.0 and these, in keys of whole tiles. Base-2 logits of unit rows up to:
 HOPPER_CHANNELS, HOPPER_TILE = (64, 128), 128
 HOPPER_SCALE = {torch.bfloat16: 100.0, torch.float16: 14.0}

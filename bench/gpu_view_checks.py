@@ -16,7 +16,7 @@ SHARE = 1e-3
 TIMED_VIEWS, TIMED_ROUNDS = 1024, 3
 
 
-def make_views(s: Setting, count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, ViewParams]:
+def make_views(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, ViewParams]:
     """Images (N, H, W, 3) uint8 on the CPU, half of them noise and half smooth, and MoCo-v2's parameters, hue wider."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
@@ -33,7 +33,7 @@ def run(images: Tensor, params: ViewParams, impl: str, blur_kernel: int, dtype: 
 
 def chain(s: Setting, count: int, height: int, width: int, blur_kernel: int) -> Outcome:
     """Share of values that differ from the CPU's, none by more than a level; and an equal call gives equal bits."""
-    images, params = make_views(s, count, height, width)
+    images, params = make_views(count, height, width)
     expected = run(images, params, "reference", blur_kernel, s.dtype)
     found, again = (run(images.to(s.device), params, s.impl, blur_kernel, s.dtype) for _ in range(2))
     assert torch.equal(found, again), "two equal calls differ"
@@ -47,7 +47,7 @@ def mixes(s: Setting, count: int, height: int, width: int) -> Outcome:
     wrong = 0
     for memory in (torch.channels_last, torch.contiguous_format):
         a, b = (
-            run(*make_views(s, count, height, width, seed), "reference", 3, s.dtype).to(s.device, memory_format=memory)
+            run(*make_views(count, height, width, seed), "reference", 3, s.dtype).to(s.device, memory_format=memory)
             for seed in (1, 2)
         )
         for box in ((1, 2, height // 2, width - 1), (0, 0, height, width), (3, 3, 3, 5)):
@@ -59,7 +59,7 @@ def mixes(s: Setting, count: int, height: int, width: int) -> Outcome:
 def never_waits(s: Setting, count: int, size: int) -> Outcome:
     """The chain and CutMix never make the host wait."""
     need_cuda(s)
-    images, params = make_views(s, count, size, size)
+    images, params = make_views(count, size, size)
     images = images.to(s.device)
 
     def call() -> None:
@@ -76,7 +76,7 @@ def never_waits(s: Setting, count: int, size: int) -> Outcome:
 def speed(s: Setting, size: int) -> Outcome:
     """Time of a large batch over that of the PyTorch chain on the same device, host included; at most 1."""
     need_cuda(s)
-    images, params = make_views(s, TIMED_VIEWS, size, size)
+    images, params = make_views(TIMED_VIEWS, size, size)
     images, timer = images.to(s.device), make_timer(s.device)
     no_capture = "its parameters come from the host"
     timed = {

@@ -29,7 +29,7 @@ from bingo.files import hash_file, hash_json, read_json, write_json
 from bingo.image_folder import open_images
 from bingo.kernels.augment import to_device
 from bingo.loader import ONE_ROW_EACH, CropStream, Group, augmenter, view_dtype
-from bingo.models import Encoder, load_encoder
+from bingo.models import Encoder, autocast, load_encoder
 from bingo.plan import Plan, View
 from bingo.progress import progress
 
@@ -143,9 +143,7 @@ class KeyMaker:
         for start in range(0, len(views), together):
             part = range(start, min(start + together, len(views)))
             images = torch.cat([self.augment(crops[view], views[view].params) for view in part])
-            with torch.autocast(
-                self.world.device.type, torch.bfloat16, enabled=self.config.runtime.precision == "bf16"
-            ):
+            with autocast(self.config.runtime, self.world.device):
                 keys += self.teacher(images).chunk(len(part))
         return torch.stack(keys, dim=1)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from bingo.dataset import Dataset
 from bingo.errors import UserError
+from bingo.names import first_few
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +88,10 @@ class Failures:
         everywhere = {**self._elsewhere, **self.found}
         if self.most is None or len(everywhere) <= self.most:
             return
-        named = ", ".join(f"{self.dataset.paths[i]} ({everywhere[i]})" for i in sorted(everywhere)[:5])
-        more = ", ..." if len(everywhere) > 5 else ""
+        named = first_few({self.dataset.paths[i]: everywhere[i] for i in sorted(everywhere)})
         allowed = f", {self.most} may be" if self.most else ""
         what = f"{len(everywhere)} image(s) of {self.dataset.path} cannot be decoded"
-        raise UserError(f"{what}{allowed}: {named}{more}; {self.remedy}")
+        raise UserError(f"{what}{allowed}: {named}; {self.remedy}")
 
 
 def _reason(dataset: Dataset, image: int, decoder: Any) -> str:

@@ -17,10 +17,10 @@ from bingo.image_folder import open_images
 from bingo.kernels.augment import cutmix, to_device
 from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, paper_loss, release_loss
-from bingo.models import Encoder, load_encoder, seeded_encoder
+from bingo.models import Encoder, autocast, load_encoder, seeded_encoder
 from bingo.plan import Plan, StepPlan
 from bingo.queue import KeyQueue
-from bingo.train import autocast, check_run, step_options, train, wrap
+from bingo.train import check_run, step_options, train, wrap
 
 
 class Bingo:
@@ -92,7 +92,7 @@ class Bingo:
         meanwhile; or other views of the same images, from the cache."""
         if self.teacher is None:
             return self._cached_keys(batch.plan, len(views))
-        with autocast(self.config, self.world.device):
+        with autocast(self.config.runtime, self.world.device):
             keys = self.teacher(torch.cat(views)).chunk(len(views))
         self._new_keys = self.world.gather_rows(keys[0])
         return list(keys)
@@ -122,7 +122,7 @@ class Bingo:
             self._negatives_of = epoch
 
     def _queries_of(self, *views: torch.Tensor) -> list[torch.Tensor]:
-        with autocast(self.config, self.world.device):
+        with autocast(self.config.runtime, self.world.device):
             return self.model(*views)
 
     def after_step(self) -> None:

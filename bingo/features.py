@@ -17,7 +17,7 @@ from bingo.errors import UserError
 from bingo.files import hash_file, read_json, write_json
 from bingo.image_folder import open_images
 from bingo.loader import evaluation_batches
-from bingo.models import Encoder, load_encoder
+from bingo.models import Encoder, autocast, load_encoder
 from bingo.progress import progress
 
 BLOCK_IMAGES = 4096
@@ -42,7 +42,7 @@ def features_of_batches(
         dataset, augment, batches, device=world.device, threads=world.threads, settings=loader, failures=failures
     )
     for block in images:
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=runtime.precision == "bf16"):
+        with autocast(runtime, world.device):
             features = encoder.features(block)
         yield features.float()
 

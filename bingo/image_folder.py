@@ -25,6 +25,7 @@ from bingo.config_parts import Loader
 from bingo.dataset import JPEG, PNG, Dataset, image_digest, json_column
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
+from bingo.names import first_few
 from bingo.parallel import Progress, in_order
 from bingo.sources import Listing, Unreadable, list_source, read_regular
 
@@ -62,7 +63,9 @@ class ImageFolder(Dataset):
         left_out = {listing.paths[number]: reason for number, reason in scan.reasons.items()}
         usable = np.flatnonzero(scan.table[:, 2])
         if not len(usable):
-            raise UserError(f"none of the {len(listing.paths)} image files of {path} can be used: {_named(left_out)}")
+            raise UserError(
+                f"none of the {len(listing.paths)} image files of {path} can be used: {first_few(left_out)}"
+            )
         paths, table, labels = listing.paths.take(usable), scan.table[usable], listing.labels[usable]
         digest = new_hash()
         for part in (paths.data, paths.ends, table[:, 3], labels):
@@ -105,7 +108,7 @@ def open_images(path: Path, settings: Loader, *, tell: bool = True) -> Dataset:
     """
     dataset = Dataset.open(path)
     if isinstance(dataset, ImageFolder) and dataset.left_out:
-        many, named = len(dataset.left_out), _named(dataset.left_out)
+        many, named = len(dataset.left_out), first_few(dataset.left_out)
         if not settings.allow_bad:
             raise UserError(
                 f"{many} file(s) of {path} cannot be used: {named}; repair or delete them, or leave them out with "
@@ -114,11 +117,6 @@ def open_images(path: Path, settings: Loader, *, tell: bool = True) -> Dataset:
         if tell:
             log.warning("%d file(s) of %s are left out: %s", many, path, named)
     return dataset
-
-
-def _named(left_out: dict[str, str]) -> str:
-    first = ", ".join(f"{name} ({reason})" for name, reason in list(left_out.items())[:5])
-    return first + (", ..." if len(left_out) > 5 else "")
 
 
 def _threads() -> int:

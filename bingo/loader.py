@@ -127,21 +127,19 @@ class CropStream:
             views = []
             for count in resized:
                 image = self.decoded(fn, types, next(inputs), next(inputs))
-                views += (
-                    [image]
-                    if self.cut_by_torch
-                    else [
-                        fn.resize(
-                            image,
-                            size=[self.size, self.size],
-                            roi_start=next(inputs),
-                            roi_end=next(inputs),
-                            interp_type=types.INTERP_LINEAR,
-                            antialias=True,
-                        )
-                        for _ in range(count)
-                    ]
-                )
+                if self.cut_by_torch:
+                    views.append(image)
+                views += [
+                    fn.resize(
+                        image,
+                        size=[self.size, self.size],
+                        roi_start=next(inputs),
+                        roi_end=next(inputs),
+                        interp_type=types.INTERP_LINEAR,
+                        antialias=True,
+                    )
+                    for _ in range(count)
+                ]
             return tuple(views)
 
         pipeline = graph()

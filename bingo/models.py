@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
 from bingo.files import new_hash, write_torch
 
@@ -79,6 +80,11 @@ class Encoder(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """B x 3 x H x W -> B x feature_dim float32, pooled, before the head."""
         return self.backbone(images).float()
+
+
+def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
+    """bf16 autocast when the precision asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
 
 
 def seeded_encoder(name: str, *, dim: int, hidden: int, seed: int) -> Encoder:

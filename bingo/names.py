@@ -1,8 +1,9 @@
 """Millions of file names as one array of bytes: a list of Python strings would take four times the memory."""
 
 import io
+import itertools
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -66,6 +67,12 @@ class NamesBuilder:
 
     def build(self) -> Names:
         return Names(np.frombuffer(self._data.getbuffer(), np.uint8), np.frombuffer(self._ends, np.int64))
+
+
+def first_few(reasons: Mapping[str, str], most: int = 5) -> str:
+    """`a (why), b (why), ...` of path -> reason."""
+    named = ", ".join(f"{name} ({reason})" for name, reason in itertools.islice(reasons.items(), most))
+    return named + (", ..." if len(reasons) > most else "")
 
 
 def printable(name: str) -> str:

@@ -46,26 +46,9 @@ PARTIAL = re.compile(r"\.pack(\.journal|-c?\d{3,}\.bin)")
 TEMPORARY = re.compile(r"\.(index\.npz|verdicts\.json)\.\d+\.tmp")
 
 
-def pack_folder(
-    source: Path,
-    out: Path,
-    *,
-    convert: bool = False,
-    allow_bad: bool = False,
-    workers: int = 0,
-    shard_gib: float = SHARD_GIB,
-    progress: Progress | None = None,
-) -> Dataset:
-    """`pack_source`, and the dataset opened."""
-    pack_source(
-        source,
-        out,
-        convert=convert,
-        allow_bad=allow_bad,
-        workers=workers,
-        shard_gib=shard_gib,
-        progress=progress,
-    )
+def pack_folder(source: Path, out: Path, **options: Any) -> Dataset:
+    """`pack_source`, with its options, and the dataset opened."""
+    pack_source(source, out, **options)
     return Dataset.open(out)
 
 

@@ -15,10 +15,10 @@ from bingo.distributed import World
 from bingo.image_folder import open_images
 from bingo.loader import Batch, augmenter, view_dtype
 from bingo.loss import contrast_accuracy, contrastive_loss
-from bingo.models import seeded_encoder
+from bingo.models import autocast, seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
-from bingo.train import autocast, check_run, step_options, train, wrap
+from bingo.train import check_run, step_options, train, wrap
 
 
 class MoCo:
@@ -42,7 +42,7 @@ class MoCo:
 
     def loss(self, batch: Batch, *, measure: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
         (view_q, view_k) = (self.augment(crop, batch.params(0, v)) for v, crop in enumerate(batch.crops[0]))
-        with autocast(self.config, self.world.device):
+        with autocast(self.config.runtime, self.world.device):
             with torch.no_grad():
                 key = self.key_encoder(view_k)
             gathered = self.world.gather_rows(key)

@@ -85,11 +85,6 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool 
     return model
 
 
-def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
-    """bf16 autocast when the precision asks for it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.runtime.precision == "bf16")
-
-
 def step_options(
     config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor | None
 ) -> Options:

@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bingo.kernels.dispatch import require_triton
+from bingo.kernels.dispatch import reference_or_triton
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
-IMPLEMENTATIONS = ("auto", "reference", "triton")
 CACHED_PIXELS = 100_000
 # On a CPU the blur's matrices are cut to the band around their diagonal, this many rows at a time.
 BAND_ROWS = 32
@@ -134,16 +133,7 @@ def _fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 @functools.lru_cache
 def _choose_impl(impl: str, device_type: str) -> str:
-    """The implementation that `impl` means there; says once what "auto" stands for."""
-    if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"unknown impl {impl!r}; the augmentation's are {', '.join(IMPLEMENTATIONS)}")
-    chosen = impl
-    if impl == "auto":
-        chosen = "triton" if device_type == "cuda" else "reference"
-        logger.info("augment: impl='auto' runs %r on %s", chosen, device_type)
-    if chosen == "triton":
-        require_triton(device_type, "reference")
-    return chosen
+    return reference_or_triton(impl, device_type, "augment", logger, "the augmentation's")
 
 
 def _on(levels: Tensor, chosen: NDArray[np.int64] | NDArray[np.bool_], apply: Callable[[Tensor], Tensor]) -> Tensor:

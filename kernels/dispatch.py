@@ -13,6 +13,7 @@ from bingo.kernels.reference import queue_softmax_chunked, queue_softmax_referen
 from bingo.kernels.splits import SPLIT_KEYS, Request, device_limits, is_fast, plan_splits, split_evenly
 
 IMPLEMENTATIONS = ("auto", "reference", "chunked", "triton", "hopper")
+PLAIN_OR_TRITON = ("auto", "reference", "triton")
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,24 @@ def choose_impl(impl: str, device: torch.device) -> str:
     chosen = resolve_impl(impl, device)
     if impl == "auto":
         logger.info("queue_softmax: impl='auto' runs %r on %s", chosen, device.type)
+    return chosen
+
+
+def reference_or_triton(
+    impl: str, device_type: str, op: str, log: logging.Logger, they: str = "the implementations"
+) -> str:
+    """What `impl` means for an op that has these two; says in `log` what "auto" stands for.
+
+    ValueError, in which `they` are the allowed ones, as for `resolve_impl`.
+    """
+    if impl not in PLAIN_OR_TRITON:
+        raise ValueError(f"unknown impl {impl!r}; {they} are {', '.join(PLAIN_OR_TRITON)}")
+    chosen = impl
+    if impl == "auto":
+        chosen = "triton" if device_type == "cuda" else "reference"
+        log.info("%s: impl='auto' runs %r on %s", op, chosen, device_type)
+    if chosen == "triton":
+        require_triton(device_type, "reference")
     return chosen
 
 

@@ -11,9 +11,8 @@ import logging
 import torch
 from torch import Tensor
 
-from bingo.kernels.dispatch import require_triton
+from bingo.kernels.dispatch import reference_or_triton
 
-NEAREST_IMPLS = ("auto", "reference", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MOST = 32
 """The largest k of the Triton kernel, which keeps its lists in registers."""
@@ -56,14 +55,7 @@ def nearest(
 @functools.lru_cache
 def choose_nearest(impl: str, device: torch.device) -> str:
     """What `impl` means on `device`; says once what `auto` stands for."""
-    if impl not in NEAREST_IMPLS:
-        raise ValueError(f"unknown impl {impl!r}; the implementations are {', '.join(NEAREST_IMPLS)}")
-    if impl == "auto":
-        impl = "triton" if device.type == "cuda" else "reference"
-        logger.info("nearest: impl='auto' runs %r on %s", impl, device.type)
-    if impl == "triton":
-        require_triton(device.type, "reference")
-    return impl
+    return reference_or_triton(impl, device.type, "nearest", logger)
 
 
 def _check(queries: Tensor, database: Tensor, k: int, exclude: Tensor | None) -> None:

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from bingo.kernels.splits import ceil_div, device_limits
+from bingo.kernels.triton_queue_softmax import is_interpreted
 
 NEVER = tl.constexpr(2**31 - 1)
 
@@ -104,11 +105,6 @@ def choose_tile(dtype: torch.dtype, places: int, arch: int) -> Tile:
     if dtype == torch.float32:  # IEEE products use no tensor core
         return Tile(64, 32, 32, 8, 2)
     return Tile(128, 128 if 90 <= arch < 100 and places == 16 else 64, 64, 8, 3)
-
-
-def is_interpreted() -> bool:
-    """Whether TRITON_INTERPRET was set when the kernel was defined."""
-    return not isinstance(nearest_kernel, triton.runtime.jit.JITFunction)
 
 
 def best(queries: Tensor, database: Tensor, k: int, exclude: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bingo.kernels import knn
 from bingo.kernels.knn import best_keys, from_keys, nearest, to_keys
-from bingo.kernels.triton_knn import is_interpreted
+from bingo.kernels.triton_queue_softmax import is_interpreted
 from tests.naive import DEVICE
 
 interpreted = pytest.mark.skipif(not is_interpreted(), reason="the kernels run on a GPU here")

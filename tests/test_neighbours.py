@@ -7,7 +7,7 @@ import torch
 from bingo import neighbours, points
 from bingo.errors import UserError
 from bingo.kernels import knn
-from bingo.kernels.triton_knn import is_interpreted
+from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.neighbours import Search, knn_bags, rank
 from tests.test_bags import brute_force, planted
 
