@@ -302,13 +302,13 @@ def run_chain_and_report(options: Any) -> int:
 
     extra = {} if options.epochs is None else {"epochs": options.epochs}
     root = options.out or Path("runs") / options.recipe
-    recipe = CHAINS[options.recipe](root, seeds=options.seeds, ranks=options.ranks, device=options.device, **extra)
-    chain = Chain(root, tuple(Job(stages, ranks) for stages, ranks in recipe.jobs))
+    recipe = CHAINS[options.recipe](root, seeds=options.seeds, device=options.device, **extra)
+    chain = Chain(root, tuple(Job(group.stages, options.ranks if group.parallel else 1) for group in recipe.jobs))
     records = run_chain(chain, gpus=options.gpus)
     summary = {
         "recipe": options.recipe,
         "arms": recipe.arms,
-        "stages": [stage.to_json() for stages, _ in recipe.jobs for stage in stages],
+        "stages": [stage.to_json() for group in recipe.jobs for stage in group.stages],
     }
     changed = any(not record["skipped"] for record in records) or not (root / "report.html").exists()
     if changed:

@@ -1,12 +1,57 @@
-"""What one task of a job executes: a few stages in order, as one rank of a process group."""
+"""What a job executes: a few stages in order, as the ranks of one process group."""
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from bingo.config_parts import Runtime
 from bingo.errors import UserError
+from bingo.files import read_json, write_json
+from bingo.stages import Stage
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One job of a submission, as job.json in its folder.
+
+    tasks: the stages of each array task; a plain job has one task. nodes, min_nodes: it starts on any number of nodes
+    between the two and counts as `nodes * ranks_per_node` ranks all the same. needs: names of the jobs that must have
+    ended well. limit: array tasks at a time (0: all).
+    """
+
+    name: str
+    tasks: tuple[tuple[Stage, ...], ...]
+    parallel: bool = False
+    nodes: int = 1
+    min_nodes: int = 1
+    ranks_per_node: int = 1
+    needs: tuple[str, ...] = ()
+    array: bool = False
+    limit: int = 0
+    collective_timeout_s: int = 300
+    preflight: bool = False
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    def to_json(self) -> dict[str, Any]:
+        rest = asdict(replace(self, tasks=()))
+        return {**rest, "tasks": [[stage.to_json() for stage in task] for task in self.tasks]}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "JobSpec":
+        tasks = tuple(tuple(Stage.from_json(stage) for stage in task) for task in value["tasks"])
+        return JobSpec(**{**value, "tasks": tasks, "needs": tuple(value["needs"])})
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "job.json", self.to_json())
+
+    @staticmethod
+    def read(folder: Path) -> "JobSpec":
+        return JobSpec.from_json(read_json(folder / "job.json"))
 
 
 @dataclass(frozen=True)
@@ -21,7 +66,7 @@ class StageJob:
         import submitit
 
         from bingo.distributed import world
-        from bingo.stages import Stage, run_stage
+        from bingo.stages import run_stage
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         os.environ.update(rank_environment(submitit.JobEnvironment(), self.port))

@@ -93,7 +93,7 @@ def test_input_of_an_unfinished_run(digits: Path, tmp_path: Path) -> None:
 
 def test_every_stage_of_the_recipe_survives_json(tmp_path: Path) -> None:
     recipe = digits_recipe(tmp_path)
-    stages = [stage for stages, _ in recipe.jobs for stage in stages]
+    stages = [stage for group in recipe.jobs for stage in group.stages]
     for stage in stages:
         assert Stage.from_json(json.loads(json.dumps(stage.to_json()))) == stage
     names = [stage.name for stage in stages]
@@ -103,7 +103,7 @@ def test_every_stage_of_the_recipe_survives_json(tmp_path: Path) -> None:
 
 def test_the_recipe_gives_every_arm_the_same_student_passes(tmp_path: Path) -> None:
     """paper: two student passes per image and step; MoCo: one."""
-    stages = [stage for stages, _ in digits_recipe(tmp_path).jobs for stage in stages]
+    stages = [stage for group in digits_recipe(tmp_path).jobs for stage in group.stages]
     passes = set()
     for stage in stages:
         if stage.out.parent.name == "students":

@@ -1,0 +1,47 @@
+"""Where everything about a submission lies: plain files below the recipe's root, readable by whoever comes next.
+
+ROOT/submissions/ID/         one `bingo submit`; appears whole (staged under another name, then renamed)
+  submission.json            what was asked for: recipe, site, jobs with their stages and needs
+  jobs.jsonl                 one line per job handed to Slurm: {job, slurm_id, time, repair}; the newest of a job counts
+  site.toml                  the site file as it was
+  code/  code.json           the snapshot that the jobs run; git sha, hash of the uncommitted diff
+  jobs/NAME/                 one job
+    job.json                 a `JobSpec`
+    script.sh                what sbatch got
+    ID_RANK_log.out          a rank's output; ID_batch.log the batch script's and srun's (ID: 12, or 12_3 in an array)
+    attempts/ID-RESTART/     one start of the job
+      begin.json             {time, host, nodes, restart, slurm_id}
+      rank-R.jsonl           events of a rank, one per line: {time, event, ...}
+      rank-R.beat            "STEP TIME STAGE" of its last sign of life, rewritten at most once a second
+      end.json               {time, rc, decision, cause}; absent when the node went down with the batch script
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+SUBMISSIONS = "submissions"
+
+
+def job_folder(submission: Path, name: str) -> Path:
+    """Folder of the job `name` (which may hold blanks)."""
+    return submission / "jobs" / name.replace(" ", "-")
+
+
+def slurm_id(environ: Mapping[str, str] = os.environ) -> str:
+    """This job's id as squeue shows it: `12`, or `12_3` for an array task."""
+    array = environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{environ['SLURM_ARRAY_TASK_ID']}" if array else environ["SLURM_JOB_ID"]
+
+
+def attempt_folder(job: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the attempt that runs now, from Slurm's own variables."""
+    return job / "attempts" / f"{slurm_id(environ)}-{environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def rank_events(attempt: Path, rank: int) -> Path:
+    return attempt / f"rank-{rank}.jsonl"
+
+
+def rank_beat(attempt: Path, rank: int) -> Path:
+    return attempt / f"rank-{rank}.beat"
