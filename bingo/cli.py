@@ -172,7 +172,7 @@ def report(argv: list[str]) -> int:
 
 
 def doctor(argv: list[str]) -> int:
-    """`bingo doctor`."""
+    """`bingo doctor`, `bingo doctor --cluster [SITE.toml]`."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -180,7 +180,13 @@ def doctor(argv: list[str]) -> int:
         description="What is installed, what hardware and scheduler there is, and what would not work.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    help_ = "instead: will jobs checkpoint on this Slurm, does this site file fit? 1: no"
+    parser.add_argument("--cluster", nargs="?", type=Path, const=Path(), metavar="SITE.toml", help=help_)
     options = parser.parse_args(argv)
+    if options.cluster is not None:
+        from bingo.launch.doctor import doctor_cluster
+
+        return doctor_cluster(options.cluster if options.cluster.name else None, options.json)
     from bingo.doctor import examine, show
 
     findings = examine()
