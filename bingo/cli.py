@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from bingo import __version__
 from bingo.errors import UserError, did_you_mean
+from bingo.watch import Leaving, Watch
 
 
 class Verb(NamedTuple):
@@ -21,7 +22,7 @@ class Verb(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0 done, 1 problems found, 2 wrong input, 130 interrupted."""
+    """Entry point; the exit status: 0 done, 1 problems found, 2 wrong input, 75 left when asked to, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"bingo {words[0]}: {error}", file=sys.stderr)
         return 2
+    except Leaving as leaving:
+        print(f"{leaving}; run the same command again to resume", file=sys.stderr)
+        return 75
     except BrokenPipeError:  # the reader of a pipe (`| head`) has left: not an error of ours, and nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -128,7 +132,10 @@ def stage_verb(kind: str, more: str = "") -> Callable[[list[str]], int]:
         note += f", --recipe NAME those of a recipe ({', '.join(DISTILL)})." if kind == "distill" else "."
         rest, default = with_defaults(KINDS[kind].config, argv)
         config = parse(KINDS[kind].config, rest, kind, default, f"{note}{more}")
-        return say(run_stage(Stage(kind, kind, config)), config.out)
+        watch = Watch()
+        if KINDS[kind].resumable:  # the others would only hear, and never leave
+            watch.listen()
+        return say(run_stage(Stage(kind, kind, config), watch=watch), config.out)
 
     return run
 

@@ -1,5 +1,6 @@
 """One rank of a job: `python -u -m bingo.launch.worker JOBDIR`. A signal only sets a flag; the exit status says how
-it ended: 0 done, 75 left at a step boundary because it was asked to, 65 a user error (no retry mends it), 70 any other.
+it ended: 0 done, 75 left at a step boundary because it was asked to, 65 a user error (no retry mends it), 74 storage
+that may mend itself, 70 any other.
 """
 
 import contextlib
@@ -16,13 +17,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bingo.config_parts import Runtime
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError
 from bingo.launch.job import JobSpec, rank_variables
 from bingo.launch.layout import attempt_folder, rank_beat, rank_events
 from bingo.stages import Stage
 from bingo.watch import Leaving, Watch
 
-DONE, LEFT, USER, FAILED = 0, 75, 65, 70
+DONE, LEFT, USER, TRANSIENT, FAILED = 0, 75, 65, 74, 70
+BUSY_S = 120
+"""How long to wait for a folder that an earlier attempt holds: its last process may still be dying elsewhere."""
 # What torch, gloo and NCCL say when another rank is gone or does not answer.
 PEER = re.compile(
     r"(?i)connection (?:was )?(?:closed|reset|refused|aborted)|closed by (?:peer|remote)|pair closure|broken pipe|"
@@ -72,7 +75,7 @@ class Recorder(Watch):
             return LEFT
         status, kind = classify(error)
         text = f"{type(error).__name__}: {error}".strip()
-        print(text if kind == "user" else "".join(traceback.format_exception(error)), file=sys.stderr)
+        print(text if isinstance(error, UserError) else "".join(traceback.format_exception(error)), file=sys.stderr)
         self.event(
             "failed", kind=kind, error=text, step=self.step, stage=self.stage,
             traceback="".join(traceback.format_exception(error)),
@@ -82,6 +85,8 @@ class Recorder(Watch):
 
 def classify(error: BaseException) -> tuple[int, str]:
     """Exit status and kind of a failure; `peer` is what another rank's end does to this one."""
+    if isinstance(error, TransientError):
+        return TRANSIENT, "transient"
     if isinstance(error, UserError):
         return USER, "user"
     distributed = type(error).__name__.startswith("Dist") or type(error) is RuntimeError
@@ -117,10 +122,10 @@ def work(
     stages = list(stages)
     runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
     records = []
-    with world(runtime) as peers:
+    with world(runtime, recorder, timeout_s) as peers:
         try:
             for stage in stages:
-                records.append(run_stage(stage, world=peers, replace=True))
+                records.append(run_stage(stage, world=peers, replace=True, patience_s=BUSY_S))
         except BaseException as error:  # to leave the group now would wait for ranks that may be gone
             end(recorder.failed(error))
     recorder.event("done")
