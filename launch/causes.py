@@ -155,7 +155,7 @@ class _Scene:
     def blame(self, kind: str, rank: int, what: str, step: int | None = None) -> Cause:
         step, node = self.step(rank) if step is None else step, self.node(rank)
         place = f"rank {rank}" + (f" on {node}" if node else "")
-        return Cause(kind, f"{place} {what}" + (f" at step {step}" if step else ""), rank, node, step)
+        return Cause(kind, f"{place} {what}" + (f" after step {step}" if step else ""), rank, node, step)
 
 
 def _node_lost(scene: _Scene, state: str | None) -> Cause | None:
@@ -178,7 +178,7 @@ def _slurm_ended(scene: _Scene, state: str | None) -> Cause | None:
 
 
 def _at(step: int | None) -> str:
-    return f"; ranks left at step {step}" if step else "; ranks left before any step"
+    return f"; ranks left after step {step}" if step else "; ranks left before any step"
 
 
 def _own_failure(scene: _Scene, state: str | None) -> Cause | None:
