@@ -23,8 +23,8 @@ class Beat(NamedTuple):
 
 @dataclass(frozen=True)
 class Cause:
-    """kind: done, user, exception, killed, out-of-memory, disk full, hang, node lost, left, time limit, preempted,
-    requeued, cancelled, slow node, peer only or unknown. rank, node, step: None where no single one is to blame."""
+    """kind: done, user, exception, killed, out-of-memory, disk full, storage, hang, node lost, left, time limit,
+    preempted, requeued, cancelled, slow node, peer only or unknown. rank, node, step: None where nobody's is to blame."""
 
     kind: str
     sentence: str
@@ -188,7 +188,10 @@ def _own_failure(scene: _Scene, state: str | None) -> Cause | None:
         if failed["kind"] == "user":
             # the sentence names everything; the class of the exception says nothing to its reader
             return Cause("user", failed["error"].split(": ", 1)[-1], rank, scene.node(rank), failed["step"])
-        kind = "disk full" if FULL.search(failed["error"]) else "exception"
+        if failed["kind"] == "transient":
+            kind = "disk full" if FULL.search(failed["error"]) else "storage"
+            return scene.blame(kind, rank, f"stopped: {failed['error'].split(': ', 1)[-1]}", failed["step"])
+        kind = "exception"
         if "CUDA out of memory" in failed["error"]:
             kind = "out-of-memory"
         first = (failed["error"].splitlines() or ["an exception"])[0]
@@ -226,8 +229,8 @@ def _status(scene: _Scene, rank: int, code: int) -> Cause:
     if code == 65:
         return Cause("user", f"a setting is wrong; the log of rank {rank} says which", rank, scene.node(rank))
     if code == 74:
-        return scene.blame("disk full", rank, "could not write: the disk is full or its storage did not answer")
-    return scene.blame("exception", rank, f"ended with status {code} and could not record why (is the disk full?)")
+        return scene.blame("storage", rank, "could not read or write: the disk is full or its server does not answer")
+    return scene.blame("exception", rank, f"ended with status {code} and no record of why (is the disk full?)")
 
 
 def _left(scene: _Scene, state: str | None) -> Cause | None:
@@ -256,6 +259,9 @@ def _peer(scene: _Scene, state: str | None) -> Cause | None:
     failures = scene.failures()
     if not failures:
         return None
+    for rank in scene.events:
+        if not any(scene.last(rank, name) for name in ("failed", "left", "done")):
+            return scene.blame("killed", rank, "ended without a word (killed?)")
     rank, failed = failures[0]
     first = (failed["error"].splitlines() or [""])[0]
     return scene.blame("peer only", rank, f"lost its connection to the others ({first[:200]})", failed["step"])
