@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from bingo.errors import UserError
 from bingo.files import read_json, write_json
@@ -27,18 +28,24 @@ PATIENCE = 4
 
 
 def begin(job: Path) -> int:
-    """Write down that an attempt begins."""
-    write_json(
-        attempt_folder(job) / "begin.json",
-        {
-            "time": round(time.time(), 3),
-            "host": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
-            "nodes": os.environ.get("SLURM_JOB_NODELIST"),
-            "restart": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
-            "slurm_id": slurm_id(),
-        },
-    )
-    return 0
+    """Write down that an attempt begins; it does so too where that cannot be written."""
+    record = {
+        "time": round(time.time(), 3),
+        "host": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+        "nodes": os.environ.get("SLURM_JOB_NODELIST"),
+        "restart": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+        "slurm_id": slurm_id(),
+    }
+    return 0 if _write(attempt_folder(job) / "begin.json", record) else 1
+
+
+def _write(path: Path, record: dict[str, Any]) -> bool:
+    try:
+        write_json(path, record)
+    except UserError as error:
+        print(f"bingo: {error}", flush=True)
+        return False
+    return True
 
 
 def end(job: Path, rc: int) -> int:
@@ -48,20 +55,17 @@ def end(job: Path, rc: int) -> int:
     decision, why = decide(folder, cause, rc)
     sentence = f"{cause.sentence}{why}"
     print(f"bingo: {sentence}", flush=True)
-    try:
-        record = {"time": round(time.time(), 3), "rc": rc, "decision": decision, "cause": cause.to_json()}
-        write_json(folder / "end.json", record)
-    except (UserError, OSError) as error:
-        print(f"bingo: cannot write down how the attempt ended: {error}", flush=True)
+    record = {"time": round(time.time(), 3), "rc": rc, "decision": decision, "cause": cause.to_json()}
+    if not _write(folder / "end.json", record):
         _comment(sentence)
     return decision
 
 
 def _comment(sentence: str) -> None:
     """Where there is no room for a file, the job's comment in Slurm's own records must do."""
-    if scontrol := shutil.which("scontrol"):
-        words = [scontrol, "update", f"JobId={os.environ['SLURM_JOB_ID']}", f"Comment={sentence[:500]}"]
-        subprocess.run(words, check=False, timeout=20)
+    scontrol, job = shutil.which("scontrol"), os.environ.get("SLURM_JOB_ID")
+    if scontrol and job:
+        subprocess.run([scontrol, "update", f"JobId={job}", f"Comment={sentence[:500]}"], check=False, timeout=20)
 
 
 def decide(folder: Path, cause: Cause, rc: int) -> tuple[int, str]:

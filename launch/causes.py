@@ -24,7 +24,7 @@ class Beat(NamedTuple):
 @dataclass(frozen=True)
 class Cause:
     """kind: done, user, exception, killed, out-of-memory, disk full, storage, hang, node lost, left, time limit,
-    preempted, requeued, cancelled, slow node, peer only or unknown. rank, node, step: None where nobody's is to blame."""
+    preempted, requeued, cancelled, slow node, peer only or unknown. rank, node, step: None where there is not one."""
 
     kind: str
     sentence: str
