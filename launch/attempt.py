@@ -78,14 +78,14 @@ def decide(folder: Path, cause: Cause, rc: int) -> tuple[int, str]:
         return STOP, ""
     if cause.kind in ASKED:
         return AGAIN, "; it starts again"
-    if fruitless(folder, cause) >= PATIENCE:
+    if fruitless(folder) >= PATIENCE:
         return STOP, f"; not tried again: {PATIENCE} attempts in a row made no progress"
     if (folder / "exclude").exists():
         return AGAIN_ELSEWHERE, "; it starts again without that node"
     return AGAIN, "; it starts again"
 
 
-def fruitless(folder: Path, cause: Cause) -> int:
+def fruitless(folder: Path) -> int:
     """How many attempts, this one and those right before it, made no progress. Those that were asked to leave do not
     count; those that left no record (full disk, lost node) made none."""
     stem, number = folder.name.rsplit("-", 1)

@@ -152,10 +152,11 @@ class _Scene:
             return max(self.beats[rank].step, (failed or {}).get("step") or 0)
         return failed.get("step") if failed else None
 
-    def blame(self, kind: str, rank: int, what: str, step: int | None = None) -> Cause:
+    def blame(self, kind: str, rank: int, what: str, step: int | None = None, why: str = "") -> Cause:
         step, node = self.step(rank) if step is None else step, self.node(rank)
         place = f"rank {rank}" + (f" on {node}" if node else "")
-        return Cause(kind, f"{place} {what}" + (f" after step {step}" if step else ""), rank, node, step)
+        when = f" after step {step}" if step else ""
+        return Cause(kind, f"{place} {what}{when}" + (f": {why}" if why else ""), rank, node, step)
 
 
 def _node_lost(scene: _Scene, state: str | None) -> Cause | None:
@@ -190,12 +191,12 @@ def _own_failure(scene: _Scene, state: str | None) -> Cause | None:
             return Cause("user", failed["error"].split(": ", 1)[-1], rank, scene.node(rank), failed["step"])
         if failed["kind"] == "transient":
             kind = "disk full" if FULL.search(failed["error"]) else "storage"
-            return scene.blame(kind, rank, f"stopped: {failed['error'].split(': ', 1)[-1]}", failed["step"])
+            return scene.blame(kind, rank, "stopped", failed["step"], failed["error"].split(": ", 1)[-1])
         kind = "exception"
         if "CUDA out of memory" in failed["error"]:
             kind = "out-of-memory"
         first = (failed["error"].splitlines() or ["an exception"])[0]
-        return scene.blame(kind, rank, f"failed with {first}", failed["step"])
+        return scene.blame(kind, rank, "failed", failed["step"], first)
     return None
 
 
@@ -248,11 +249,11 @@ def _hang(scene: _Scene, state: str | None) -> Cause | None:
         return None
     silent = [rank for rank in scene.events if not scene.last(rank, "failed")]
     # A hung rank that goes on once srun ends it finds its peers gone: its failure is the last one.
-    suspects = silent or [rank for rank, _ in scene.failures() if rank != waited[0]]
+    suspects = silent or [rank for rank, _ in reversed(scene.failures()) if rank != waited[0]]
     if not suspects:
         return None
-    rank = min(suspects, key=lambda r: (scene.step(r) or 0, scene.beats[r].time if r in scene.beats else 0.0))
-    return scene.blame("hang", rank, f"hung: rank {waited[0]} waited for it in vain")
+    rank = min(suspects, key=lambda r: scene.step(r) or 0)
+    return scene.blame("hang", rank, "hung", why=f"rank {waited[0]} waited for it in vain")
 
 
 def _peer(scene: _Scene, state: str | None) -> Cause | None:
