@@ -148,6 +148,27 @@ def run_recipe(argv: list[str]) -> int:
     return run(argv, report)
 
 
+def submit(argv: list[str]) -> int:
+    """`bingo submit RECIPE|VERB --cluster FILE|local|debug`."""
+    from bingo.launch.command import submit as send
+
+    return send(argv, report)
+
+
+def repair(argv: list[str]) -> int:
+    """`bingo repair ROOT`."""
+    from bingo.launch.command import repair as send_again
+
+    return send_again(argv)
+
+
+def cancel(argv: list[str]) -> int:
+    """`bingo cancel ROOT [JOB...]`."""
+    from bingo.launch.command import cancel as end
+
+    return end(argv)
+
+
 def report(argv: list[str]) -> int:
     """`bingo report ROOT`."""
     import argparse
@@ -203,5 +224,8 @@ VERBS = {
     "export": Verb("method", "plain torchvision weights", stage_verb("export")),
     "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
     "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
+    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", submit),
+    "repair": Verb("cluster", "send again what failed, was cancelled or never sent; what is done stays", repair),
+    "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", cancel),
     "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),
 }

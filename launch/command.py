@@ -1,15 +1,20 @@
-"""`bingo run` and its kin: flags in, words out."""
+"""`bingo run`, `submit`, `sweep`, `repair` and `cancel`: flags in, words out."""
 
 import argparse
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bingo.errors import UserError
+from bingo.errors import UserError, did_you_mean
 from bingo.files import write_json
 from bingo.launch.chain import Chain, Job, run_chain, run_inline
-from bingo.recipes import CHAINS, Recipe, build
+from bingo.launch.graph import jobs_of
+from bingo.launch.site import read_site, with_size
+from bingo.recipes import CHAINS, Group, Recipe, build
+from bingo.stages import KINDS
 
 Report = Callable[[list[str]], int]
 
@@ -24,7 +29,129 @@ def run(argv: list[str], report: Report) -> int:
         "--ranks", type=int, default=None, help="processes per job (default 2, or one per GPU if fewer)"
     )
     options = parser.parse_args(argv)
-    return run_here(options, options.ranks, report)
+    root = options.out or Path("runs") / options.recipe
+    return run_here(options, root, recipe_of(options, root), options.ranks, report)
+
+
+def submit(argv: list[str], report: Report) -> int:
+    """`bingo submit RECIPE|VERB`: on a cluster as jobs that depend on each other, or here (`local`, `debug`)."""
+    parser = argparse.ArgumentParser(
+        prog="bingo submit",
+        description="Send a whole recipe to a cluster, or one stage: bingo submit distill --cluster FILE -- FLAGS.",
+    )
+    add_recipe_flags(parser)
+    add_cluster_flags(parser)
+    words, flags = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, None)
+    options = parser.parse_args(words)
+    if options.recipe not in CHAINS and options.recipe not in KINDS:
+        known = [*CHAINS, *KINDS]
+        raise UserError(f"recipe or verb {options.recipe!r} is unknown; {did_you_mean(options.recipe, known)}")
+    if (flags is not None) != (options.recipe in KINDS):
+        wanted = "needs its flags after `--`" if options.recipe in KINDS else "takes no flags after `--`"
+        raise UserError(f"{options.recipe} {wanted}: bingo submit distill --cluster FILE -- --data DIR ...")
+    root, recipe = _what(options, flags)
+    if options.cluster in HERE:
+        return run_here(options, root, recipe, options.ranks_per_node, report, inline=options.cluster == "debug")
+    return send(options, root, recipe)
+
+
+def _what(options: Any, flags: list[str] | None) -> tuple[Path, Recipe]:
+    """The root and the chain: of a recipe, or of a single verb."""
+    if flags is None:
+        root = _absolute(options.out or Path("runs") / options.recipe)
+        return root, recipe_of(options, root)
+    from bingo.flags import stage_of
+
+    for name in RECIPE_SETTINGS:
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name} is a setting of recipes; {options.recipe} takes its flags after `--`")
+    stage = stage_of(options.recipe, flags)
+    # Not the stage's own folder: that holds what its content hash covers, and nothing else.
+    root = _absolute(options.out or stage.out.with_name(f"{stage.out.name}.jobs"))
+    return root, Recipe((Group(stage.name, (stage,), KINDS[stage.kind].distributed),), {})
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def send(options: Any, root: Path, recipe: Recipe) -> int:
+    """Send a chain to the cluster of a site file, or say what would be sent."""
+    from bingo.launch.submit import dry_run
+    from bingo.launch.submit import submit as send_all
+
+    cluster = with_size(read_site(Path(options.cluster)), options.nodes, options.ranks_per_node)
+    jobs = jobs_of(recipe.jobs, cluster, min_nodes=options.min_nodes, preflight=options.preflight)
+    if options.dry_run:
+        for text in dry_run(root, jobs, cluster):
+            print(text)
+        return 0
+    facts = {
+        "recipe": options.recipe,
+        "command": shlex.join(["bingo", *sys.argv[1:]]),
+        "cluster": str(_absolute(Path(options.cluster))),
+        "overrides": {"nodes": options.nodes, "ranks_per_node": options.ranks_per_node},
+    }
+    submission = send_all(root, jobs, cluster, facts)
+    if submission is None:
+        print(f"{root}: everything is done; nothing was sent")
+        return 0
+    if recipe.arms:
+        write_json(root / "recipe.json", summary(options.recipe, recipe))
+    ids = {line.job: line.slurm_id for line in submission.sent()}
+    for job in jobs:
+        after = [need for need in job.needs if need in ids]
+        waits = f"   after {', '.join(after)}" if after else ""
+        print(f"{job.name:28s} {ids.get(job.name, 'done before'):>11s}{waits}")
+    print(f"submission {submission.folder}; see `bingo status {root}`")
+    return 0
+
+
+HERE = ("local", "debug")
+RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher")
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """Where and how jobs run."""
+    parser.add_argument("--cluster", required=True, help="site file (docs/cluster.md); local: here; debug: in-process")
+    parser.add_argument("--nodes", type=int, default=None, help="nodes of a job on all ranks, in place of the site's")
+    parser.add_argument("--min-nodes", type=int, default=None, help="go on with as few, with the same global batch")
+    parser.add_argument("--ranks-per-node", type=int, default=None, help="in place of the site's")
+    parser.add_argument("--preflight", action="store_true", help="test the nodes first and leave slow ones out")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent")
+
+
+def repair(argv: list[str]) -> int:
+    """`bingo repair ROOT`: send again what failed, was cancelled or never sent."""
+    parser = argparse.ArgumentParser(
+        prog="bingo repair",
+        description="Send again what failed, was cancelled or never sent, with what depends on it; what is done stays.",
+    )
+    parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
+    parser.add_argument("--new-code", action="store_true", help="run the package as it is now, not the first snapshot")
+    options = parser.parse_args(argv)
+    from bingo.launch.repair import repair as send_again
+
+    for text in send_again(_absolute(options.root), new_code=options.new_code):
+        print(text)
+    return 0
+
+
+def cancel(argv: list[str]) -> int:
+    """`bingo cancel ROOT [JOB...]`: end what waits or runs."""
+    parser = argparse.ArgumentParser(
+        prog="bingo cancel", description="End the jobs of a submission that wait or run, or some and what needs them."
+    )
+    parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
+    parser.add_argument("jobs", nargs="*", help="names of jobs (default: all)")
+    options = parser.parse_args(argv)
+    from bingo.launch.repair import cancel as end
+
+    lines = end(_absolute(options.root), options.jobs)
+    for text in lines:
+        print(text)
+    print(f"go on with `bingo repair {options.root}`" if lines else "nothing to cancel: no job waits or runs")
+    return 0
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,14 +172,13 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(options: Any, root: Path) -> Recipe:
     """The chain that the flags describe."""
-    names = ("seeds", "epochs", "device", "images", "teacher")
-    return build(options.recipe, root, {name: getattr(options, name) for name in names})
+    return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS})
 
 
-def run_here(options: Any, ranks: int | None, report: Report, *, inline: bool = False) -> int:
-    """Run a recipe on this machine (inline: in this process, as one rank), then write the report beside it."""
-    root = options.out or Path("runs") / options.recipe
-    recipe = recipe_of(options, root)
+def run_here(
+    options: Any, root: Path, recipe: Recipe, ranks: int | None, report: Report, *, inline: bool = False
+) -> int:
+    """Run a chain on this machine (inline: in this process, as one rank), then write the report beside it."""
     gpus = visible_gpus(options.device or "auto")
     if ranks is None:
         ranks = min(2, gpus) if gpus else 2
