@@ -15,8 +15,9 @@ import torch
 from numpy.typing import DTypeLike
 
 from bingo.distributed import World, shard
-from bingo.errors import UserError
+from bingo.errors import write_error
 from bingo.files import atomic_write
+from bingo.watch import Watch
 
 Range = tuple[int, int]
 """First and past-the-last row."""
@@ -38,7 +39,9 @@ def fill_blocks(
     block: rows per block. key: whatever the content depends on; a partial file of another key is started anew.
     compute: gets this rank's ranges (contiguous runs of the missing blocks) and yields, in that order, the rows of each
     ((last - first) x shape[1:], of `dtype`). progress(done, total): this rank's blocks. Called by every rank; `path`
-    is whole when it returns. `UserError` for a full disk or a folder that cannot be written.
+    is whole when it returns. `TransientError` for a full disk, `UserError` for a folder that cannot be written;
+    `Leaving` on every rank, after the block that it works on, once they were asked to leave (a rank that was not asked
+    does its share first).
     """
     ranges = [(first, min(first + block, shape[0])) for first in range(0, shape[0], block)]
     data, marks = _partial_files(path)
@@ -49,16 +52,20 @@ def fill_blocks(
         done = _marks(marks, len(ranges), world)  # rank 0's reading, or two ranks could disagree about who does what
         missing = np.flatnonzero(~done)
         lo, hi = shard(len(missing), world.rank, world.size)
-        _fill(data, marks, shape, dtype, [(int(i), ranges[i]) for i in missing[lo:hi]], compute, progress)
+        mine = [(int(i), ranges[i]) for i in missing[lo:hi]]
+        filled = _fill(data, marks, shape, dtype, mine, compute, progress, world.watch)
         world.barrier()
+        if world.leaving(now=True):
+            world.leave(filled, f"after {filled} of {len(mine)} blocks")
         if world.main:
             os.replace(data, path)
             marks.unlink()
         world.barrier()
     except OSError as error:
-        raise UserError(
+        raise write_error(
+            error,
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder, "
-            "then type the same command to go on"
+            "then type the same command to go on",
         ) from error
     return int(done.sum())
 
@@ -119,22 +126,27 @@ def _fill(
     mine: list[tuple[int, Range]],
     compute: Callable[[list[Range]], Iterator[np.ndarray]],
     progress: Callable[[int, int], None] | None,
-) -> None:
-    """Write the blocks (number, range) of one rank."""
+    watch: Watch,
+) -> int:
+    """Write the blocks (number, range) of one rank until it is asked to leave; returns how many."""
     row_bytes = _row_bytes(shape, dtype)
     with open(data, "r+b") as file, open(marks, "r+b") as flags:
         start = os.fstat(file.fileno()).st_size - row_bytes * shape[0]
         first_mark = len(flags.readline())
         results = compute([rows for _, rows in mine])
-        for count, (number, (first, last)) in enumerate(mine, 1):
+        for count, (number, (first, last)) in enumerate(mine):
+            if watch.asked:
+                return count
             rows = np.ascontiguousarray(next(results))
             if rows.shape != (last - first, *shape[1:]) or rows.dtype != np.dtype(dtype):
                 raise AssertionError(f"block {number}: {rows.shape} {rows.dtype} in place of {last - first} rows")
             _write_at(file.fileno(), rows, start + row_bytes * first)
             os.fsync(file.fileno())
             os.pwrite(flags.fileno(), b"\1", first_mark + number)
+            watch.beat(count + 1)
             if progress is not None:
-                progress(count, len(mine))
+                progress(count + 1, len(mine))
+    return len(mine)
 
 
 def _write_at(descriptor: int, rows: np.ndarray, offset: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from bingo import __version__
 from bingo.errors import UserError, did_you_mean
+from bingo.watch import Leaving, Watch
 
 
 class Verb(NamedTuple):
@@ -21,7 +22,7 @@ class Verb(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0 done, 1 problems found, 2 wrong input, 130 interrupted."""
+    """Entry point; the exit status: 0 done, 1 problems found, 2 wrong input, 75 left when asked to, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"bingo {words[0]}: {error}", file=sys.stderr)
         return 2
+    except Leaving as leaving:
+        print(f"{leaving}; run the same command again to resume", file=sys.stderr)
+        return 75
     except BrokenPipeError:  # the reader of a pipe (`| head`) has left: not an error of ours, and nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -62,10 +66,12 @@ def stage_verb(kind: str, more: str = "") -> Callable[[list[str]], int]:
 
     def run(argv: list[str]) -> int:
         from bingo.flags import stage_of
-        from bingo.stages import run_stage
+        from bingo.stages import KINDS, run_stage
 
-        stage = stage_of(kind, argv, more)
-        return say(run_stage(stage), stage.out)
+        stage, watch = stage_of(kind, argv, more), Watch()
+        if KINDS[kind].resumable:  # the others would only hear, and never leave
+            watch.listen()
+        return say(run_stage(stage, watch=watch), stage.out)
 
     return run
 
@@ -187,7 +193,7 @@ def report(argv: list[str]) -> int:
 
 
 def doctor(argv: list[str]) -> int:
-    """`bingo doctor`."""
+    """`bingo doctor`, `bingo doctor --cluster [SITE.toml]`."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -195,7 +201,13 @@ def doctor(argv: list[str]) -> int:
         description="What is installed, what hardware and scheduler there is, and what would not work.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    help_ = "instead: will jobs checkpoint on this Slurm, does this site file fit? 1: no"
+    parser.add_argument("--cluster", nargs="?", type=Path, const=Path(), metavar="SITE.toml", help=help_)
     options = parser.parse_args(argv)
+    if options.cluster is not None:
+        from bingo.launch.doctor import doctor_cluster
+
+        return doctor_cluster(options.cluster if options.cluster.name else None, options.json)
     from bingo.doctor import examine, show
 
     findings = examine()

@@ -2,20 +2,43 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from bingo.config_parts import Runtime
 from bingo.errors import UserError
+from bingo.watch import Leaving, Watch
 
-TIMEOUT = timedelta(minutes=5)
+TIMEOUT_S = 300.0
+"""Longest wait for a peer inside a step, in seconds: a rank that hangs holds every node of a job."""
 # At a barrier ranks wait for work of unequal length: rank 0 alone may pack a dataset. A dead peer is noticed at once.
 PATIENCE = timedelta(days=7)
+
+
+class Question:
+    """The largest number of any rank, asked at one time and answered at a later one: nobody waits in between."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self.group = group
+        self._pending: tuple[torch.Tensor, Any] | None = None
+
+    def ask(self, number: int) -> None:
+        largest = torch.tensor(number)
+        self._pending = largest, dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group, async_op=True)
+
+    def answer(self) -> int:
+        """The answer to what was asked last; 0 if nothing was."""
+        if self._pending is None:
+            return 0
+        (largest, work), self._pending = self._pending, None
+        work.wait()
+        return int(largest)
 
 
 @dataclass(frozen=True)
@@ -28,6 +51,9 @@ class World:
     threads: int
     patient: dist.ProcessGroup | None = None
     """The group of the barriers, with a long time limit."""
+    control: Question | None = None
+    """Asked over a group on the CPU, with the ordinary time limit: a rank that hangs must be noticed."""
+    watch: Watch = field(default_factory=Watch)
 
     @property
     def main(self) -> bool:
@@ -36,6 +62,32 @@ class World:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(group=self.patient)
+
+    def leaving(self, *, now: bool = False) -> bool:
+        """Whether a rank was asked to leave; all ranks get the same answer at the same call.
+
+        Asked at one call and answered at the next, so that a step waits for no message (now: answered at once).
+        Afterwards `watch.asked` is set on every rank.
+        """
+        if self.control is None:
+            return self.watch.asked is not None
+        number = self.control.answer()
+        if not number:
+            self.control.ask(signal.Signals[self.watch.asked] if self.watch.asked else 0)
+            number = self.control.answer() if now else 0
+        if number:
+            self.watch.asked = self.watch.asked or signal.Signals(number).name
+        return bool(number)
+
+    def settle(self) -> None:
+        """Wait for the answer that is under way: called when no rank will call `leaving` in this loop any more."""
+        if self.control is not None:
+            self.control.answer()
+
+    def leave(self, step: int, where: str) -> NoReturn:
+        """End this rank's work for now; all of it is on disk, and `leaving` has told every rank."""
+        self.watch.event("left", step=step, signal=self.watch.asked)
+        raise Leaving(f"left {where} because of {self.watch.asked}")
 
     def gather_rows(self, rows: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Start gathering B x C rows of every rank; call the result for the (size*B) x C rows in rank order."""
@@ -99,8 +151,11 @@ def shard(count: int, rank: int, world: int) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def world(runtime: Runtime) -> Iterator[World]:
-    """Join the process group when WORLD_SIZE > 1 (NCCL on GPUs, gloo on the CPU) and leave it at the end."""
+def world(runtime: Runtime, watch: Watch | None = None, timeout_s: float | None = None) -> Iterator[World]:
+    """Join the process group when WORLD_SIZE > 1 (NCCL on GPUs, gloo on the CPU) and leave it at the end.
+
+    timeout_s: how long a collective inside a step waits for a peer; 300 s by default and at most.
+    """
     rank, size, local = (
         int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
@@ -108,17 +163,20 @@ def world(runtime: Runtime) -> Iterator[World]:
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     threads = runtime.threads or max(1, len(os.sched_getaffinity(0)) // local_size)
     torch.set_num_threads(threads)
+    watch, timeout = watch or Watch(), timedelta(seconds=min(timeout_s or TIMEOUT_S, TIMEOUT_S))
     if size > 1:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            timeout=TIMEOUT,
+            timeout=timeout,
             rank=rank,
             world_size=size,
             device_id=device if device.type == "cuda" else None,
         )
     try:
         patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
-        yield World(rank, size, device, threads, patient)
+        agree: Any = dist.new_group(backend="gloo", timeout=timeout) if size > 1 else None
+        watch.event("joined", rank=rank, size=size)
+        yield World(rank, size, device, threads, patient, Question(agree) if size > 1 else None, watch)
     finally:
         if size > 1:
             dist.destroy_process_group()

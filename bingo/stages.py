@@ -30,6 +30,7 @@ from bingo.config_json import from_json, to_json
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
 from bingo.files import clear_folder, folder_lock, hash_file, hash_json, make_folder, read_json, remove_tree, write_json
+from bingo.watch import Watch
 
 if TYPE_CHECKING:
     from bingo.distributed import World
@@ -178,43 +179,65 @@ def finished(stage: Stage, key: str) -> dict[str, Any] | None:
     return record if {name: entry["hash"] for name, entry in now.items()} == record["outputs"] else None
 
 
-def run_stage(stage: Stage, *, world: "World | None" = None, replace: bool = False) -> dict[str, Any]:
+def run_stage(
+    stage: Stage,
+    *,
+    world: "World | None" = None,
+    watch: Watch | None = None,
+    replace: bool = False,
+    patience_s: float = 0,
+) -> dict[str, Any]:
     """Run a stage unless it is done; returns its record with `skipped` set.
 
+    watch: what hears and tells where no `world` is given, whose own does so otherwise. Raises `Leaving` when a rank was
+    asked to leave; the same call then goes on where it stopped.
     replace: what another key left in the output folder is deleted first; otherwise that is a `UserError`.
+    patience_s: how long to wait while another process holds the folder (an earlier attempt that is not dead yet).
     """
+    watch = world.watch if world else watch or Watch()
     key = stage_key(stage)
     if record := finished(stage, key):
+        watch.event("finished", name=stage.name, skipped=True)
         return {**record, "skipped": True}
     kind = KINDS[stage.kind]
-    with _world(stage, world) as peers, _writer(stage, kind, peers):
+    with _world(stage, world, watch) as peers:
         peers.barrier()  # every rank has looked at the old record before rank 0 touches it
-        if peers.main:
-            _prepare(stage, key, kind, replace)
-        peers.barrier()
-        began = time.perf_counter()
-        alone = not kind.distributed  # then rank 0 does it for all
-        figures = importlib.import_module(kind.module).run(stage.config, key, peers) if peers.main or not alone else {}
-        peers.barrier()
-        record = {
-            "name": stage.name,
-            "kind": stage.kind,
-            "key": key,
-            "seconds": round(time.perf_counter() - began, 2),
-            "figures": figures,
-            "ranks": peers.size,
-        }
-        if peers.main:
-            _write_config(stage)
-            files = output_hashes(stage.out, {})
-            outputs = {name: entry["hash"] for name, entry in files.items()}
-            write_json(stage.out / RECORD, {**record, "outputs": outputs, "files": files})
-        peers.barrier()
+        if peers.leaving(now=True):
+            peers.leave(0, f"before the stage {stage.name}")
+        watch.event("stage", name=stage.name)
+        with _writer(stage, kind, peers, patience_s):
+            record = _run(stage, key, kind, peers, replace)
+    watch.event("finished", name=stage.name, skipped=False)
     return {**record, "skipped": False}
 
 
+def _run(stage: Stage, key: str, kind: Kind, peers: "World", replace: bool) -> dict[str, Any]:
+    if peers.main:
+        _prepare(stage, key, kind, replace)
+    peers.barrier()
+    began = time.perf_counter()
+    alone = not kind.distributed  # then rank 0 does it for all
+    figures = importlib.import_module(kind.module).run(stage.config, key, peers) if peers.main or not alone else {}
+    peers.barrier()
+    record = {
+        "name": stage.name,
+        "kind": stage.kind,
+        "key": key,
+        "seconds": round(time.perf_counter() - began, 2),
+        "figures": figures,
+        "ranks": peers.size,
+    }
+    if peers.main:
+        _write_config(stage)
+        files = output_hashes(stage.out, {})
+        outputs = {name: entry["hash"] for name, entry in files.items()}
+        write_json(stage.out / RECORD, {**record, "outputs": outputs, "files": files})
+    peers.barrier()
+    return record
+
+
 @contextmanager
-def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
+def _writer(stage: Stage, kind: Kind, peers: "World", patience_s: float) -> Iterator[None]:
     """Rank 0 holds a resumable stage's folder: a run that still goes on is not joined by a second one.
 
     A refused run leaves no folder behind that was not there before and holds no work.
@@ -224,7 +247,7 @@ def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
         return
     fresh = not stage.out.exists()
     make_folder(stage.out)
-    with folder_lock(stage.out):
+    with folder_lock(stage.out, patience_s):
         try:
             yield
         except UserError:
@@ -233,12 +256,12 @@ def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
             raise
 
 
-def _world(stage: Stage, world: "World | None") -> "AbstractContextManager[World]":
+def _world(stage: Stage, world: "World | None", watch: Watch) -> "AbstractContextManager[World]":
     if world is not None:
         return nullcontext(world)
     from bingo.distributed import world as join
 
-    return join(getattr(stage.config, "runtime", Runtime()))
+    return join(getattr(stage.config, "runtime", Runtime()), watch)
 
 
 def _prepare(stage: Stage, key: str, kind: Kind, replace: bool) -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 import warnings
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -144,6 +145,7 @@ def train(
 ) -> dict[str, Any]:
     """Run or resume the training; returns the figures for the stage record.
 
+    Asked to leave, all ranks save a checkpoint at the same step boundary and raise `Leaving`.
     Writes `model.pt`, `metrics.jsonl` and `checkpoints/` below `config.out`. Bit-exact on the CPU for a fixed number of
     ranks and threads: killed at any point and started again, it ends with the weights of an uninterrupted run.
     """
@@ -160,6 +162,7 @@ def train(
     start, offset = (state["step"], state["metrics_offset"]) if state else (0, 0)
     if state:
         _restore(state, method, optimiser)
+        world.watch.event("resumed", step=start)
     metrics = Metrics(metrics_path, world, offset)
     val = open_images(config.monitor.val, config.loader, tell=world.main) if config.monitor.val else None
     failures, val_failures = (
@@ -203,16 +206,22 @@ def train(
                 metrics.write(
                     {"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": knn, "left_out": left_out}
                 )
-            saves = epoch_ends or done % config.runtime.checkpoint_every == 0
+            world.watch.beat(done)
+            leaves = done < total and world.leaving()
+            saves = epoch_ends or leaves or done % config.runtime.checkpoint_every == 0
             if saves or done % config.runtime.log_every == 0:
                 metrics.bad(done, failures)
             if saves:
                 offset = metrics.flush()
                 if world.main:
-                    save_checkpoint(folder, done, _state(method, optimiser, key, offset))
+                    _save(folder, done, _state(method, optimiser, key, offset), world)
             elif done % config.runtime.log_every == 0:
                 metrics.flush()
             advance(done)
+            if leaves:
+                world.barrier()  # until the checkpoint is there: who ends first may take the others with it
+                world.leave(done, f"at step {done}")
+    world.settle()
     weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
     seconds = time.perf_counter() - began
     evaluations = read_metrics(metrics_path, "eval")
@@ -246,6 +255,12 @@ def monitor(
         parts += [features[keep], torch.from_numpy(data.labels).long().to(world.device)[keep]]
     encoder.train()
     return knn_accuracy(*parts, k=min(10, len(parts[0]))), left_out
+
+
+def _save(folder: Path, done: int, state: dict[str, Any], world: World) -> None:
+    began = time.perf_counter()
+    save_checkpoint(folder, done, state)
+    world.watch.event("checkpoint", step=done, seconds=round(time.perf_counter() - began, 3))
 
 
 def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.asked: str | None = None
-        """Name of the first signal that asked this process to leave (`SIGUSR2`, `SIGTERM`)."""
+        """Name of the first signal that asked this process to leave (`SIGUSR2`, `SIGTERM`); once agreed, in all."""
 
     def listen(self) -> None:
         """From now on these signals only set a flag: a handler that did more could run in the middle of anything."""
@@ -30,7 +30,7 @@ class Watch:
         if self.asked is None:
             self.asked = signal.Signals(number).name
 
-    def event(self, name: str, **facts: Any) -> None:
+    def event(self, name: str, /, **facts: Any) -> None:
         """Something that belongs in the ledger: `joined`, `stage`, `resumed`, `checkpoint`, `left`, ..."""
 
     def beat(self, step: int) -> None:

@@ -1,10 +1,13 @@
-"""Shared by all tests: the Triton interpreter where there is no GPU, two tiny packed datasets, a small teacher."""
+"""Shared by all tests: the Triton interpreter where there is no GPU, tiny packed datasets, a small teacher, a Slurm."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.slurm import Cluster, missing
 
 if not torch.cuda.is_available():
     # Kernels read this when their module is imported, so it is set before any test module is.
@@ -48,3 +51,14 @@ def bags(tmp_path_factory: pytest.TempPathFactory, digits: Path, teacher: Path) 
     run_stage(Stage("features", "features", features))
     run_stage(Stage("bags", "bags", BagsConfig(data=digits / "train", features=root / "features", out=root / "bags")))
     return root / "bags"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes of a real Slurm, for tests marked `slurm`; every process of pytest-xdist starts one of its own."""
+    if reason := missing():
+        if os.environ.get("BINGO_REQUIRE_SLURM") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
