@@ -4,7 +4,8 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from bingo.errors import UserError, did_you_mean
 from bingo.files import write_json
 from bingo.launch.chain import Chain, Job, run_chain, run_inline
 from bingo.launch.graph import jobs_of
-from bingo.launch.site import read_site, with_size
+from bingo.launch.job import JobSpec
+from bingo.launch.site import Cluster, read_site, with_size
+from bingo.launch.submission import Submission
 from bingo.recipes import CHAINS, Group, Recipe, build
 from bingo.stages import KINDS
 
@@ -30,7 +33,8 @@ def run(argv: list[str], report: Report) -> int:
     )
     options = parser.parse_args(argv)
     root = options.out or Path("runs") / options.recipe
-    return run_here(options, root, recipe_of(options, root), options.ranks, report)
+    device = options.device or "auto"
+    return run_here(options.recipe, device, root, recipe_of(options, root), options.ranks, report)
 
 
 def submit(argv: list[str], report: Report) -> int:
@@ -41,7 +45,7 @@ def submit(argv: list[str], report: Report) -> int:
     )
     add_recipe_flags(parser)
     add_cluster_flags(parser)
-    words, flags = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, None)
+    words, flags = _divide(argv)
     options = parser.parse_args(words)
     if options.recipe not in CHAINS and options.recipe not in KINDS:
         known = [*CHAINS, *KINDS]
@@ -51,8 +55,18 @@ def submit(argv: list[str], report: Report) -> int:
         raise UserError(f"{options.recipe} {wanted}: bingo submit distill --cluster FILE -- --data DIR ...")
     root, recipe = _what(options, flags)
     if options.cluster in HERE:
-        return run_here(options, root, recipe, options.ranks_per_node, report, inline=options.cluster == "debug")
-    return send(options, root, recipe)
+        device, inline = options.device or "auto", options.cluster == "debug"
+        return run_here(options.recipe, device, root, recipe, options.ranks_per_node, report, inline=inline)
+    cluster, jobs = jobs_for(options, recipe.jobs)
+    if send(options, root, options.recipe, cluster, jobs) and recipe.arms:
+        write_json(root / "recipe.json", summary(options.recipe, recipe))
+    return 0
+
+
+def _divide(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    """The words before `--`, and those after it (None: there is no `--`)."""
+    at = argv.index("--") if "--" in argv else None
+    return argv[:at], None if at is None else argv[at + 1 :]
 
 
 def _what(options: Any, flags: list[str] | None) -> tuple[Path, Recipe]:
@@ -75,19 +89,23 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def send(options: Any, root: Path, recipe: Recipe) -> int:
-    """Send a chain to the cluster of a site file, or say what would be sent."""
+def jobs_for(options: Any, groups: Iterable[Group]) -> tuple[Cluster, list[JobSpec]]:
+    """The cluster of a site file, and the groups as its jobs."""
+    cluster = with_size(read_site(Path(options.cluster)), options.nodes, options.ranks_per_node)
+    return cluster, jobs_of(groups, cluster, min_nodes=options.min_nodes, preflight=options.preflight)
+
+
+def send(options: Any, root: Path, name: str, cluster: Cluster, jobs: list[JobSpec]) -> bool:
+    """Send jobs, or say what would be sent; whether something was sent."""
     from bingo.launch.submit import dry_run
     from bingo.launch.submit import submit as send_all
 
-    cluster = with_size(read_site(Path(options.cluster)), options.nodes, options.ranks_per_node)
-    jobs = jobs_of(recipe.jobs, cluster, min_nodes=options.min_nodes, preflight=options.preflight)
     if options.dry_run:
         for text in dry_run(root, jobs, cluster):
             print(text)
-        return 0
+        return False
     facts = {
-        "recipe": options.recipe,
+        "recipe": name,
         "command": shlex.join(["bingo", *sys.argv[1:]]),
         "cluster": str(_absolute(Path(options.cluster))),
         "overrides": {"nodes": options.nodes, "ranks_per_node": options.ranks_per_node},
@@ -95,16 +113,24 @@ def send(options: Any, root: Path, recipe: Recipe) -> int:
     submission = send_all(root, jobs, cluster, facts)
     if submission is None:
         print(f"{root}: everything is done; nothing was sent")
-        return 0
-    if recipe.arms:
-        write_json(root / "recipe.json", summary(options.recipe, recipe))
-    ids = {line.job: line.slurm_id for line in submission.sent()}
-    for job in jobs:
-        after = [need for need in job.needs if need in ids]
+        return False
+    for text in _sent(submission):
+        print(text)
+    return True
+
+
+def _sent(submission: Submission) -> Iterator[str]:
+    """What was sent, one line per job or run of a sweep, and where to look."""
+    lines = {line.job: line for line in submission.sent()}
+    for job in submission.jobs:
+        line = lines.get(job.name)
+        after = [need for need in job.needs if need in lines]
         waits = f"   after {', '.join(after)}" if after else ""
-        print(f"{job.name:28s} {ids.get(job.name, 'done before'):>11s}{waits}")
-    print(f"submission {submission.folder}; see `bingo status {root}`")
-    return 0
+        yield f"{job.name:28s} {line.slurm_id if line else 'done before':>11s}{waits}"
+        for task, (stage, *_) in enumerate(job.tasks if job.array else ()):
+            shown = f"{line.slurm_id}_{task}" if line and task in line.tasks else "done before"
+            yield f"  {stage.name:26s} {shown:>11s}"
+    yield f"submission {submission.folder}; see `bingo status {submission.root}`"
 
 
 HERE = ("local", "debug")
@@ -119,6 +145,47 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks-per-node", type=int, default=None, help="in place of the site's")
     parser.add_argument("--preflight", action="store_true", help="test the nodes first and leave slow ones out")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent")
+
+
+def sweep(argv: list[str]) -> int:
+    """`bingo sweep VERB --set NAME=VALUE,VALUE --out ROOT -- FLAGS`: a grid as one array of jobs."""
+    parser = argparse.ArgumentParser(
+        prog="bingo sweep",
+        description="Run a verb with every combination of some settings: bingo sweep distill --cluster FILE "
+        "--set optim.lr=0.03,0.06 --set seed=0,1,2 --out ROOT -- FLAGS. Equal ones are run once.",
+    )
+    parser.add_argument("verb", help="one of: " + ", ".join(KINDS))
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUES", help="values between commas")
+    parser.add_argument("--limit", type=int, default=0, help="runs at a time (default: as many as fit)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all runs")
+    add_cluster_flags(parser)
+    words, flags = _divide(argv)
+    options = parser.parse_args(words)
+    if options.verb not in KINDS:
+        raise UserError(f"verb {options.verb!r} is unknown; {did_you_mean(options.verb, KINDS)}")
+    if options.limit < 0:
+        raise UserError(f"--limit {options.limit} is not allowed: it must be at least 0 (0: as many as fit)")
+    from bingo.flags import stage_of
+    from bingo.launch.sweep import grid
+
+    root = _absolute(options.out)
+    found = grid(options.verb, flags or [], options.set, root, stage_of)
+    for name, same in found.merged:
+        print(f"# {name} is the same as {same}")
+    groups = tuple(Group(stage.name, (stage,), KINDS[stage.kind].distributed) for stage in found.stages)
+    if options.cluster in HERE:
+        recipe, ranks, inline = Recipe(groups, {}), options.ranks_per_node, options.cluster == "debug"
+        return run_here("sweep", "auto", root, recipe, ranks, lambda _: 0, inline=inline)
+    cluster, jobs = jobs_for(options, groups)
+    tasks = tuple(job.tasks[0] for job in jobs)
+    send(
+        options,
+        root,
+        f"sweep {options.verb}",
+        cluster,
+        [replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=options.limit)],
+    )
+    return 0
 
 
 def repair(argv: list[str]) -> int:
@@ -176,10 +243,10 @@ def recipe_of(options: Any, root: Path) -> Recipe:
 
 
 def run_here(
-    options: Any, root: Path, recipe: Recipe, ranks: int | None, report: Report, *, inline: bool = False
+    name: str, device: str, root: Path, recipe: Recipe, ranks: int | None, report: Report, *, inline: bool = False
 ) -> int:
     """Run a chain on this machine (inline: in this process, as one rank), then write the report beside it."""
-    gpus = visible_gpus(options.device or "auto")
+    gpus = visible_gpus(device)
     if ranks is None:
         ranks = min(2, gpus) if gpus else 2
     if ranks < 1:
@@ -187,7 +254,7 @@ def run_here(
     chain = Chain(root, tuple(Job(group.stages, ranks if group.parallel else 1) for group in recipe.jobs))
     records = run_inline(chain) if inline else run_chain(chain, gpus=gpus)
     if recipe.arms:
-        _report(options.recipe, recipe, root, any(not record["skipped"] for record in records), report)
+        _report(name, recipe, root, any(not record["skipped"] for record in records), report)
     return 0
 
 
