@@ -178,13 +178,8 @@ def sweep(argv: list[str]) -> int:
         return run_here("sweep", "auto", root, recipe, ranks, lambda _: 0, inline=inline)
     cluster, jobs = jobs_for(options, groups)
     tasks = tuple(job.tasks[0] for job in jobs)
-    send(
-        options,
-        root,
-        f"sweep {options.verb}",
-        cluster,
-        [replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=options.limit)],
-    )
+    array = replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=options.limit)
+    send(options, root, f"sweep {options.verb}", cluster, [array])
     return 0
 
 
