@@ -54,7 +54,8 @@ def test_a_slow_node_is_left_out(cluster: Cluster, tmp_path: Path) -> None:
     first, second = (job / "attempts" / f"{number}-{restart}" for restart in (0, 1))
     assert json.loads((first / "preflight.json").read_text())["excluded"] == ["c2"], log
     assert (first / "exclude").read_text() == "c2\n"
-    assert json.loads((first / "end.json").read_text())["decision"] == 76
+    ended = json.loads((first / "end.json").read_text())
+    assert (ended["decision"], ended["cause"]["kind"], ended["cause"]["node"]) == (76, "slow node", "c2")
     assert not (second / "exclude").exists()
     assert json.loads((second / "begin.json").read_text())["nodes"] == "c1"
     assert [row["NodeList"] for row in cluster.attempts(number)] == ["c[1-2]", "c1"]
