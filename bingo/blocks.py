@@ -15,7 +15,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from bingo.distributed import World, shard
-from bingo.errors import UserError
+from bingo.errors import write_error
 from bingo.files import atomic_write
 from bingo.watch import Watch
 
@@ -39,8 +39,9 @@ def fill_blocks(
     block: rows per block. key: whatever the content depends on; a partial file of another key is started anew.
     compute: gets this rank's ranges (contiguous runs of the missing blocks) and yields, in that order, the rows of each
     ((last - first) x shape[1:], of `dtype`). progress(done, total): this rank's blocks. Called by every rank; `path`
-    is whole when it returns. `UserError` for a full disk or a folder that cannot be written; `Leaving` on every rank,
-    after the block that it works on, once they were asked to leave (a rank that was not asked does its share first).
+    is whole when it returns. `TransientError` for a full disk, `UserError` for a folder that cannot be written;
+    `Leaving` on every rank, after the block that it works on, once they were asked to leave (a rank that was not asked
+    does its share first).
     """
     ranges = [(first, min(first + block, shape[0])) for first in range(0, shape[0], block)]
     data, marks = _partial_files(path)
@@ -61,9 +62,10 @@ def fill_blocks(
             marks.unlink()
         world.barrier()
     except OSError as error:
-        raise UserError(
+        raise write_error(
+            error,
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder, "
-            "then type the same command to go on"
+            "then type the same command to go on",
         ) from error
     return int(done.sum())
 

@@ -24,7 +24,7 @@ from bingo.config_parts import Augmentation
 from bingo.dataset import Dataset
 from bingo.decode_failures import Failures
 from bingo.distributed import World
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError
 from bingo.files import hash_file, hash_json, read_json, write_json
 from bingo.image_folder import open_images
 from bingo.kernels.augment import to_device
@@ -84,11 +84,11 @@ def array_bytes(config: KeysConfig, shape: tuple[int, int, int]) -> int:
 
 
 def check_space(config: KeysConfig, shape: tuple[int, int, int], world: World) -> None:
-    """Say how large the file will be; `UserError` if the disk lacks room for what an earlier run has not written."""
+    """Say how large the file will be; `TransientError` if the disk lacks room for what is not written yet."""
     there = sum(512 * part.stat().st_blocks for part in config.out.glob(f".{FILE}.partial"))
     size, free = array_bytes(config, shape), shutil.disk_usage(config.out).free
     if size - there > free:
-        raise UserError(
+        raise TransientError(
             f"keys of {shape[0]} images x {shape[1]} views need {size / 1e9:.1f} GB, {config.out} has room for "
             f"{free / 1e9:.1f} GB more; choose another --out, or lower --views"
         )

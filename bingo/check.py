@@ -43,7 +43,7 @@ from PIL import Image
 from bingo.convert import ACTIONS as CONVERSIONS
 from bingo.convert import MOST_PIXELS, ConversionError
 from bingo.dataset import image_digest
-from bingo.errors import UserError
+from bingo.errors import write_error
 from bingo.journal import SAVE_SECONDS, Journal
 from bingo.jpeg_markers import JpegError, parse_jpeg
 from bingo.jpeg_strict import StrictDecoder
@@ -141,7 +141,9 @@ def _journal_errors(journal: Path | None) -> Iterator[None]:
         if journal is None:
             raise
         reason = error.strerror or error
-        raise UserError(f"cannot write {journal}: {reason}; free space and repeat the command to go on") from error
+        raise write_error(
+            error, f"cannot write {journal}: {reason}; free space and repeat the command to go on"
+        ) from error
 
 
 def inspect_images(

@@ -97,6 +97,10 @@ def slurm() -> str | None:
         return f"present but not answering ({type(error).__name__})"
 
 
+def scheduler_line(slurm: str | None) -> str:
+    return f"{slurm}; see `bingo doctor --cluster`" if slurm else "no Slurm; local jobs only"
+
+
 def show(findings: dict[str, Any]) -> str:
     """The findings for people."""
     rows = [
@@ -105,7 +109,7 @@ def show(findings: dict[str, Any]) -> str:
         ("python", f"{findings['python']} on {findings['system']}"),
         ("cpu", f"{findings['cores']} cores, {findings['memory_gib']} GiB, {findings['cpu']}"),
         ("gpu", ", ".join(findings["gpu"]) or "none"),
-        ("scheduler", findings["slurm"] or "no Slurm; local jobs only"),
+        ("scheduler", scheduler_line(findings["slurm"])),
         ("disk", f"{findings['disk_free_gb']} GB free here"),
     ]
     rows += [(name, found or "MISSING") for name, found in findings["packages"].items()]

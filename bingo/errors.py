@@ -1,11 +1,24 @@
-"""The one exception that means "the user can fix this"."""
+"""The exception that means "the user can fix this", and its kind that time may fix too."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """One sentence: what is wrong, where, what is allowed, what to type next. The CLI prints it and exits with 2."""
+
+
+class TransientError(UserError):
+    """What may mend itself: a full disk, a file server that fails, a busy folder. `launch` tries such a job again."""
+
+
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
+
+
+def write_error(error: OSError, sentence: str) -> UserError:
+    """The sentence about something that could not be written, as an error that says whether it may mend itself."""
+    return (TransientError if error.errno in PASSING else UserError)(sentence)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

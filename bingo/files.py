@@ -7,11 +7,12 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError, write_error
 
 HASH_BYTES = 16
 
@@ -39,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` and rename it over `path` on success.
 
     Readers see the old file or the new one, never a part: on any exception, and after a kill, the old file is intact.
-    Raises `UserError` when the disk is full or the folder cannot be written.
+    Raises `TransientError` when the disk is full, `UserError` when the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -51,8 +52,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except OSError as error:
         kept = f"; the previous {path.name} is intact" if path.exists() else ""
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another folder"
+        raise write_error(
+            error, f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another folder"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -90,23 +91,40 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create the folder {folder}: {error.strerror}; choose another --out") from error
+        raise write_error(
+            error, f"cannot create the folder {folder}: {error.strerror}; choose another --out"
+        ) from error
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for one writer; `UserError` if another process does. Released by the system when a process dies.
+def folder_lock(folder: Path, wait_s: float = 0) -> Iterator[None]:
+    """Hold `folder` for one writer; `TransientError` if another process still does after `wait_s` seconds.
 
-    Where the file system has no locks (some NFS) nothing is held: then two writers are the user's to avoid.
+    Released by the system when a process dies. Where the file system has no locks (some NFS) nothing is held: then two
+    writers are the user's to avoid.
     """
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is writing {folder} now; wait for it, or stop it first") from None
-        except OSError:
-            pass
+    deadline = time.monotonic() + wait_s
+    try:
+        file = open(folder / ".lock", "w")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise write_error(error, f"cannot write {folder}: {error.strerror}; choose another --out") from error
+    with file:
+        while not try_lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise TransientError(f"another process is writing {folder} now; wait for it, or stop it first")
+            time.sleep(0.5)
         yield
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock a file or folder for this process; False if another holds it, True too where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def clear_folder(folder: Path) -> None:

@@ -5,7 +5,6 @@ one JSON line, row numbers and rows. A frame cut off by the kill does not hash t
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import struct
@@ -19,8 +18,8 @@ import numpy.typing as npt
 import PIL
 
 from bingo import __version__
-from bingo.errors import UserError
-from bingo.files import HASH_BYTES, new_hash
+from bingo.errors import TransientError
+from bingo.files import HASH_BYTES, new_hash, try_lock
 from bingo.jpeg_strict import DIED
 
 SAVE_SECONDS = 5.0  # what a kill can cost
@@ -54,7 +53,7 @@ class Journal:
         """Read back what a run with the same `key`, `count` and versions saved; anything else starts from nothing.
 
         A change of `mode` costs only the rows that depend on it (`depends_on_mode`).
-        Raises `UserError` when another process writes the same journal.
+        Raises `TransientError` when another process writes the same journal.
         """
         self.path, self.mode = path, mode
         self._file: BinaryIO | None = None
@@ -186,10 +185,6 @@ def _frame(file: BinaryIO) -> bytes | None:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file.fileno()):
         file.close()
-        raise UserError(f"another process is writing {path} now; wait for it, or stop it first") from None
-    except OSError:
-        pass  # a file system without locks
+        raise TransientError(f"another process is writing {path} now; wait for it, or stop it first")

@@ -1,7 +1,9 @@
 """metrics.jsonl: one line per training step and per evaluation, each step exactly once whatever happens to the job."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from bingo.decode_failures import Failures
 from bingo.distributed import World
-from bingo.errors import UserError
+from bingo.errors import UserError, write_error
 
 
 class Metrics:
@@ -21,8 +23,9 @@ class Metrics:
         self._accuracies: dict[int, torch.Tensor] = {}  # by the place of their line
         self._lines: list[dict[str, Any]] = []
         if world.main:
-            path.touch()
-            os.truncate(path, offset)  # what was written after the checkpoint will be written again
+            with self._writing():
+                path.touch()
+                os.truncate(path, offset)  # what was written after the checkpoint will be written again
 
     def step(self, loss: torch.Tensor, line: dict[str, Any], accuracy: torch.Tensor | None = None) -> None:
         """Record one step; `line` carries `step`, `epoch`, `lr`; accuracy (2): the contrast's top-1 and top-5."""
@@ -61,12 +64,24 @@ class Metrics:
         failures.hear(found)
 
     def write(self, *lines: dict[str, Any]) -> None:
-        """Append lines durably (rank 0)."""
+        """Append lines durably (rank 0).
+
+        `TransientError` when the disk is full: what stands half-written behind the last checkpoint goes on a resume.
+        """
         if self.world.main and lines:
-            with open(self.path, "a") as file:
+            with self._writing(), open(self.path, "a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise write_error(
+                error, f"cannot write {self.path}: {error.strerror}; free space and type the same command to go on"
+            ) from error
 
 
 def read_metrics(path: Path, kind: str) -> list[dict[str, Any]]:

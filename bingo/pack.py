@@ -9,7 +9,6 @@ byte for byte, after any number of interruptions.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -23,8 +22,8 @@ from bingo.check import inspect_images
 from bingo.config import PackConfig
 from bingo.convert import shrunk_size
 from bingo.dataset import COLUMNS, INDEX, JPEG, KIND, PNG, VERSION, Dataset, content_hash, json_column, read_index
-from bingo.errors import UserError
-from bingo.files import atomic_write, new_hash
+from bingo.errors import TransientError, UserError, write_error
+from bingo.files import atomic_write, new_hash, try_lock
 from bingo.flat_files import Packing, stream_sizes
 from bingo.journal import BAD, CONVERTIBLE, SAVE_SECONDS, Journal, depends_on_mode
 from bingo.names import printable
@@ -168,7 +167,7 @@ def _folder(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"cannot write the folder {out}: {error.strerror}; choose another folder") from error
+        raise write_error(error, f"cannot write the folder {out}: {error.strerror}; choose another folder") from error
     try:
         _lock(descriptor, out)
         try:
@@ -183,12 +182,8 @@ def _folder(out: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int, out: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another pack is writing {out} now; wait for it or choose another folder") from None
-    except OSError:
-        pass  # file systems without locks (some NFS): then it is up to the user not to pack twice at once
+    if not try_lock(descriptor):
+        raise TransientError(f"another pack is writing {out} now; wait for it or choose another folder")
 
 
 @contextlib.contextmanager
@@ -199,9 +194,10 @@ def _errors(out: Path) -> Iterator[None]:
     except OSError as error:
         kept = "; the previous dataset is intact" if (out / INDEX).exists() else ""
         reason = error.strerror or error
-        raise UserError(
+        raise write_error(
+            error,
             f"cannot write the images to {out}: {reason}{kept}; free space and repeat the command to go on, "
-            f"or delete {out}/.pack* and choose another folder"
+            f"or delete {out}/.pack* and choose another folder",
         ) from error
 
 

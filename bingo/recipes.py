@@ -1,8 +1,11 @@
 """Recipes: functions that return settings. `digits` is the whole suite on two cores; the others are the paper's."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bingo.config import (
     BagKind,
@@ -16,6 +19,7 @@ from bingo.config import (
     PretrainConfig,
 )
 from bingo.config_parts import Augmentation, Contrast, Device, Monitor, Optimiser, Runtime
+from bingo.errors import UserError, did_you_mean
 from bingo.stages import Stage
 
 DIGITS_BAGS: tuple[BagKind, ...] = ("random", "knn", "label")
@@ -180,5 +184,77 @@ def resnet34_r50(data: Path, out: Path, teacher: Path, bags: Path) -> DistillCon
     return replace(resnet18_r50(data, out, teacher, bags), student="resnet34")
 
 
+def imagenet(
+    distillation: Callable[..., DistillConfig],
+    root: Path,
+    *,
+    images: Path,
+    teacher: Path,
+    epochs: int | None = None,
+    device: Device = "auto",
+) -> Recipe:
+    """ImageNet from its images to an exported student, in the settings of `distillation`.
+
+    images: folder with `train` and `val`, each a folder of class folders or of tar files, or `train.tar` and `val.tar`.
+    teacher: a run folder, a model.pt or a MoCo-v2 checkpoint. epochs: in place of the paper's 200. Files that ImageNet
+    is known for (a PNG named .JPEG, CMYK) are converted while packing. Raises `UserError` without train or val.
+    """
+    train, val, features, bags, student, scores = (
+        root / name for name in ("train", "val", "features", "bags", "student", "eval")
+    )
+    config = distillation(train, student, teacher, bags)
+    runtime = replace(config.runtime, device=device)
+    config = replace(config, runtime=runtime, optim=replace(config.optim, epochs=epochs or config.optim.epochs))
+    exact = replace(runtime, precision="fp32")
+    packs = [
+        Group(f"pack {out.name}", (Stage(f"pack {out.name}", "pack", PackConfig(split(images, out.name), out, True)),))
+        for out in (train, val)
+    ]
+    stages = (
+        Stage("features", "features", FeaturesConfig(data=train, model=teacher, out=features, runtime=exact)),
+        Stage("bags", "bags", BagsConfig(data=train, out=bags, features=features, runtime=exact)),
+        Stage("distill", "distill", config),
+        Stage("eval", "eval", EvalConfig(student, train, val, scores, kinds=("linear", "knn"), runtime=exact)),
+    )
+    trained = [Group(stage.name, (stage,), parallel=True) for stage in stages]
+    export = Stage("export", "export", ExportConfig(model=student, out=root / "export", classifier=scores))
+    return Recipe((*packs, *trained, Group("export", (export,))), {})
+
+
+def split(images: Path, name: str) -> Path:
+    """The folder or the tar file of a split; `UserError` if there is neither."""
+    for source in (images / name, images / f"{name}.tar"):
+        if source.exists():
+            return source
+    raise UserError(
+        f"--images {images} has neither a folder {name} nor a file {name}.tar; name a folder with both splits"
+    )
+
+
 DISTILL: dict[str, Callable[..., DistillConfig]] = {"resnet18-r50": resnet18_r50, "resnet34-r50": resnet34_r50}
-CHAINS: dict[str, Callable[..., Recipe]] = {"digits": digits}
+CHAINS: dict[str, Callable[..., Recipe]] = {
+    "digits": digits,
+    **{name: partial(imagenet, distillation) for name, distillation in DISTILL.items()},
+}
+
+
+def build(name: str, root: Path, settings: Mapping[str, Any]) -> Recipe:
+    """The chain `name` below `root`; settings that are None keep the recipe's own value.
+
+    Raises `UserError` for an unknown name and for a setting that the recipe does not have, or needs.
+    """
+    if name not in CHAINS:
+        raise UserError(f"recipe {name!r} is unknown; {did_you_mean(name, CHAINS)}")
+    parameters = dict(list(inspect.signature(CHAINS[name]).parameters.items())[1:])
+    given = {key: value for key, value in settings.items() if value is not None}
+    takes = ", ".join(f"--{key}" for key in parameters)
+    for key in given:
+        if key not in parameters:
+            raise UserError(f"--{key} is no setting of the recipe {name}; it takes {takes}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in given:
+            raise UserError(f"the recipe {name} needs --{key}; it takes {takes}")
+    for key in ("seeds", "epochs"):
+        if given.get(key, 1) < 1:
+            raise UserError(f"--{key} {given[key]} is not allowed: it must be at least 1")
+    return CHAINS[name](root, **given)

@@ -180,13 +180,19 @@ def finished(stage: Stage, key: str) -> dict[str, Any] | None:
 
 
 def run_stage(
-    stage: Stage, *, world: "World | None" = None, watch: Watch | None = None, replace: bool = False
+    stage: Stage,
+    *,
+    world: "World | None" = None,
+    watch: Watch | None = None,
+    replace: bool = False,
+    patience_s: float = 0,
 ) -> dict[str, Any]:
     """Run a stage unless it is done; returns its record with `skipped` set.
 
     watch: what hears and tells where no `world` is given, whose own does so otherwise. Raises `Leaving` when a rank was
     asked to leave; the same call then goes on where it stopped.
     replace: what another key left in the output folder is deleted first; otherwise that is a `UserError`.
+    patience_s: how long to wait while another process holds the folder (an earlier attempt that is not dead yet).
     """
     watch = world.watch if world else watch or Watch()
     key = stage_key(stage)
@@ -199,7 +205,7 @@ def run_stage(
         if peers.leaving(now=True):
             peers.leave(0, f"before the stage {stage.name}")
         watch.event("stage", name=stage.name)
-        with _writer(stage, kind, peers):
+        with _writer(stage, kind, peers, patience_s):
             record = _run(stage, key, kind, peers, replace)
     watch.event("finished", name=stage.name, skipped=False)
     return {**record, "skipped": False}
@@ -231,7 +237,7 @@ def _run(stage: Stage, key: str, kind: Kind, peers: "World", replace: bool) -> d
 
 
 @contextmanager
-def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
+def _writer(stage: Stage, kind: Kind, peers: "World", patience_s: float) -> Iterator[None]:
     """Rank 0 holds a resumable stage's folder: a run that still goes on is not joined by a second one.
 
     A refused run leaves no folder behind that was not there before and holds no work.
@@ -241,7 +247,7 @@ def _writer(stage: Stage, kind: Kind, peers: "World") -> Iterator[None]:
         return
     fresh = not stage.out.exists()
     make_folder(stage.out)
-    with folder_lock(stage.out):
+    with folder_lock(stage.out, patience_s):
         try:
             yield
         except UserError:

@@ -12,7 +12,7 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.launch.job import StageJob
-from bingo.stages import Stage, finished, stage_key
+from bingo.stages import Stage, finished, run_stage, stage_key
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,15 @@ def run_chain(chain: Chain, *, gpus: int = 0, say: Callable[[str], None] = print
             records.append({**record, "skipped": True})
         if pending:
             records += _run_job(chain.root / "logs", Job(tuple(pending), job.ranks), gpus, say)
+    return records
+
+
+def run_inline(chain: Chain, *, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Run every stage in this process, as one rank: a debugger stops where it is told. Records as `run_chain`'s."""
+    records = []
+    for stage in (stage for job in chain.jobs for stage in job.stages):
+        records.append(record := run_stage(stage, replace=True))
+        say(line(stage, record, skipped=record["skipped"]))
     return records
 
 

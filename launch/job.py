@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from bingo.config_parts import Runtime
 from bingo.errors import UserError
 from bingo.files import read_json, write_json
 from bingo.stages import Stage
+
+STANDARD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -84,13 +88,39 @@ class StageJob:
         return submitit.helpers.DelayedSubmission(self)
 
 
+def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> dict[str, str]:
+    """The standard variables of torch.distributed: as torchrun or the user set them, else from Slurm's, else one rank.
+
+    The port is a function of the job and its restart, so that no attempt meets what an earlier one left behind; it lies
+    below the ports that systems hand out. shift: another port of the same attempt, for a group before the job's own.
+    """
+    if "RANK" in environ or "SLURM_PROCID" not in environ:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        return alone | {name: environ[name] for name in STANDARD if name in environ}
+    tasks, nodes = int(environ["SLURM_NTASKS"]), int(environ["SLURM_STEP_NUM_NODES"])
+    attempt = int(environ["SLURM_JOB_ID"]) * 61 + int(environ.get("SLURM_RESTART_COUNT", 0)) * 2 + shift
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": str(tasks),
+        "LOCAL_RANK": environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(tasks // nodes),
+        "MASTER_ADDR": first_host(environ["SLURM_STEP_NODELIST"]) if nodes > 1 else "127.0.0.1",
+        "MASTER_PORT": str(15_360 + attempt % 16_384),
+    }
+
+
+def first_host(nodelist: str) -> str:
+    """`n[03-05,9]x,m1` -> `n03x`: rank 0's host."""
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", nodelist).split(",")[0]
+
+
 def rank_environment(job: Any, port: int) -> dict[str, str]:
-    """The standard variables of torch.distributed for this task."""
+    """The same variables for a task of submitit's local executor."""
     return {
         "RANK": str(job.global_rank),
         "WORLD_SIZE": str(job.num_tasks),
         "LOCAL_RANK": str(job.local_rank),
-        "LOCAL_WORLD_SIZE": str(job.num_tasks // job.num_nodes),
-        "MASTER_ADDR": job.hostnames[0] if job.num_nodes > 1 else "127.0.0.1",
+        "LOCAL_WORLD_SIZE": str(job.num_tasks),
+        "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }

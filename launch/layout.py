@@ -29,9 +29,9 @@ def job_folder(submission: Path, name: str) -> Path:
 
 
 def slurm_id(environ: Mapping[str, str] = os.environ) -> str:
-    """This job's id as squeue shows it: `12`, or `12_3` for an array task."""
+    """This job's id as squeue shows it: `12`, or `12_3` for an array task; `local` where there is no Slurm."""
     array = environ.get("SLURM_ARRAY_JOB_ID")
-    return f"{array}_{environ['SLURM_ARRAY_TASK_ID']}" if array else environ["SLURM_JOB_ID"]
+    return f"{array}_{environ['SLURM_ARRAY_TASK_ID']}" if array else environ.get("SLURM_JOB_ID", "local")
 
 
 def attempt_folder(job: Path, environ: Mapping[str, str] = os.environ) -> Path:

@@ -10,12 +10,17 @@ partition = "cpu"
 """
 
 import dataclasses
+import re
 import tomllib
+import types
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bingo.errors import UserError, did_you_mean
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,125 @@ def read_site(path: Path) -> Cluster:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the site file {path} is not TOML: {error}") from None
     cpu = values.pop("cpu", {})
+    if not isinstance(cpu, dict):
+        raise UserError(f"{path}: cpu = {cpu!r} is not allowed: it must be a table, [cpu]")
+    for key in ("nodes", "ranks_per_node"):
+        if key in cpu:
+            raise UserError(f"{path}: cpu.{key} is not allowed: jobs of [cpu] have one rank; leave it out")
     one = {"nodes": 1, "ranks_per_node": 1, "gpus_per_node": 0, "gres": None}
-    return Cluster(path, _site(values, path), _site({**values, **one, **cpu}, path))
+    cluster = Cluster(path, _checked(Site, values, path), _checked(Site, {**values, **one, **cpu}, path, "cpu."))
+    for site, prefix in ((cluster.jobs, ""), (cluster.cpu, "cpu.")):
+        _check_ranges(site, path, prefix)
+    return cluster
 
 
-def _site(values: dict[str, Any], path: Path) -> Site:
-    known = {f.name for f in dataclasses.fields(Site)}
+def with_size(cluster: Cluster, nodes: int | None, ranks_per_node: int | None) -> Cluster:
+    """The same cluster with another number of nodes or ranks per node for its jobs on all ranks."""
+    given = {"nodes": nodes, "ranks_per_node": ranks_per_node}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value} is not allowed: it must be at least 1")
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(cluster, jobs=dataclasses.replace(cluster.jobs, **changes))
+
+
+def _checked(cls: type[T], values: dict[str, Any], path: Path, prefix: str = "") -> T:
+    """A dataclass from a TOML table; `UserError` naming the key for whatever is not as its annotation says."""
+    hints = typing.get_type_hints(cls)
     for key in values:
-        if key not in known:
-            raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
-    return Site(**values)
+        if key not in hints:
+            known = [*hints, "cpu"] if cls is Site and not prefix else list(hints)
+            hint = did_you_mean(key, known).partition("known:")[0]
+            raise UserError(f"{path}: unknown key {prefix}{key}; {hint and hint + ' '}keys: {', '.join(known)}")
+    found = {key: _value(hints[key], value, path, prefix + key) for key, value in values.items()}
+    for field_ in dataclasses.fields(cls):  # type: ignore[arg-type]
+        required = field_.default is field_.default_factory is dataclasses.MISSING
+        if required and field_.name not in values:
+            raise UserError(f"{path}: {prefix}{field_.name} is missing")
+    return cls(**found)
+
+
+def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
+    """A TOML value as a field of type `hint`."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _value(args[0], value, path, key)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return _checked(hint, value, path, f"{key}.")
+    plain = origin or hint
+    if plain is tuple and isinstance(value, list):
+        return tuple(_value(args[0], item, path, f"{key}[{at}]") for at, item in enumerate(value))
+    if plain is dict and isinstance(value, dict):
+        return {name: _value(args[1], item, path, f"{key}.{name}") for name, item in value.items()}
+    if plain is Any and isinstance(value, str | int | float):
+        return value
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if plain is not Any and isinstance(value, plain) and (plain is bool or not isinstance(value, bool)):
+        return value
+    raise UserError(f"{path}: {key} = {_shown(value)} is not allowed: it must be {WORDS.get(plain, 'a table')}")
+
+
+WORDS = {
+    str: 'text, in "quotes"',
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: 'a list of texts, ["..."]',
+    Any: "text, a number, or true or false",
+}
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML has it, shortened."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+LEAST = {
+    "nodes": 1,
+    "ranks_per_node": 1,
+    "gpus_per_node": 0,
+    "cpus_per_rank": 1,
+    "mem_gb": 0,
+    "time_min": 1,
+    "signal_delay_s": 0,
+    "collective_timeout_s": 1,
+}
+MOST_SIGNAL_DELAY_S = 65535  # Slurm's own limit
+OURS = (
+    "array", "chdir", "cpus-per-task", "dependency", "error", "export", "gpus-per-node", "job-name",
+    "kill-on-invalid-dep", "mem", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "requeue",
+    "signal", "time", "wrap",
+)  # fmt: skip
+
+
+def _check_ranges(site: Site, path: Path, prefix: str) -> None:
+    def refuse(key: str, why: str) -> None:
+        raise UserError(f"{path}: {prefix}{key} {why}")
+
+    for key, least in LEAST.items():
+        value = getattr(site, key)
+        if value < least or value != value:
+            refuse(key, f"= {value} is not allowed: it must be at least {least}")
+    if site.gres is not None and site.gpus_per_node:
+        refuse("gres", "and gpus_per_node exclude each other: keep the one that this cluster wants")
+    most = min(MOST_SIGNAL_DELAY_S, 60 * site.time_min - 1)
+    if site.signal_delay_s > most:
+        refuse(
+            "signal_delay_s", f"= {site.signal_delay_s} is not allowed: it must be at most {most} (time_min ends it)"
+        )
+    for key in site.sbatch:
+        if key.replace("_", "-") in OURS:
+            refuse(f"sbatch.{key}", "is not allowed: bingo sets it itself" + _instead(key))
+    for key in site.env:
+        if not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
+            refuse(f"env.{key}", "is not allowed: it is no name of an environment variable")
+
+
+def _instead(key: str) -> str:
+    """The site's own key for one of sbatch's."""
+    own = {"cpus-per-task": "cpus_per_rank", "mem": "mem_gb", "time": "time_min", "signal": "signal_delay_s"}
+    own |= {"ntasks-per-node": "ranks_per_node", "nodes": "nodes", "gpus-per-node": "gpus_per_node", "export": "env"}
+    name = own.get(key.replace("_", "-"))
+    return f"; use the key {name}" if name else "; leave it out"

@@ -1,15 +1,18 @@
 """Atomic writes: the old file or the new one, whatever happens in between."""
 
+import errno
+import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from bingo.errors import UserError
-from bingo.files import atomic_write, hash_file, hash_json, read_json, write_json
+from bingo.errors import TransientError, UserError
+from bingo.files import atomic_write, folder_lock, hash_file, hash_json, read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,6 +66,43 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_checkpoint(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert "cannot write" in done.stdout
     assert "free space or choose another folder" in done.stdout
+
+
+def test_what_may_mend_itself_is_told_from_what_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, kind in ((errno.ENOSPC, TransientError), (errno.ESTALE, TransientError), (errno.EACCES, UserError)):
+
+        def refused(*_: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", refused)
+        with pytest.raises(UserError, match="cannot write") as found:
+            write_json(tmp_path / "value.json", 1)
+        assert type(found.value) is kind
+
+
+# Holds the folder at argv[1], says so, and lets go of it when a line comes in.
+HOLDER = """
+import pathlib, sys
+from bingo.files import folder_lock
+with folder_lock(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_held_folder_is_refused_or_waited_for(tmp_path: Path) -> None:
+    """As an attempt finds it whose predecessor is not quite dead yet."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(TransientError, match=f"another process is writing {tmp_path} now"), folder_lock(tmp_path):
+        pass
+    threading.Timer(1.0, holder.stdin.close).start()
+    with folder_lock(tmp_path, wait_s=60):
+        assert holder.wait(60) == 0
 
 
 def test_unwritable_place() -> None:

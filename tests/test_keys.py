@@ -448,8 +448,8 @@ def test_the_content_is_hashed_only_where_no_record_vouches_for_it(
 def test_keys_in_place_of_the_teacher_that_a_config_names(
     config: DistillConfig, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bingo.cli import with_defaults
     from bingo.config_json import to_json
+    from bingo.flags import with_defaults
 
     live = tmp_path / "config.json"
     live.write_text(json.dumps({"kind": "distill", **to_json(replace(config, keys=None, teacher=teacher))}))

@@ -1,0 +1,113 @@
+"""The code of a submission: a copy of the package as it is now, so that nothing edited later changes a queued job.
+
+From a checkout the copy holds what git tracks and what it does not ignore, with the links between the package's folders
+as they are; `code.json` says which commit that is, and `code.diff` what is not in it. Otherwise the installed folder is
+copied.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import bingo
+from bingo.errors import UserError
+from bingo.files import hash_file, hash_json, new_hash, write_json
+
+FOLDERS = ("bingo", "kernels", "launch", "bench")
+TRIES = 3  # an editor may save while files are copied
+
+
+def take(target: Path, package: Path | None = None) -> dict[str, Any]:
+    """Copy the running package into the new folder `target`; beside it go `target`.json and `target`.diff.
+
+    package: another `bingo` folder, for tests. Returns {sha, dirty, diff, hash, files, source}: sha None without git, diff
+    the hash of the uncommitted diff, hash that of all names and contents. `UserError` if files keep changing meanwhile.
+    """
+    package = package or Path(bingo.__file__).parent
+    top = package.parent
+    for _ in range(TRIES):
+        commit = _git(top, "rev-parse", "HEAD") if _is_tracked(package) else None
+        names = _installed(package) if commit is None else _in_git(top)
+        before = _hashes(top, names)
+        diff = b"" if commit is None else _diff(top)
+        for name in names:
+            _copy(top / name, target / name, keep_links=commit is not None)
+        if before == _hashes(target, names) and before == _hashes(top, names):
+            break
+        shutil.rmtree(target)
+    else:
+        raise UserError(f"files in {top} change while they are copied; submit again when nothing writes there")
+    with open(target.with_name(f"{target.name}.diff"), "wb") as file:
+        file.write(diff)
+    facts = {
+        "sha": commit.decode().strip() if commit else None,
+        "dirty": bool(diff),
+        "diff": _hash(diff) if diff else None,
+        "hash": hash_json(before),
+        "files": len(names),
+        "source": str(top),
+    }
+    write_json(target.with_name(f"{target.name}.json"), facts)
+    return facts
+
+
+def _is_tracked(package: Path) -> bool:
+    return _git(package.parent, "ls-files", "--error-unmatch", "bingo/__init__.py") is not None
+
+
+def _git(top: Path, *words: str) -> bytes | None:
+    """What git prints; None where there is no git, no repository, or none that it trusts."""
+    try:
+        done = subprocess.run(["git", *words], cwd=top, capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _in_git(top: Path) -> list[str]:
+    """Names of the package's files that git tracks or does not ignore; links are named, not followed."""
+    listed = _git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *FOLDERS) or b""
+    names = sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
+    return [name for name in names if os.path.lexists(top / name)]
+
+
+def _installed(package: Path) -> list[str]:
+    """Names of the files below the package's folder; links are followed."""
+    found = []
+    for folder, folders, files in os.walk(package, followlinks=True):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        found += [os.path.relpath(os.path.join(folder, name), package.parent) for name in files]
+    return sorted(found)
+
+
+def _diff(top: Path) -> bytes:
+    """Uncommitted changes of tracked files, then every new file, in git's format."""
+    plain = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")
+    tracked = _git(top, *plain, "HEAD", "--", *FOLDERS) or b""
+    others = (_git(top, "ls-files", "-z", "--others", "--exclude-standard", "--", *FOLDERS) or b"").split(b"\0")
+    new = [["git", *plain, "--no-index", "--", os.devnull, os.fsdecode(name)] for name in others if name]
+    # Exit status 1 means that the two differ.
+    return tracked + b"".join(subprocess.run(w, cwd=top, capture_output=True, check=False).stdout for w in new)
+
+
+def _copy(source: Path, target: Path, keep_links: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target, follow_symlinks=not keep_links)
+
+
+def _hashes(top: Path, names: list[str]) -> dict[str, str]:
+    """Name -> hash of the content, or where a link points; an absent file has none."""
+    found = {}
+    for name in names:
+        path = top / name
+        link = path.is_symlink() and not path.is_file()
+        found[name] = f"-> {os.readlink(path)}" if link else hash_file(path) if path.exists() else ""
+    return found
+
+
+def _hash(content: bytes) -> str:
+    digest = new_hash()
+    digest.update(content)
+    return digest.hexdigest()

@@ -1,0 +1,146 @@
+"""One rank of a job: `python -u -m bingo.launch.worker JOBDIR`. A signal only sets a flag; the exit status says how
+it ended: 0 done, 75 left at a step boundary because it was asked to, 65 a user error (no retry mends it), 70 any other.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bingo.config_parts import Runtime
+from bingo.errors import UserError
+from bingo.launch.job import JobSpec, rank_variables
+from bingo.launch.layout import attempt_folder, rank_beat, rank_events
+from bingo.stages import Stage
+from bingo.watch import Leaving, Watch
+
+DONE, LEFT, USER, FAILED = 0, 75, 65, 70
+# What torch, gloo and NCCL say when another rank is gone or does not answer.
+PEER = re.compile(
+    r"(?i)connection (?:was )?(?:closed|reset|refused|aborted)|closed by (?:peer|remote)|pair closure|broken pipe|"
+    r"timed? ?out|socket|remote process exited|ncclRemoteError|NCCL (?:error|communicator)|gloo|0 bytes"
+)
+BEAT_BYTES = 160
+
+
+class Recorder(Watch):
+    """Hears as `Watch` does, and writes what it is told into an attempt's folder. Recording never fails a run.
+
+    The file of the beat has one size, so that it can be written on a full disk and is never seen half empty.
+    """
+
+    def __init__(self, attempt: Path, rank: int) -> None:
+        super().__init__()
+        self.attempt, self.rank = attempt, rank
+        self.stage, self.step = "", 0
+        self._told = 0.0
+        with contextlib.suppress(OSError):
+            attempt.mkdir(parents=True, exist_ok=True)
+
+    def event(self, name: str, **facts: Any) -> None:
+        if name == "stage":
+            self.stage, self.step = facts["name"], 0
+        line = json.dumps({"time": round(time.time(), 3), "event": name, **facts})
+        with contextlib.suppress(OSError), open(rank_events(self.attempt, self.rank), "a") as file:
+            file.write(line + "\n")
+
+    def beat(self, step: int) -> None:
+        self.step = step
+        if time.monotonic() - self._told < 1:
+            return
+        self._told = time.monotonic()
+        line = f"{step} {time.time():.3f} {self.stage}".encode()[: BEAT_BYTES - 1].ljust(BEAT_BYTES - 1) + b"\n"
+        with contextlib.suppress(OSError):
+            descriptor = os.open(rank_beat(self.attempt, self.rank), os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.pwrite(descriptor, line, 0)
+            finally:
+                os.close(descriptor)
+
+    def failed(self, error: BaseException) -> int:
+        """Record how this rank ended, say it in its log, and return its exit status."""
+        if isinstance(error, Leaving):
+            print(error, file=sys.stderr)
+            return LEFT
+        status, kind = classify(error)
+        text = f"{type(error).__name__}: {error}".strip()
+        print(text if kind == "user" else "".join(traceback.format_exception(error)), file=sys.stderr)
+        self.event(
+            "failed", kind=kind, error=text, step=self.step, stage=self.stage,
+            traceback="".join(traceback.format_exception(error)),
+        )  # fmt: skip
+        return status
+
+
+def classify(error: BaseException) -> tuple[int, str]:
+    """Exit status and kind of a failure; `peer` is what another rank's end does to this one."""
+    if isinstance(error, UserError):
+        return USER, "user"
+    distributed = type(error).__name__.startswith("Dist") or type(error) is RuntimeError
+    return FAILED, "peer" if distributed and PEER.search(str(error)) else "exception"
+
+
+def main(folder: Path) -> NoReturn:
+    """Run this rank's share of the job in `folder`; the process ends here, whatever a destructor would wait for."""
+    rank = int(rank_variables()["RANK"])
+    recorder = Recorder(attempt_folder(folder), rank)
+    recorder.listen()
+    recorder.event("start", host=os.environ.get("SLURMD_NODENAME", socket.gethostname()), pid=os.getpid())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.environ.update(rank_variables())
+    try:
+        spec = JobSpec.read(folder)
+        stages = spec.tasks[int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))]
+        status, _ = work(stages, recorder, timeout_s=spec.collective_timeout_s, ranks=spec.ranks)
+    except BaseException as error:
+        status = recorder.failed(error)
+    end(status)
+
+
+def work(
+    stages: Iterable[Stage], recorder: Recorder, *, timeout_s: int, ranks: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """Run stages as one rank: exit status and records. A failed rank must end its process without leaving its group."""
+    leave_early(recorder)
+    from bingo.distributed import world
+    from bingo.stages import run_stage
+
+    leave_early(recorder)
+    stages = list(stages)
+    runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
+    records = []
+    with world(runtime) as peers:
+        try:
+            for stage in stages:
+                records.append(run_stage(stage, world=peers, replace=True))
+        except BaseException as error:  # to leave the group now would wait for ranks that may be gone
+            end(recorder.failed(error))
+    recorder.event("done")
+    return DONE, records
+
+
+def leave_early(recorder: Recorder) -> None:
+    """Before there is work there is nothing to save: whoever is asked to leave during start-up goes at once."""
+    if recorder.asked:
+        recorder.event("left", step=None, signal=recorder.asked)
+        raise Leaving(f"left before it had started because of {recorder.asked}")
+
+
+def end(status: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
