@@ -38,11 +38,16 @@ def bags(tmp_path_factory: pytest.TempPathFactory, digits: Path, teacher: Path) 
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes of a real Slurm, for tests marked `slurm`; every process of pytest-xdist starts one of its own."""
+def slurm_installed() -> None:
+    """Skips where no Slurm can be started, with the reason; fails where CI wants one."""
     if reason := missing():
         if os.environ.get("BINGO_REQUIRE_SLURM") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def cluster(slurm_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes of a real Slurm, for tests marked `slurm`; every process of pytest-xdist starts one of its own."""
     with Cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running

@@ -95,7 +95,10 @@ def draw(kind: str, seed: int, marks: Path) -> Fault:
     actions = (facts.action,) if isinstance(facts.action, str) else facts.action
     rank = rng.randrange(NODES) if facts.rank is None else facts.rank
     last = STEPS - 2 * CHECKPOINT_EVERY
-    delays: dict[str, Callable[[], float]] = {"usr2-early": lambda: rng.uniform(0, 6), "usr2": lambda: rng.uniform(0, 0.5)}
+    delays: dict[str, Callable[[], float]] = {
+        "usr2-early": lambda: rng.uniform(0, 6),
+        "usr2": lambda: rng.uniform(0, 0.5),
+    }
     return Fault(
         kind=kind,
         seed=seed,

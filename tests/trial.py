@@ -231,7 +231,7 @@ def judge(trial: Trial, seen: list[Seen], reference: Path) -> dict[str, Any]:
     steps_ok = metrics.exists() and steps_of(metrics) == list(range(STEPS))
     freed = next((s.time for s in seen if moment and s.time > moment and s.state and s.state not in HOLDS), None)
     cause = cause_of(trial)
-    told = lies(seen, trial.submission.name)
+    told = lies(seen)
     problems = [
         *([] if state == "COMPLETED" else [f"the job ended as {state}"]),
         *([] if identical else ["weights differ"]),
