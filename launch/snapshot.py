@@ -22,8 +22,8 @@ TRIES = 3  # an editor may save while files are copied
 def take(target: Path, package: Path | None = None) -> dict[str, Any]:
     """Copy the running package into the new folder `target`; beside it go `target`.json and `target`.diff.
 
-    package: another `bingo` folder, for tests. Returns {sha, dirty, diff, hash, files, source}: sha None without git, diff
-    the hash of the uncommitted diff, hash that of all names and contents. `UserError` if files keep changing meanwhile.
+    package: another `bingo` folder, for tests. Returns {sha, dirty, diff, hash, files, source}: sha None without git,
+    diff the hash of the uncommitted diff, hash that of all names and contents. `UserError` if files keep changing.
     """
     package = package or Path(bingo.__file__).parent
     top = package.parent

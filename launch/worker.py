@@ -45,7 +45,7 @@ class Recorder(Watch):
         with contextlib.suppress(OSError):
             attempt.mkdir(parents=True, exist_ok=True)
 
-    def event(self, name: str, **facts: Any) -> None:
+    def event(self, name: str, /, **facts: Any) -> None:
         if name == "stage":
             self.stage, self.step = facts["name"], 0
         line = json.dumps({"time": round(time.time(), 3), "event": name, **facts})
