@@ -19,7 +19,7 @@ from typing import Any
 from bingo.errors import UserError
 from bingo.files import read_json, write_json
 from bingo.launch.causes import Beat, Cause, find_cause
-from bingo.launch.layout import attempt_folder, slurm_id
+from bingo.launch.layout import MARKER, attempt_folder, slurm_id
 
 FINISHED, STOP, AGAIN, AGAIN_ELSEWHERE = 0, 65, 75, 76
 ASKED = ("left", "preempted", "requeued")
@@ -27,7 +27,6 @@ ASKED = ("left", "preempted", "requeued")
 it cancels what it preempts it is needed."""
 PATIENCE = 4
 """Attempts in a row without progress after which a job stops."""
-MARKER = "bingo: attempt "
 
 
 def begin(job: Path) -> int:
