@@ -6,7 +6,7 @@ ended; the files alone where Slurm gives no answer. A job that neither knows was
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ def judge(unit: Unit, snapshot: Snapshot, now: float) -> State:
     if unit.sent is None:
         return _not_sent(unit)
     row = (snapshot.queue or {}).get(unit.id or "")
+    row = row and _caught_up(unit, row)
     if row is not None and row.state in WAITING:
         return _waits(unit, row, now)
     if row is not None and row.state in RUNNING:
@@ -124,6 +125,16 @@ def judge(unit: Unit, snapshot: Snapshot, now: float) -> State:
     if newest is not None and not newest.alive and (snapshot.queue is not None or newest.state not in AGAIN):
         return _ended(unit, newest)
     return _gone(unit, snapshot, now) if snapshot.queue is not None else _unanswered(unit, newest, now)
+
+
+def _caught_up(unit: Unit, row: Row) -> Row:
+    """squeue's word may be 10 s old: a start that the files know of and squeue did not is newer than it."""
+    last = unit.last
+    if last is None or not last.begin or not row.alive or last.restart < row.restarts:
+        return row
+    if last.restart == row.restarts and row.state not in WAITING:
+        return row
+    return replace(row, state="RUNNING", restarts=last.restart, nodes=last.nodes, start=last.started)
 
 
 AGAIN = ("NODE_FAIL", "PREEMPTED", "REQUEUED")

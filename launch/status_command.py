@@ -12,6 +12,7 @@ from typing import Any
 from bingo.errors import UserError, did_you_mean
 from bingo.launch import slurm
 from bingo.launch.layout import SUBMISSIONS
+from bingo.launch.reasons import clock
 from bingo.launch.repair import of_root
 from bingo.launch.status import State, states
 from bingo.launch.submission import Submission, read, submissions
@@ -86,7 +87,7 @@ def show(submission: Submission, snapshot: slurm.Snapshot, found: Sequence[State
     """A table on a terminal, plain rows elsewhere; then the verdict."""
     now = time.time()
     rows = table(found, now)
-    print(f"{submission.root}  submission {submission.id}, as of {time.strftime('%H:%M:%S', time.localtime(now))}")
+    print(f"{submission.root}  submission {submission.id}, as of {clock(snapshot.time, now)}")
     if sys.stdout.isatty():
         show_table(("job", "state", "time", "nodes", ""), rows)
     else:

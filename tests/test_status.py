@@ -210,6 +210,18 @@ def test_running(tmp_path: Path) -> None:
     assert (ending.state, ending.text) == ("ending", "rank 1 on c2 failed with KeyError: 'x' at step 53")
 
 
+def test_a_start_that_squeue_has_not_told_of_yet(tmp_path: Path) -> None:
+    """An answer of the scheduler is up to 10 s old; the files are not."""
+    made = submission(tmp_path, [job(tmp_path, "one")], {"one": "7"}, SENT)
+    waits = {"7": Row("7", "PENDING", "BeginTime", SENT + 60, SENT + 70, SENT + 70, restarts=1)}
+    attempt(made, "one", "7-0", begin={"time": SENT}, end={"time": SENT + 60, "decision": 75, "cause": None})
+    assert states(made, Snapshot(SENT + 61, SENT, waits, {}), SENT + 71)[0].state == "requeued"
+    attempt(made, "one", "7-1", begin={"time": SENT + 70, "nodes": "c2"})
+    for queue in (waits, RUNS):
+        found = states(made, Snapshot(SENT + 61, SENT, queue, {}), SENT + 71)[0]
+        assert (found.state, found.nodes, found.since) == ("starting", "c2", SENT + 70)
+
+
 def test_without_an_answer_the_files_speak(tmp_path: Path) -> None:
     made = submission(tmp_path, [job(tmp_path, "one"), job(tmp_path, "two", "one")], {"one": "7", "two": "8"}, SENT)
     attempt(made, "one", "7-0", begin={"time": SENT}, events={0: EVENTS}, beat=f"52 {SENT + 59:.3f} stage of one")
