@@ -7,9 +7,9 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.files import read_json
-from bingo.launch.attempt import batch_lines, cause_of, read_beats, read_events
 from bingo.launch.causes import Beat
 from bingo.launch.reasons import ended
+from bingo.launch.records import batch_lines, cause_of, read_beats, read_events
 from bingo.launch.slurm import Row
 from bingo.launch.submission import Sent
 

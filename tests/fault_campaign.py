@@ -93,7 +93,7 @@ def run_all(
     pairs: Queue[list[str]] = Queue()
     for first in range(0, len(cluster.nodes), NODES):
         pairs.put(cluster.nodes[first : first + NODES])
-    writing = threading.Lock()
+    writing, stopped = threading.Lock(), threading.Event()
 
     def run(trial: tuple[str, int]) -> None:
         kind, seed = trial
@@ -103,12 +103,22 @@ def run_all(
             line = one(cluster, inputs, reference, folder / f"{kind}-{seed}", kind, seed, nodes)
         finally:
             pairs.put(nodes)
+        if stopped.is_set():  # what broke now broke because the cluster is gone
+            return
         with writing, open(report, "a") as file:
             file.write(json.dumps(line) + "\n")
         print(summary(line), flush=True)
 
     with ThreadPoolExecutor(pairs.qsize()) as pool:
-        list(pool.map(run, trials))
+        futures = [pool.submit(run, trial) for trial in trials]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            stopped.set()
+            cluster.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def one(

@@ -1,4 +1,4 @@
-"""The fault matrix: whatever fails, the job ends by itself with the weights of an uninterrupted run and every step once.
+"""The fault matrix: whatever fails, the job ends by itself with the weights of an uninterrupted run, every step once.
 
 One trial per kind, at a random step (the seed is in the message of a failure; $BINGO_FAULT_SEED repeats it); many
 trials: `python -m tests.fault_campaign`.
