@@ -9,7 +9,7 @@ from typing import Any
 from bingo.launch.causes import Beat, Cause, find_cause
 
 MARKER = "bingo: attempt "
-"""What the batch script says first in every attempt."""
+"""What the batch script and every rank say first in every attempt, and then its number."""
 
 
 def cause_of(folder: Path, lines: list[str], rc: int | None, state: str | None = None) -> Cause:
