@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bingo.launch.causes import Beat, Cause, find_cause
-
-MARKER = "bingo: attempt "
-"""What the batch script says first in every attempt."""
+from bingo.launch.layout import MARKER
 
 
 def cause_of(folder: Path, lines: list[str], rc: int | None, state: str | None = None) -> Cause:
