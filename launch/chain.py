@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError
+from bingo.launch.causes import find_cause
 from bingo.launch.job import StageJob
-from bingo.launch.records import cause_of, read_events
+from bingo.launch.records import read_beats, read_events
 from bingo.stages import Stage, finished, stage_key
 from bingo.watch import Leaving
 
@@ -190,7 +191,7 @@ def _result(submitted: Any, job: Job, folder: Path, asked: list[str]) -> list[di
     if asked and asked[0] == "SIGINT":
         raise KeyboardInterrupt
     names = ", ".join(stage.name for stage in job.stages)
-    cause = cause_of(folder, [], None)
+    cause = find_cause(events, read_beats(folder))
     if asked:
         raise Leaving(f"{names}: {cause.sentence}")
     if cause.kind == "user":

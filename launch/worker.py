@@ -20,6 +20,7 @@ from bingo.config_parts import Runtime
 from bingo.errors import TransientError, UserError
 from bingo.launch.job import JobSpec, rank_variables
 from bingo.launch.layout import attempt_folder, rank_beat, rank_events
+from bingo.launch.records import MARKER
 from bingo.stages import Stage
 from bingo.watch import Leaving, Watch
 
@@ -71,7 +72,9 @@ class Recorder(Watch):
     def start(self) -> None:
         """Hear and write from now on, in the log too."""
         self.listen()
-        self.event("start", host=os.environ.get("SLURMD_NODENAME", socket.gethostname()), pid=os.getpid())
+        host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        self.event("start", host=host, pid=os.getpid())
+        print(f"{MARKER}{os.environ.get('SLURM_RESTART_COUNT', 0)} on {host}, process {os.getpid()}", flush=True)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     @contextlib.contextmanager
