@@ -47,16 +47,19 @@ class Exit(NamedTuple):
 @dataclass(frozen=True)
 class Told:
     """What the lines of one attempt in the batch log say: exits before srun ended the others; why Slurm ended the job;
-    lost nodes; whether memory ran out."""
+    lost nodes; whether memory ran out; ranks of which srun never heard again."""
 
     exits: tuple[Exit, ...] = ()
     ended: str | None = None
     lost: tuple[str, ...] = ()
     memory: bool = False
+    mute: tuple[int, ...] = ()
 
 
 TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\-]+): (.+)")
 TERMINATING = re.compile(r"srun: .*Terminating (?:StepId|job step)")
+RUNNING = re.compile(r"srun: StepId=\S+ tasks? ([\d,\-]+): running")
+GIVEN_UP = "srun: error: Timed out waiting for job step to complete"
 ENDED = re.compile(r"error: \*\*\* JOB \d+ ON \S+ CANCELLED AT \S+?(?: DUE TO (.+?))?(?: \*\*\*|$)")
 LOST = re.compile(r"srun: error: Node failure on (\S+)|srun: error: (?:Task launch|Timed out waiting).* node (\S+)")
 MEMORY = re.compile(r"(?i)oom[-_]kill event|exceeded (?:job |step )?memory limit|out of memory")
@@ -93,7 +96,9 @@ def read_lines(lines: Sequence[str]) -> Told:
             ended, first = ended or match[1] or "CANCELLED", False
         elif match := LOST.search(line):
             lost.append((match[1] or match[2]).strip(".,:"))
-    return Told(tuple(exits), ended, tuple(lost), any(MEMORY.search(line) for line in lines))
+    waits = next((match[1] for line in reversed(lines) if (match := RUNNING.search(line))), "")
+    mute = tuple(_numbers(waits)) if waits and GIVEN_UP in lines else ()
+    return Told(tuple(exits), ended, tuple(lost), any(MEMORY.search(line) for line in lines), mute)
 
 
 def _numbers(text: str) -> list[int]:
@@ -150,6 +155,10 @@ class _Scene:
         seen = (end.node for end in self.told.exits if end.rank == rank)
         return self.nodes.get(rank) or (start["host"] if start else next(seen, None))
 
+    def mute(self, rank: int) -> bool:
+        """Whether a rank ended without a word."""
+        return not any(self.last(rank, name) for name in ("failed", "left", "done"))
+
     def step(self, rank: int) -> int | None:
         failed = self.last(rank, "failed")
         if rank in self.beats:
@@ -167,6 +176,9 @@ def _node_lost(scene: _Scene, state: str | None) -> Cause | None:
     if scene.told.lost or state == "NODE_FAIL" or scene.told.ended == "NODE FAILURE":
         node = scene.told.lost[0] if scene.told.lost else None
         return Cause("node lost", f"node {node} was lost" if node else "a node was lost", None, node)
+    for rank in scene.told.mute:
+        if scene.mute(rank):
+            return scene.blame("node lost", rank, "was lost with its node")
     return None
 
 
@@ -269,7 +281,7 @@ def _peer(scene: _Scene, state: str | None) -> Cause | None:
     if not failures:
         return None
     for rank in scene.events:
-        if not any(scene.last(rank, name) for name in ("failed", "left", "done")):
+        if scene.mute(rank):
             return scene.blame("killed", rank, "ended without a word (killed?)")
     rank, failed = failures[0]
     first = (failed["error"].splitlines() or [""])[0]

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def attempt_lines(log: Path, restart: int) -> list[str]:
     except OSError:
         return []
     starts = [i for i, line in enumerate(lines) if line.startswith(MARKER)]
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, stop in pairwise([*starts, len(lines)]):
         if lines[start].startswith(f"{MARKER}{restart} "):
             return lines[start:stop]
     return []

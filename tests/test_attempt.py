@@ -118,6 +118,8 @@ def test_lines_of_one_attempt_and_a_line_cut_short(job: Path) -> None:
     assert attempt_lines(log, 1) == ["bingo: attempt 1 on c2", "new"]
     assert attempt_lines(log, 0) == ["bingo: attempt 0 on c1", "old"]
     assert attempt_lines(log, 7) == []
+    log.write_text("no attempt here\n")
+    assert attempt_lines(log, 0) == attempt_lines(job / "nothing", 0) == []
     (job / "rank-0.jsonl").write_text('{"time": 1, "event": "start", "host": "c1", "pid": 1}\n{"time": 2, "ev')
     (job / "rank-0.beat").write_text("37 1795522677.970 distill knn 0      \n")
     (job / "rank-1.beat").write_text("")

@@ -115,6 +115,22 @@ TABLE = [
         ("hang", 1, "c2", "rank 1 on c2 hung after step 48: rank 0 waited for it in vain"),
     ),
     (
+        "a node that is gone: srun waits for its rank and gives up",
+        ranks(failed(4.0, "peer", CLOSED, 34), None),
+        [
+            "srun: error: c1: task 0: Exited with exit code 70",
+            TERMINATING,
+            "srun: First task exited 20s ago",
+            "srun: StepId=49.0 task 1: running",
+            "srun: StepId=49.0 task 0: exited abnormally",
+            TERMINATING,
+            "srun: Job step aborted: Waiting up to 12 seconds for job step to finish.",
+            "srun: error: Timed out waiting for job step to complete",
+        ],
+        70,
+        ("node lost", 1, "c2", "rank 1 on c2 was lost with its node after step 48"),
+    ),
+    (
         "memory",
         ranks(failed(4.0, "peer", CLOSED, 48), None),
         [
