@@ -133,7 +133,7 @@ def work(stages: Sequence[Stage], recorder: Recorder, *, timeout_s: int, ranks: 
 
         leave_early(recorder)
         runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
-        with world(runtime, recorder, timeout_s) as peers, recorder.ending():
+        with world(runtime, recorder, timeout_s, ranks) as peers, recorder.ending():
             records = [run_stage(stage, world=peers, replace=True, patience_s=BUSY_S) for stage in stages]
     recorder.event("done")
     return records
