@@ -145,6 +145,8 @@ def test_ranks_from_slurm() -> None:
     assert 1024 < min(ports) < max(ports) < 32768
     assert rank_variables({**step, "RANK": "0", "WORLD_SIZE": "1"})["WORLD_SIZE"] == "1", "torchrun's go first"
     assert rank_variables({})["WORLD_SIZE"] == "1"
+    batch_script = {"SLURM_JOB_ID": "12", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
+    assert rank_variables(batch_script)["WORLD_SIZE"] == "1"
 
 
 @pytest.mark.parametrize(
