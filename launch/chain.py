@@ -186,14 +186,14 @@ def _result(submitted: Any, job: Job, folder: Path, asked: list[str]) -> list[di
     """Rank 0's records; otherwise why there are none, in one sentence."""
     events = read_events(folder)
     ended = [any(e["event"] == "done" for e in events.get(rank, ())) for rank in range(job.ranks)]
-    if all(ended):
-        return submitted.task(0).result()
     if asked and asked[0] == "SIGINT":
         raise KeyboardInterrupt
     names = ", ".join(stage.name for stage in job.stages)
-    cause = find_cause(events, read_beats(folder))
+    cause = find_cause(events, read_beats(folder), rc=0 if all(ended) else None)
     if asked:
         raise Leaving(f"{names}: {cause.sentence}")
+    if all(ended):
+        return submitted.task(0).result()
     if cause.kind == "user":
         raise UserError(cause.sentence)
     why = _first_error(submitted, job) if cause.kind == "unknown" else cause.sentence
