@@ -179,6 +179,7 @@ def pending(pid: int) -> int:
     return int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hangs", [False, True])
 def test_a_local_chain_ends_with_its_ranks(digits: Path, tmp_path: Path, hangs: bool) -> None:
     """Ctrl-C on a terminal lets ranks leave with a checkpoint; a second signal kills what does not react."""
