@@ -114,9 +114,9 @@ def one_attempt(source: Source, attempt: int | None) -> Iterator[str]:
 def follow(options: Any, submission: Submission) -> int:
     """Print what is written from now on, with the last lines before it, until the chain (or the job) has ended."""
     sources: dict[Path, Source] = {}
-    asked, over = float("-inf"), False
-    found: list[State] = []
+    asked = float("-inf")
     while True:
+        first = asked < 0
         if time.monotonic() - asked > slurm.INTERVAL_S:
             found, asked = ask(submission), time.monotonic()
             mine = [choose(options.job, found)] if options.job else found
@@ -125,7 +125,8 @@ def follow(options: Any, submission: Submission) -> int:
             for source in find(submission, state, options.rank):
                 if source.path not in sources:
                     sources[source.path] = source
-                    skip_to_tail(source, fresh=state.state in LIVE or over)
+                    if first:
+                        skip_to_tail(source, state.state in LIVE or over)
         for source in sources.values():
             for line in source.lines():
                 print(line, flush=True)
@@ -139,7 +140,7 @@ def follow(options: Any, submission: Submission) -> int:
         time.sleep(POLL_S)
 
 
-def skip_to_tail(source: Source, *, fresh: bool) -> None:
+def skip_to_tail(source: Source, fresh: bool) -> None:
     """Begin with the last lines of a job that runs; a job that ended earlier has been seen, or can be asked for."""
     try:
         data = source.path.read_bytes()

@@ -189,7 +189,7 @@ def _runs(unit: Unit, row: Row, now: float) -> State:
         return unit.state("ending", "Slurm cleans up behind it", **facts)
     if attempt is None or not attempt.events:
         return unit.state("starting", "its script runs; no rank has begun", **facts)
-    text, stage, step = progress.where(attempt, unit.stages, now)
+    text, stage, step = progress.where(attempt, unit.stages)
     if attempt.last_sign is not None and now - attempt.last_sign > SILENCE_S:
         text += f"; no sign of life for {reasons.duration(now - attempt.last_sign)}"
     return unit.state("running" if stage else "starting", text, stage=stage, step=step, **facts)
@@ -256,7 +256,7 @@ def _unanswered(unit: Unit, row: Row | None, now: float) -> State:
         return unit.state(
             "unknown", f"{cause['sentence']}; squeue gives no answer what came then", cause=cause, **facts
         )
-    text, stage, step = progress.where(last, unit.stages, now)
+    text, stage, step = progress.where(last, unit.stages)
     silent = now - (last.last_sign or 0)
     if silent > SILENCE_S:
         text = f"last heard of {reasons.duration(silent)} ago: {text}; squeue gives no answer"
