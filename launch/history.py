@@ -1,8 +1,8 @@
 """`bingo history`: the ledger of every start of every job, and what of its time was of use.
 
 queued: from when all that it needs was done (without accounting: from the hand-over), or from a requeue, to the start.
-start-up: until the first stage began or had resumed. Lost steps were done after the checkpoint from which the next start
-went on, and so twice; lost time is their share of the training.
+start-up: until the first stage began or had resumed. Lost steps were done after the checkpoint from which the next
+start went on, and so twice; lost time is their share of the training.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,18 @@ def status(cluster: Cluster, made: Submission, cache: Path) -> dict[str, dict[st
     return {**jobs, "": said}
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(cluster: Cluster) -> Iterator[None]:
+    yield
+    cluster.run("scancel", "--user=root")
+    cluster.wait_idle()
+
+
 def test_a_broken_chain_and_an_array(cluster: Cluster, tmp_path: Path) -> None:
     root = tmp_path / "root"
     jobs = [job(root, "bad"), job(root, "tail", "bad"), job(root, "end", "tail"), job(root, "many", tasks=3)]
     made = submission(root, jobs, {}, time.time())
-    bad = cluster.sbatch(*script(made, "bad", "sleep 3", "exit 3"))
+    bad = cluster.sbatch(*script(made, "bad", f"until [ -e {tmp_path}/go ]; do sleep 0.2; done", "exit 3"))
     kill = "--kill-on-invalid-dep=yes"
     tail = cluster.sbatch(kill, f"--dependency=afterok:{bad}", *script(made, "tail"))
     end = cluster.sbatch(kill, f"--dependency=afterok:{tail}", *script(made, "end"))
@@ -49,6 +57,7 @@ def test_a_broken_chain_and_an_array(cluster: Cluster, tmp_path: Path) -> None:
         made.record(name, slurm_id, range(len(made.job(name).tasks)), 0)
     found = status(cluster, made, tmp_path)
     assert (found["tail"]["state"], found["tail"]["text"]) == ("waiting", "it waits for bad")
+    (tmp_path / "go").touch()
     wait_for(lambda: cluster.state(end) == "CANCELLED", 60, "the end of the tail", 0.5)
     wait_for(lambda: cluster.state(f"{many}_0") == "RUNNING", 60, "the first task", 0.5)
     cluster.run("scancel", f"{many}_1")
@@ -60,7 +69,6 @@ def test_a_broken_chain_and_an_array(cluster: Cluster, tmp_path: Path) -> None:
     assert (found["many1"]["state"], found["many1"]["text"]) == ("cancelled", "it was cancelled while it waited")
     assert found["many2"]["state"] == "waiting"
     assert found[""]["verdict"].startswith("failed: bad: its script ended with status 3; ")
-    cluster.run("scancel", many)
     told = bingo("logs", root, "bad", **cluster.environment, XDG_CACHE_HOME=str(tmp_path / "logs"))
     assert told.stdout.startswith("bad batch | bingo: attempt 0 on ")
 
@@ -98,4 +106,3 @@ def test_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
     told = json.loads(bingo(*words, **cluster.environment, XDG_CACHE_HOME=str(tmp_path / "h")).stdout)
     assert [(entry["steps"], entry["steps_lost"]) for entry in told["attempts"]] == [(7, 7), (0, 0)]
     assert told["attempts"][0]["cause"]["kind"] == "node lost"
-    cluster.wait_idle()
