@@ -15,6 +15,7 @@ from bingo.errors import UserError, did_you_mean
 from bingo.launch import slurm
 from bingo.launch.attempts import Attempt, read_attempts
 from bingo.launch.reasons import clock, duration
+from bingo.launch.status import look
 from bingo.launch.submission import Sent, Submission
 
 
@@ -182,8 +183,7 @@ def show_history(submission: Submission, job: str | None, as_json: bool) -> int:
     names = [spec.name for spec in submission.jobs]
     if job is not None and job not in names:
         raise UserError(f"{submission.root} has no job {job!r}; {did_you_mean(job, names)}")
-    sent = [line.time for line in submission.sent()]
-    snapshot = slurm.ask(min(sent, default=submission.facts["time"]), uid=submission.folder.stat().st_uid)
+    snapshot = look(submission)
     found = [entry for entry in ledger(submission, snapshot.past, time.time()) if job in (None, entry.job)]
     if as_json:
         values = {"attempts": [asdict(e) for e in found], "totals": [asdict(t) for t in totals(found)]}

@@ -12,7 +12,7 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.files import read_json
-from bingo.launch import progress, reasons
+from bingo.launch import progress, reasons, slurm
 from bingo.launch.attempts import FINISHED, STOP, Attempt, read_attempts
 from bingo.launch.job import JobSpec
 from bingo.launch.slurm import RUNNING, WAITING, Row, Snapshot
@@ -79,6 +79,13 @@ class Unit:
     def state(self, state: str, text: str, **facts: Any) -> State:
         known = {"slurm_id": self.id, "attempts": len(self.attempts), **facts}
         return State(self.spec.name, self.task, state, text, **known)
+
+
+def look(submission: Submission) -> Snapshot:
+    """What the scheduler says about a submission, newer than its newest job; asked as its owner, whoever looks."""
+    sent = [line.time for line in submission.sent()]
+    began = min(sent, default=submission.facts["time"])
+    return slurm.ask(began, max(sent, default=0.0), submission.folder.stat().st_uid)
 
 
 def states(submission: Submission, snapshot: Snapshot, now: float) -> list[State]:

@@ -108,8 +108,10 @@ def test_logs_of_a_job(made: Submission, monkeypatch: pytest.MonkeyPatch, capsys
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "one batch | bingo: attempt 0 on c1"
     assert out[-2:] == ["one rank 1 | hello", "one rank 1 | half"]
-    assert logs_verb([str(made.root), "one", "--attempt", "0"]) == 0
+    assert logs_verb([str(made.root), "one", "--attempt", "1"]) == 0
     assert capsys.readouterr().out.splitlines() == ["one batch | bingo: attempt 0 on c1", "one batch | srun: lost"]
+    with pytest.raises(UserError, match="one has started 2 times: there is no start 3"):
+        logs_verb([str(made.root), "one", "--attempt", "3"])
     assert logs_verb([str(made.root), "one", "--rank", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert logs_verb([str(made.root), "two"]) == 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bingo.launch.status import GRACE_S
 from bingo.launch.submission import Submission
 from tests.ranks import bingo
 from tests.slurm import Cluster, wait_for
@@ -61,6 +62,8 @@ def test_a_broken_chain_and_an_array(cluster: Cluster, tmp_path: Path) -> None:
     wait_for(lambda: cluster.state(end) == "CANCELLED", 60, "the end of the tail", 0.5)
     wait_for(lambda: cluster.state(f"{many}_0") == "RUNNING", 60, "the first task", 0.5)
     cluster.run("scancel", f"{many}_1")
+    sent = made.newest()["many", 1].time
+    wait_for(lambda: time.time() > sent + GRACE_S, 10, "a while in which Slurm may not know a job yet", 0.5)
     found = status(cluster, made, tmp_path)
     assert (found["bad"]["state"], found["bad"]["text"]) == ("failed", "its script ended with status 3")
     assert found["tail"]["text"] == "cancelled because it needs bad, which failed"
