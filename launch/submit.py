@@ -111,8 +111,9 @@ def rows(submission: Submission, fresh: bool = False) -> dict[tuple[str, int], t
     lines = submission.newest()
     if not lines:
         return {}
-    newest_line = max(line.time for line in lines.values())
-    said = ask(min(line.time for line in lines.values()), newer=time.time() if fresh else newest_line)
+    markers = [submission.job_folder(name) / "cancelled" for name, _ in lines]
+    changed = [line.time for line in lines.values()] + [path.stat().st_mtime for path in markers if path.exists()]
+    said = ask(min(line.time for line in lines.values()), newer=time.time() if fresh else max(changed))
     if said.queue is None:
         raise UserError(said.problems[0])
     found = {}

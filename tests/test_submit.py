@@ -242,7 +242,7 @@ combination specified' >&2; exit 1;; esac
         send(submission, {"a": [0], "b": [0], "c": [0]})
     assert "site.toml: sbatch refuses the job (Invalid account" in str(raised.value)
     assert "change the key account; " in str(raised.value)
-    assert str(raised.value).endswith("the 2 jobs sent before it are cancelled")
+    assert str(raised.value).endswith("; the jobs sent before it (41, 42) are cancelled")
     assert cancelled.read_text().split()[-2:] == ["41", "42"]
     assert "--dependency=afterok:41 " in (tmp_path / "words").read_text().splitlines()[1]
     assert json.loads((submission.folder / "refused").read_text())["job"] == "c"
