@@ -182,6 +182,17 @@ def cancel(argv: list[str]) -> int:
     return end(argv)
 
 
+def look(name: str) -> Callable[[list[str]], int]:
+    """`bingo status`, `bingo logs`, `bingo history`."""
+
+    def run(argv: list[str]) -> int:
+        from bingo.launch import status_command
+
+        return getattr(status_command, name)(argv)
+
+    return run
+
+
 def report(argv: list[str]) -> int:
     """`bingo report ROOT`."""
     import argparse
@@ -245,6 +256,9 @@ VERBS = {
     "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
     "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", submit),
     "sweep": Verb("cluster", "a verb with every combination of some settings, as one array of jobs", sweep),
+    "status": Verb("cluster", "what every job of a chain does now, and why; what to type next", look("status")),
+    "logs": Verb("cluster", "what the ranks of a job printed; -f follows the whole chain", look("logs")),
+    "history": Verb("cluster", "every start of every job: its time, its lost steps, why it ended", look("history")),
     "repair": Verb("cluster", "send again what failed, was cancelled or never sent; what is done stays", repair),
     "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", cancel),
     "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),

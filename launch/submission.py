@@ -84,10 +84,18 @@ def _sent(line: dict[str, Any], submission: Submission) -> Sent:
 
 def newest(root: Path) -> Submission | None:
     """The last submission below a root; None if there is none. `UserError` if it cannot be read."""
+    found = submissions(root)
+    return read(found[0]) if found else None
+
+
+def submissions(root: Path) -> list[Path]:
+    """Folders of all submissions below a root, newest first."""
     found = [path.parent for path in (root / SUBMISSIONS).glob("*/submission.json") if path.parent.name[0] != "."]
-    if not found:
-        return None
-    folder = max(found, key=lambda path: [int(part) for part in path.name.split("-") if part.isdigit()])
+    return sorted(found, key=lambda path: [int(part) for part in path.name.split("-") if part.isdigit()], reverse=True)
+
+
+def read(folder: Path) -> Submission:
+    """The submission in a folder; `UserError` if it cannot be read."""
     facts = read_json(folder / "submission.json")
     return Submission(folder, facts, tuple(JobSpec.from_json(job) for job in facts["jobs"]))
 
