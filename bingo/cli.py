@@ -154,6 +154,45 @@ def run_recipe(argv: list[str]) -> int:
     return run(argv, report)
 
 
+def submit(argv: list[str]) -> int:
+    """`bingo submit RECIPE|VERB --cluster FILE|local|debug`."""
+    from bingo.launch.command import submit as send
+
+    return send(argv, report)
+
+
+def sweep(argv: list[str]) -> int:
+    """`bingo sweep VERB --cluster FILE --set NAME=VALUES --out ROOT -- FLAGS`."""
+    from bingo.launch.command import sweep as send
+
+    return send(argv)
+
+
+def repair(argv: list[str]) -> int:
+    """`bingo repair ROOT`."""
+    from bingo.launch.command import repair as send_again
+
+    return send_again(argv)
+
+
+def cancel(argv: list[str]) -> int:
+    """`bingo cancel ROOT [JOB...]`."""
+    from bingo.launch.command import cancel as end
+
+    return end(argv)
+
+
+def look(name: str) -> Callable[[list[str]], int]:
+    """`bingo status`, `bingo logs`, `bingo history`."""
+
+    def run(argv: list[str]) -> int:
+        from bingo.launch import status_command
+
+        return getattr(status_command, name)(argv)
+
+    return run
+
+
 def report(argv: list[str]) -> int:
     """`bingo report ROOT`."""
     import argparse
@@ -215,5 +254,12 @@ VERBS = {
     "export": Verb("method", "plain torchvision weights", stage_verb("export")),
     "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
     "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
+    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", submit),
+    "sweep": Verb("cluster", "a verb with every combination of some settings, as one array of jobs", sweep),
+    "status": Verb("cluster", "what every job of a chain does now, and why; what to type next", look("status")),
+    "logs": Verb("cluster", "what the ranks of a job printed; -f follows the whole chain", look("logs")),
+    "history": Verb("cluster", "every start of every job: its time, its lost steps, why it ended", look("history")),
+    "repair": Verb("cluster", "send again what failed, was cancelled or never sent; what is done stays", repair),
+    "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", cancel),
     "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),
 }

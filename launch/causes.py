@@ -23,8 +23,8 @@ class Beat(NamedTuple):
 
 @dataclass(frozen=True)
 class Cause:
-    """kind: done, user, exception, killed, out-of-memory, disk full, hang, node lost, left, time limit, preempted,
-    requeued, cancelled, slow node, peer only or unknown. rank, node, step: None where no single one is to blame."""
+    """kind: done, user, exception, killed, out-of-memory, disk full, storage, hang, node lost, left, time limit,
+    preempted, requeued, cancelled, slow node, peer only or unknown. rank, node, step: None where there is not one."""
 
     kind: str
     sentence: str
@@ -152,10 +152,11 @@ class _Scene:
             return max(self.beats[rank].step, (failed or {}).get("step") or 0)
         return failed.get("step") if failed else None
 
-    def blame(self, kind: str, rank: int, what: str, step: int | None = None) -> Cause:
+    def blame(self, kind: str, rank: int, what: str, step: int | None = None, why: str = "") -> Cause:
         step, node = self.step(rank) if step is None else step, self.node(rank)
         place = f"rank {rank}" + (f" on {node}" if node else "")
-        return Cause(kind, f"{place} {what}" + (f" at step {step}" if step else ""), rank, node, step)
+        when = f" after step {step}" if step else ""
+        return Cause(kind, f"{place} {what}{when}" + (f": {why}" if why else ""), rank, node, step)
 
 
 def _node_lost(scene: _Scene, state: str | None) -> Cause | None:
@@ -178,7 +179,7 @@ def _slurm_ended(scene: _Scene, state: str | None) -> Cause | None:
 
 
 def _at(step: int | None) -> str:
-    return f"; ranks left at step {step}" if step else "; ranks left before any step"
+    return f"; ranks left after step {step}" if step else "; ranks left before any step"
 
 
 def _slow_node(scene: _Scene, state: str | None) -> Cause | None:
@@ -197,11 +198,14 @@ def _own_failure(scene: _Scene, state: str | None) -> Cause | None:
         if failed["kind"] == "user":
             # the sentence names everything; the class of the exception says nothing to its reader
             return Cause("user", failed["error"].split(": ", 1)[-1], rank, scene.node(rank), failed["step"])
-        kind = "disk full" if FULL.search(failed["error"]) else "exception"
+        if failed["kind"] == "transient":
+            kind = "disk full" if FULL.search(failed["error"]) else "storage"
+            return scene.blame(kind, rank, "stopped", failed["step"], failed["error"].split(": ", 1)[-1])
+        kind = "exception"
         if "CUDA out of memory" in failed["error"]:
             kind = "out-of-memory"
         first = (failed["error"].splitlines() or ["an exception"])[0]
-        return scene.blame(kind, rank, f"failed with {first}", failed["step"])
+        return scene.blame(kind, rank, "failed", failed["step"], first)
     return None
 
 
@@ -235,8 +239,8 @@ def _status(scene: _Scene, rank: int, code: int) -> Cause:
     if code == 65:
         return Cause("user", f"a setting is wrong; the log of rank {rank} says which", rank, scene.node(rank))
     if code == 74:
-        return scene.blame("disk full", rank, "could not write: the disk is full or its storage did not answer")
-    return scene.blame("exception", rank, f"ended with status {code} and could not record why (is the disk full?)")
+        return scene.blame("storage", rank, "could not read or write: the disk is full or its server does not answer")
+    return scene.blame("exception", rank, f"ended with status {code} and no record of why (is the disk full?)")
 
 
 def _left(scene: _Scene, state: str | None) -> Cause | None:
@@ -254,17 +258,20 @@ def _hang(scene: _Scene, state: str | None) -> Cause | None:
         return None
     silent = [rank for rank in scene.events if not scene.last(rank, "failed")]
     # A hung rank that goes on once srun ends it finds its peers gone: its failure is the last one.
-    suspects = silent or [rank for rank, _ in scene.failures() if rank != waited[0]]
+    suspects = silent or [rank for rank, _ in reversed(scene.failures()) if rank != waited[0]]
     if not suspects:
         return None
-    rank = min(suspects, key=lambda r: (scene.step(r) or 0, scene.beats[r].time if r in scene.beats else 0.0))
-    return scene.blame("hang", rank, f"hung: rank {waited[0]} waited for it in vain")
+    rank = min(suspects, key=lambda r: scene.step(r) or 0)
+    return scene.blame("hang", rank, "hung", why=f"rank {waited[0]} waited for it in vain")
 
 
 def _peer(scene: _Scene, state: str | None) -> Cause | None:
     failures = scene.failures()
     if not failures:
         return None
+    for rank in scene.events:
+        if not any(scene.last(rank, name) for name in ("failed", "left", "done")):
+            return scene.blame("killed", rank, "ended without a word (killed?)")
     rank, failed = failures[0]
     first = (failed["error"].splitlines() or [""])[0]
     return scene.blame("peer only", rank, f"lost its connection to the others ({first[:200]})", failed["step"])

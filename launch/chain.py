@@ -3,7 +3,9 @@
 import contextlib
 import os
 import re
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +14,12 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.launch.job import StageJob
+from bingo.launch.records import cause_of, read_events
 from bingo.stages import Stage, finished, run_stage, stage_key
+from bingo.watch import Leaving
+
+LEAVE_S, OTHERS_S = 60, 20
+"""Seconds that ranks have to leave when asked to, and to end once another one has failed."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ def run_chain(chain: Chain, *, gpus: int = 0, say: Callable[[str], None] = print
     """Run every unfinished stage; returns all records in order and says one line per stage as it finishes.
 
     gpus: GPUs of this machine to hand to the jobs (0: CPU, gloo). Raises `UserError` for what the user can fix and
-    names the log of the failed rank otherwise. Interrupted, the running job is stopped and a new call resumes.
+    names the rank that failed first otherwise. On SIGTERM and Ctrl-C the ranks leave with a checkpoint (`Leaving` and
+    `KeyboardInterrupt`; a second signal kills them), and a new call resumes.
     """
     records: list[dict[str, Any]] = []
     for job in chain.jobs:
@@ -96,56 +104,124 @@ def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> lis
     folder = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{job.stages[0].out.name}"
     executor = import_submitit().LocalExecutor(folder=folder)
     executor.update_parameters(tasks_per_node=job.ranks, gpus_per_node=min(gpus, job.ranks), timeout_min=60 * 24 * 30)
-    submitted = executor.submit(StageJob(tuple(stage.to_json() for stage in job.stages), free_port()))
+    call = StageJob(tuple(stage.to_json() for stage in job.stages), free_port(), folder)
     told = 0
-    with _cancelled_on_exit(submitted), _spinner() as show:
-        while not submitted.done():
-            while told < len(job.stages) and (record := _done(job.stages[told])):
-                say(line(job.stages[told], record, skipped=False))
-                told += 1
-            show(job.stages[min(told, len(job.stages) - 1)])
-            time.sleep(0.5)
-    records = _result(submitted, job, folder)
+    with _signals() as asked, _spinner() as show:
+        submitted = _submit(executor, call)
+        with _ended_on_exit(submitted, folder):
+            wait = _Patience(submitted, folder, asked)
+            while not submitted.done():
+                while told < len(job.stages) and (record := _done(job.stages[told])):
+                    say(line(job.stages[told], record, skipped=False))
+                    told += 1
+                show(job.stages[min(told, len(job.stages) - 1)])
+                wait.half_a_second()
+    records = _result(submitted, job, folder, asked)
     for stage, record in list(zip(job.stages, records, strict=True))[told:]:
         say(line(stage, record, skipped=record["skipped"]))
     return records
 
 
-def _result(submitted: Any, job: Job, folder: Path) -> list[dict[str, Any]]:
-    """Rank 0's records. Otherwise the sentence of whichever rank has one, before any rank's secondary error."""
-    results: list[Any] = []
-    reasons: list[str] = []
+def _submit(executor: Any, call: StageJob) -> Any:
+    """Start the job so that Ctrl-C on the terminal reaches this process alone, which then ends the job in order."""
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited
+    try:
+        return executor.submit(call)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Names of the signals that ask this process to end, as they come."""
+    asked: list[str] = []
+    old = {
+        number: signal.signal(number, lambda n, frame: asked.append(signal.Signals(n).name))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield asked
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+class _Patience:
+    """Waits for a local job; passes a wish to end on to its ranks, and kills those that do not end when they should."""
+
+    def __init__(self, job: Any, folder: Path, asked: list[str]) -> None:
+        self.job, self.folder, self.asked = job, folder, asked
+        self.deadline: float | None = None
+
+    def half_a_second(self) -> None:
+        time.sleep(0.5)
+        if self.deadline is None and self.asked:
+            self.job._process.send_signal(signal.SIGTERM)  # the controller passes it on to every rank
+            self.deadline = time.monotonic() + LEAVE_S
+        elif self.deadline is None and any(e["event"] == "failed" for e in _events(self.folder)):
+            self.deadline = time.monotonic() + OTHERS_S
+        elif self.deadline and (len(self.asked) > 1 or time.monotonic() > self.deadline):
+            _kill(self.job, self.folder)
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    return [event for rank in read_events(folder).values() for event in rank]
+
+
+def _kill(job: Any, folder: Path) -> None:
+    """Kill the ranks; their controller, whose children they are, then ends by itself."""
+    if job._process.poll() is None:
+        for event in _events(folder):
+            if event["event"] == "start":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(event["pid"], signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _ended_on_exit(job: Any, folder: Path) -> Iterator[None]:
+    """End the job when this process cannot go on: nothing goes on in the background unseen."""
+    try:
+        yield
+    except BaseException:
+        job._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job._process.wait(timeout=OTHERS_S)
+        _kill(job, folder)
+        raise
+
+
+def _result(submitted: Any, job: Job, folder: Path, asked: list[str]) -> list[dict[str, Any]]:
+    """Rank 0's records; otherwise why there are none, in one sentence."""
+    events = read_events(folder)
+    ended = [any(e["event"] == "done" for e in events.get(rank, ())) for rank in range(job.ranks)]
+    if all(ended):
+        return submitted.task(0).result()
+    if asked and asked[0] == "SIGINT":
+        raise KeyboardInterrupt
+    names = ", ".join(stage.name for stage in job.stages)
+    cause = cause_of(folder, [], None)
+    if asked:
+        raise Leaving(f"{names}: {cause.sentence}")
+    if cause.kind == "user":
+        raise UserError(cause.sentence)
+    why = _first_error(submitted, job) if cause.kind == "unknown" else cause.sentence
+    raise UserError(f"job {submitted.job_id} ({names}) failed: {why}; see {folder}; run the same command to resume")
+
+
+def _first_error(submitted: Any, job: Job) -> str:
+    """What submitit knows of a job whose ranks did not come as far as to record anything."""
     for rank in range(job.ranks):
         try:
-            results.append(submitted.task(rank).result())
+            submitted.task(rank).result()
         except Exception as error:  # submitit raises several types; each carries the failed rank's traceback
-            reasons.append(f"rank {rank}: {last_exception(str(error))}")
-    told = next((result for result in results if isinstance(result, str)), None)
-    if told is not None:
-        raise UserError(told)
-    if reasons:
-        names = ", ".join(stage.name for stage in job.stages)
-        why = "; ".join(reasons)
-        raise UserError(f"job {submitted.job_id} ({names}) failed: {why}; see {folder}; run the same command to resume")
-    return results[0]
+            return f"rank {rank}: {last_exception(str(error))}"
+    return "nothing is recorded"
 
 
 def last_exception(text: str) -> str:
     """The line of a traceback that names the exception."""
     lines = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
     return lines[-1] if lines else (text.strip().splitlines() or ["no message"])[0]
-
-
-@contextlib.contextmanager
-def _cancelled_on_exit(job: Any) -> Iterator[None]:
-    """Stop the job's processes when this process is interrupted: nothing goes on in the background unseen."""
-    try:
-        yield
-    except BaseException:
-        job.cancel(check=False)
-        with contextlib.suppress(Exception):
-            job._process.wait(timeout=30)
-        raise
 
 
 @contextlib.contextmanager

@@ -1,15 +1,23 @@
-"""`bingo run` and its kin: flags in, words out."""
+"""`bingo run`, `submit`, `sweep`, `repair` and `cancel`: flags in, words out."""
 
 import argparse
 import os
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bingo.errors import UserError
+from bingo.errors import UserError, did_you_mean
 from bingo.files import write_json
 from bingo.launch.chain import Chain, Job, run_chain, run_inline
-from bingo.recipes import CHAINS, Recipe, build
+from bingo.launch.graph import jobs_of
+from bingo.launch.job import JobSpec
+from bingo.launch.site import Cluster, read_site, with_size
+from bingo.launch.submission import Submission
+from bingo.recipes import CHAINS, Group, Recipe, build
+from bingo.stages import KINDS
 
 Report = Callable[[list[str]], int]
 
@@ -24,7 +32,188 @@ def run(argv: list[str], report: Report) -> int:
         "--ranks", type=int, default=None, help="processes per job (default 2, or one per GPU if fewer)"
     )
     options = parser.parse_args(argv)
-    return run_here(options, options.ranks, report)
+    root = options.out or Path("runs") / options.recipe
+    device = options.device or "auto"
+    return run_here(options.recipe, device, root, recipe_of(options, root), options.ranks, report)
+
+
+def submit(argv: list[str], report: Report) -> int:
+    """`bingo submit RECIPE|VERB`: on a cluster as jobs that depend on each other, or here (`local`, `debug`)."""
+    parser = argparse.ArgumentParser(
+        prog="bingo submit",
+        description="Send a whole recipe to a cluster, or one stage: bingo submit distill --cluster FILE -- FLAGS.",
+    )
+    add_recipe_flags(parser)
+    add_cluster_flags(parser)
+    words, flags = _divide(argv)
+    options = parser.parse_args(words)
+    if options.recipe not in CHAINS and options.recipe not in KINDS:
+        known = [*CHAINS, *KINDS]
+        raise UserError(f"recipe or verb {options.recipe!r} is unknown; {did_you_mean(options.recipe, known)}")
+    if (flags is not None) != (options.recipe in KINDS):
+        wanted = "needs its flags after `--`" if options.recipe in KINDS else "takes no flags after `--`"
+        raise UserError(f"{options.recipe} {wanted}: bingo submit distill --cluster FILE -- --data DIR ...")
+    root, recipe = _what(options, flags)
+    if options.cluster in HERE:
+        device, inline = options.device or "auto", options.cluster == "debug"
+        return run_here(options.recipe, device, root, recipe, options.ranks_per_node, report, inline=inline)
+    cluster, jobs = jobs_for(options, recipe.jobs)
+    if send(options, root, options.recipe, cluster, jobs) and recipe.arms:
+        write_json(root / "recipe.json", summary(options.recipe, recipe))
+    return 0
+
+
+def _divide(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    """The words before `--`, and those after it (None: there is no `--`)."""
+    at = argv.index("--") if "--" in argv else None
+    return argv[:at], None if at is None else argv[at + 1 :]
+
+
+def _what(options: Any, flags: list[str] | None) -> tuple[Path, Recipe]:
+    """The root and the chain: of a recipe, or of a single verb."""
+    if flags is None:
+        root = _absolute(options.out or Path("runs") / options.recipe)
+        return root, recipe_of(options, root)
+    from bingo.flags import stage_of
+
+    for name in RECIPE_SETTINGS:
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name} is a setting of recipes; {options.recipe} takes its flags after `--`")
+    stage = stage_of(options.recipe, flags)
+    # Not the stage's own folder: that holds what its content hash covers, and nothing else.
+    root = _absolute(options.out or stage.out.with_name(f"{stage.out.name}.jobs"))
+    return root, Recipe((Group(stage.name, (stage,), KINDS[stage.kind].distributed),), {})
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def jobs_for(options: Any, groups: Iterable[Group]) -> tuple[Cluster, list[JobSpec]]:
+    """The cluster of a site file, and the groups as its jobs."""
+    cluster = with_size(read_site(Path(options.cluster)), options.nodes, options.ranks_per_node)
+    return cluster, jobs_of(groups, cluster, min_nodes=options.min_nodes, preflight=options.preflight)
+
+
+def send(options: Any, root: Path, name: str, cluster: Cluster, jobs: list[JobSpec]) -> bool:
+    """Send jobs, or say what would be sent; whether something was sent."""
+    from bingo.launch.submit import dry_run
+    from bingo.launch.submit import submit as send_all
+
+    if options.dry_run:
+        for text in dry_run(root, jobs, cluster):
+            print(text)
+        return False
+    facts = {
+        "recipe": name,
+        "command": shlex.join(["bingo", *sys.argv[1:]]),
+        "cluster": str(_absolute(Path(options.cluster))),
+        "overrides": {"nodes": options.nodes, "ranks_per_node": options.ranks_per_node},
+    }
+    submission = send_all(root, jobs, cluster, facts)
+    if submission is None:
+        print(f"{root}: everything is done; nothing was sent")
+        return False
+    for text in _sent(submission):
+        print(text)
+    return True
+
+
+def _sent(submission: Submission) -> Iterator[str]:
+    """What was sent, one line per job or run of a sweep, and where to look."""
+    lines = {line.job: line for line in submission.sent()}
+    for job in submission.jobs:
+        line = lines.get(job.name)
+        after = [need for need in job.needs if need in lines]
+        waits = f"   after {', '.join(after)}" if after else ""
+        yield f"{job.name:28s} {line.slurm_id if line else 'done before':>11s}{waits}"
+        for task, (stage, *_) in enumerate(job.tasks if job.array else ()):
+            shown = f"{line.slurm_id}_{task}" if line and task in line.tasks else "done before"
+            yield f"  {stage.name:26s} {shown:>11s}"
+    yield f"submission {submission.folder}; see `bingo status {submission.root}`"
+
+
+HERE = ("local", "debug")
+RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher")
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """Where and how jobs run."""
+    parser.add_argument("--cluster", required=True, help="site file (docs/cluster.md); local: here; debug: in-process")
+    parser.add_argument("--nodes", type=int, default=None, help="nodes of a job on all ranks, in place of the site's")
+    parser.add_argument("--min-nodes", type=int, default=None, help="go on with as few, with the same global batch")
+    parser.add_argument("--ranks-per-node", type=int, default=None, help="in place of the site's")
+    parser.add_argument("--preflight", action="store_true", help="test the nodes first and leave slow ones out")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent")
+
+
+def sweep(argv: list[str]) -> int:
+    """`bingo sweep VERB --set NAME=VALUE,VALUE --out ROOT -- FLAGS`: a grid as one array of jobs."""
+    parser = argparse.ArgumentParser(
+        prog="bingo sweep",
+        description="Run a verb with every combination of some settings: bingo sweep distill --cluster FILE "
+        "--set optim.lr=0.03,0.06 --set seed=0,1,2 --out ROOT -- FLAGS. Equal ones are run once.",
+    )
+    parser.add_argument("verb", help="one of: " + ", ".join(KINDS))
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUES", help="values between commas")
+    parser.add_argument("--limit", type=int, default=0, help="runs at a time (default: as many as fit)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all runs")
+    add_cluster_flags(parser)
+    words, flags = _divide(argv)
+    options = parser.parse_args(words)
+    if options.verb not in KINDS:
+        raise UserError(f"verb {options.verb!r} is unknown; {did_you_mean(options.verb, KINDS)}")
+    if options.limit < 0:
+        raise UserError(f"--limit {options.limit} is not allowed: it must be at least 0 (0: as many as fit)")
+    from bingo.flags import stage_of
+    from bingo.launch.sweep import grid
+
+    root = _absolute(options.out)
+    found = grid(options.verb, flags or [], options.set, root, stage_of)
+    for name, same in found.merged:
+        print(f"# {name} is the same as {same}")
+    groups = tuple(Group(stage.name, (stage,), KINDS[stage.kind].distributed) for stage in found.stages)
+    if options.cluster in HERE:
+        recipe, ranks, inline = Recipe(groups, {}), options.ranks_per_node, options.cluster == "debug"
+        return run_here("sweep", "auto", root, recipe, ranks, lambda _: 0, inline=inline)
+    cluster, jobs = jobs_for(options, groups)
+    tasks = tuple(job.tasks[0] for job in jobs)
+    array = replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=options.limit)
+    send(options, root, f"sweep {options.verb}", cluster, [array])
+    return 0
+
+
+def repair(argv: list[str]) -> int:
+    """`bingo repair ROOT`: send again what failed, was cancelled or never sent."""
+    parser = argparse.ArgumentParser(
+        prog="bingo repair",
+        description="Send again what failed, was cancelled or never sent, with what depends on it; what is done stays.",
+    )
+    parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
+    parser.add_argument("--new-code", action="store_true", help="run the package as it is now, not the first snapshot")
+    options = parser.parse_args(argv)
+    from bingo.launch.repair import repair as send_again
+
+    for text in send_again(_absolute(options.root), new_code=options.new_code):
+        print(text)
+    return 0
+
+
+def cancel(argv: list[str]) -> int:
+    """`bingo cancel ROOT [JOB...]`: end what waits or runs."""
+    parser = argparse.ArgumentParser(
+        prog="bingo cancel", description="End the jobs of a submission that wait or run, or some and what needs them."
+    )
+    parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
+    parser.add_argument("jobs", nargs="*", help="names of jobs (default: all)")
+    options = parser.parse_args(argv)
+    from bingo.launch.repair import cancel as end
+
+    lines = end(_absolute(options.root), options.jobs)
+    for text in lines:
+        print(text)
+    print(f"go on with `bingo repair {options.root}`" if lines else "nothing to cancel: no job waits or runs")
+    return 0
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,15 +234,14 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(options: Any, root: Path) -> Recipe:
     """The chain that the flags describe."""
-    names = ("seeds", "epochs", "device", "images", "teacher")
-    return build(options.recipe, root, {name: getattr(options, name) for name in names})
+    return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS})
 
 
-def run_here(options: Any, ranks: int | None, report: Report, *, inline: bool = False) -> int:
-    """Run a recipe on this machine (inline: in this process, as one rank), then write the report beside it."""
-    root = options.out or Path("runs") / options.recipe
-    recipe = recipe_of(options, root)
-    gpus = visible_gpus(options.device or "auto")
+def run_here(
+    name: str, device: str, root: Path, recipe: Recipe, ranks: int | None, report: Report, *, inline: bool = False
+) -> int:
+    """Run a chain on this machine (inline: in this process, as one rank), then write the report beside it."""
+    gpus = visible_gpus(device)
     if ranks is None:
         ranks = min(2, gpus) if gpus else 2
     if ranks < 1:
@@ -61,7 +249,7 @@ def run_here(options: Any, ranks: int | None, report: Report, *, inline: bool = 
     chain = Chain(root, tuple(Job(group.stages, ranks if group.parallel else 1) for group in recipe.jobs))
     records = run_inline(chain) if inline else run_chain(chain, gpus=gpus)
     if recipe.arms:
-        _report(options.recipe, recipe, root, any(not record["skipped"] for record in records), report)
+        _report(name, recipe, root, any(not record["skipped"] for record in records), report)
     return 0
 
 

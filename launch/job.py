@@ -1,6 +1,5 @@
 """What a job executes: a few stages in order, as the ranks of one process group."""
 
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -8,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bingo.config_parts import Runtime
-from bingo.errors import UserError
 from bingo.files import read_json, write_json
 from bingo.stages import Stage
 
+TIMEOUT_S = 300
 STANDARD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -34,7 +32,7 @@ class JobSpec:
     needs: tuple[str, ...] = ()
     array: bool = False
     limit: int = 0
-    collective_timeout_s: int = 300
+    collective_timeout_s: int = TIMEOUT_S
     preflight: bool = False
 
     @property
@@ -60,32 +58,24 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class StageJob:
-    """A picklable callable: stages as JSON, the port of rank 0, and whether old outputs may be replaced."""
+    """A picklable callable for submitit's local executor: stages as JSON, the port of rank 0, where ranks record."""
 
     stages: tuple[dict[str, Any], ...]
     port: int
+    folder: Path
 
-    def __call__(self) -> list[dict[str, Any]] | str:
-        """Records of the stages, or the sentence of a user error (which no retry would mend)."""
+    def __call__(self) -> list[dict[str, Any]]:
+        """Records of the stages; a rank that fails or is asked to leave ends its process, as `worker.work` says."""
         import submitit
 
-        from bingo.distributed import world
-        from bingo.stages import run_stage
+        from bingo.launch.worker import Recorder, work
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        os.environ.update(rank_environment(submitit.JobEnvironment(), self.port))
+        job = submitit.JobEnvironment()
+        recorder = Recorder(self.folder, job.global_rank)
+        recorder.start()  # in place of submitit's handlers, which would requeue
+        os.environ.update(rank_environment(job, self.port))
         stages = [Stage.from_json(value) for value in self.stages]
-        try:
-            with world(next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())) as peers:
-                return [run_stage(stage, world=peers, replace=True) for stage in stages]
-        except UserError as error:
-            return str(error)
-
-    def checkpoint(self) -> Any:
-        """Called by submitit before a requeue: the stages resume from what is on disk."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
+        return work(stages, recorder, timeout_s=TIMEOUT_S, ranks=job.num_tasks)
 
 
 def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> dict[str, str]:

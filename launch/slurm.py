@@ -176,10 +176,11 @@ def parse_past(text: str) -> dict[str, tuple[Row, ...]]:
         if len(values) == len(PAST_FIELDS):
             exit_code, _, signal = values[8].partition(":")
             row = replace(_row(values[:7]), nodes=_word(values[7]))
-            found.setdefault(row.id, []).append(
-                replace(row, restarts=len(found.get(row.id, ())), exit_code=_number(exit_code), signal=_number(signal))
-            )
-    return {job: tuple(rows) for job, rows in found.items()}
+            row = replace(row, exit_code=_number(exit_code), signal=_number(signal))
+            found.setdefault(row.id, []).append(row)
+    for rows in found.values():
+        rows.sort(key=lambda row: row.submit or 0)
+    return {job: tuple(replace(row, restarts=n) for n, row in enumerate(rows)) for job, rows in found.items()}
 
 
 def _row(values: list[str]) -> Row:

@@ -1,5 +1,6 @@
 """One rank of a job: `python -u -m bingo.launch.worker JOBDIR`. A signal only sets a flag; the exit status says how
-it ended: 0 done, 75 left at a step boundary because it was asked to, 65 a user error (no retry mends it), 70 any other.
+it ended: 0 done, 75 left at a step boundary because it was asked to, 65 a user error (no retry mends it), 74 storage
+that may mend itself, 70 any other.
 """
 
 import contextlib
@@ -11,18 +12,21 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bingo.config_parts import Runtime
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError
 from bingo.launch.job import JobSpec, rank_variables
 from bingo.launch.layout import attempt_folder, rank_beat, rank_events
+from bingo.launch.records import MARKER
 from bingo.stages import Stage
 from bingo.watch import Leaving, Watch
 
-DONE, LEFT, USER, FAILED = 0, 75, 65, 70
+DONE, LEFT, USER, TRANSIENT, FAILED = 0, 75, 65, 74, 70
+BUSY_S = 120
+"""How long to wait for a folder that an earlier attempt holds: its last process may still be dying elsewhere."""
 # What torch, gloo and NCCL say when another rank is gone or does not answer.
 PEER = re.compile(
     r"(?i)connection (?:was )?(?:closed|reset|refused|aborted)|closed by (?:peer|remote)|pair closure|broken pipe|"
@@ -65,6 +69,23 @@ class Recorder(Watch):
             finally:
                 os.close(descriptor)
 
+    def start(self) -> None:
+        """Hear and write from now on, in the log too."""
+        self.listen()
+        host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        self.event("start", host=host, pid=os.getpid())
+        # All starts of a job append to one log.
+        print(f"{MARKER}{self.attempt.name.rpartition('-')[2]} on {host}", flush=True)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the process with the exit status of whatever is raised inside."""
+        try:
+            yield
+        except BaseException as error:
+            end(self.failed(error))
+
     def failed(self, error: BaseException) -> int:
         """Record how this rank ended, say it in its log, and return its exit status."""
         if isinstance(error, Leaving):
@@ -72,7 +93,7 @@ class Recorder(Watch):
             return LEFT
         status, kind = classify(error)
         text = f"{type(error).__name__}: {error}".strip()
-        print(text if kind == "user" else "".join(traceback.format_exception(error)), file=sys.stderr)
+        print(text if isinstance(error, UserError) else "".join(traceback.format_exception(error)), file=sys.stderr)
         self.event(
             "failed", kind=kind, error=text, step=self.step, stage=self.stage,
             traceback="".join(traceback.format_exception(error)),
@@ -82,6 +103,8 @@ class Recorder(Watch):
 
 def classify(error: BaseException) -> tuple[int, str]:
     """Exit status and kind of a failure; `peer` is what another rank's end does to this one."""
+    if isinstance(error, TransientError):
+        return TRANSIENT, "transient"
     if isinstance(error, UserError):
         return USER, "user"
     distributed = type(error).__name__.startswith("Dist") or type(error) is RuntimeError
@@ -90,41 +113,31 @@ def classify(error: BaseException) -> tuple[int, str]:
 
 def main(folder: Path) -> NoReturn:
     """Run this rank's share of the job in `folder`; the process ends here, whatever a destructor would wait for."""
-    rank = int(rank_variables()["RANK"])
-    recorder = Recorder(attempt_folder(folder), rank)
-    recorder.listen()
-    recorder.event("start", host=os.environ.get("SLURMD_NODENAME", socket.gethostname()), pid=os.getpid())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    os.environ.update(rank_variables())
-    try:
+    variables = rank_variables()
+    recorder = Recorder(attempt_folder(folder), int(variables["RANK"]))
+    recorder.start()
+    with recorder.ending():
+        os.environ.update(variables)
         spec = JobSpec.read(folder)
         stages = spec.tasks[int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))]
-        status, _ = work(stages, recorder, timeout_s=spec.collective_timeout_s, ranks=spec.ranks)
-    except BaseException as error:
-        status = recorder.failed(error)
-    end(status)
+        work(stages, recorder, timeout_s=spec.collective_timeout_s, ranks=spec.ranks)
+    end(DONE)
 
 
-def work(
-    stages: Iterable[Stage], recorder: Recorder, *, timeout_s: int, ranks: int
-) -> tuple[int, list[dict[str, Any]]]:
-    """Run stages as one rank: exit status and records. A failed rank must end its process without leaving its group."""
-    leave_early(recorder)
-    from bingo.distributed import world
-    from bingo.stages import run_stage
+def work(stages: Sequence[Stage], recorder: Recorder, *, timeout_s: int, ranks: int) -> list[dict[str, Any]]:
+    """Run stages as one rank and return their records. A rank that does not get through them ends its process here:
+    to leave the group would wait for ranks that may be gone."""
+    with recorder.ending():
+        leave_early(recorder)
+        from bingo.distributed import world
+        from bingo.stages import run_stage
 
-    leave_early(recorder)
-    stages = list(stages)
-    runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
-    records = []
-    with world(runtime) as peers:
-        try:
-            for stage in stages:
-                records.append(run_stage(stage, world=peers, replace=True))
-        except BaseException as error:  # to leave the group now would wait for ranks that may be gone
-            end(recorder.failed(error))
+        leave_early(recorder)
+        runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
+        with world(runtime, recorder, timeout_s) as peers, recorder.ending():
+            records = [run_stage(stage, world=peers, replace=True, patience_s=BUSY_S) for stage in stages]
     recorder.event("done")
-    return DONE, records
+    return records
 
 
 def leave_early(recorder: Recorder) -> None:

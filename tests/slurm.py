@@ -198,6 +198,10 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         self.run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
 
+    def outside(self, path: Path) -> Path:
+        """Where a file of the cluster, which may lie on a small disk of its own, is found by other processes."""
+        return Path(f"/proc/{self._holder('base')}/root{path}")
+
     # Starting
 
     @property

@@ -1,0 +1,34 @@
+"""Small inputs of a distillation: the digits as image folders and packed, a teacher with random weights, kNN bags."""
+
+from pathlib import Path
+
+
+def make_digits(root: Path) -> None:
+    """The demo data as image folders (images/train, images/val) and packed (train, val)."""
+    from bingo.demo_data import write_digits
+    from bingo.pack import pack_folder
+
+    write_digits(root / "images")
+    for split in ("train", "val"):
+        pack_folder(root / "images" / split, root / split)
+
+
+def make_teacher(path: Path) -> None:
+    """A model file with random weights: tiny-8 with 16-d keys."""
+    from bingo.models import save_encoder, seeded_encoder
+
+    save_encoder(path, seeded_encoder("tiny-8", dim=16, hidden=32, seed=5))
+
+
+def make_bags(root: Path, digits: Path, teacher: Path) -> Path:
+    """Features and kNN bags of the training digits under `teacher`, through the real stages; the bags' folder."""
+    from bingo.config import BagsConfig, FeaturesConfig
+    from bingo.config_parts import Augmentation
+    from bingo.stages import Stage, run_stage
+
+    features = FeaturesConfig(
+        data=digits / "train", model=teacher, out=root / "features", augment=Augmentation(size=16)
+    )
+    run_stage(Stage("features", "features", features))
+    run_stage(Stage("bags", "bags", BagsConfig(data=digits / "train", features=root / "features", out=root / "bags")))
+    return root / "bags"

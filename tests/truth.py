@@ -1,0 +1,60 @@
+"""Whether `bingo status` told the truth, judged by what Slurm itself said when the suite asked it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+NEAR_S = 1.5
+"""The test looks a few times a second: what Slurm said so close before or after may be what the suite was told."""
+ALLOWED = {
+    "PENDING": {"waiting", "requeued"},
+    "CONFIGURING": {"starting"},
+    "RUNNING": {"starting", "running", "ending"},
+    "COMPLETING": {"starting", "running", "ending"},
+    "COMPLETED": {"done"},
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """At a unix time: what Slurm said (state, restarts), or what `bingo status --json` said (status)."""
+
+    time: float
+    state: str = ""
+    restarts: int = 0
+    status: dict[str, Any] | None = None
+
+
+def lies(seen: Sequence[Seen]) -> list[str]:
+    """Every false statement about a job that ends well in the end, each once."""
+    found = [lie for look in seen if look.status is not None for lie in lies_of(look.status, seen)]
+    last = next((look.status for look in reversed(seen) if look.status is not None), {"state": "never asked"})
+    if last.get("state") != "done":
+        found.append(f"in the end status says {last.get('state')}")
+    return list(dict.fromkeys(found))
+
+
+def lies_of(status: dict[str, Any], seen: Sequence[Seen]) -> list[str]:
+    """What is false in one answer."""
+    if "jobs" not in status:
+        return [f"status broke: {status}"]
+    asked = status["time"]
+    slurm = [look for look in seen if look.state]
+    near = [look for look in slurm if abs(look.time - asked) <= NEAR_S]
+    near += [look for look in slurm if look.time < asked][-1:] + [look for look in slurm if look.time > asked][:1]
+    states, restarts = {look.state for look in near}, {look.restarts for look in near}
+    allowed = set().union(*(ALLOWED.get(state, set()) for state in states))
+    found = [f"status has a problem: {problem}" for problem in status["problems"]]
+    for job in status["jobs"]:
+        said = f"status says {job['state']} ({job['text']})"
+        if job["state"] not in allowed:
+            found.append(f"{said} where Slurm says {', '.join(sorted(states))}")
+        if job["state"] == "waiting" and restarts == {0} and job["attempts"]:
+            found.append(f"{said} about a job that has begun")
+        if job["state"] == "requeued" and restarts == {0}:
+            found.append(f"{said} about a job that never started again")
+        if not min(restarts) <= job["attempts"] <= max(restarts) + 1:
+            found.append(f"status counts {job['attempts']} attempts after {sorted(restarts)} restarts")
+    if status["state"] not in {"waiting", "running", "done"} or (status["state"] == "done") > ("done" in allowed):
+        found.append(f"status says {status['state']} of the whole where Slurm says {', '.join(sorted(states))}")
+    return found
