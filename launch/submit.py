@@ -163,9 +163,8 @@ def send(submission: Submission, todo: Tasks, *, running: Mapping[str, Sequence[
             slurm_id = sbatch(words, submission.folder / "site.toml")
         except UserError as error:
             _take_back(submission, job.name, sent, str(error))
-            raise UserError(
-                f"{error}{f'; the {len(sent)} jobs sent before it are cancelled' if sent else ''}"
-            ) from None
+            also = f"; the jobs sent before it ({', '.join(sent)}) are cancelled" if sent else ""
+            raise UserError(f"{error}{also}") from None
         submission.record(job.name, slurm_id, todo[job.name], repair)
         ids.setdefault(job.name, []).append(slurm_id)
         sent.append(slurm_id)

@@ -70,7 +70,6 @@ exit $rc
 #SBATCH --kill-on-invalid-dep=yes
 #SBATCH --mem=3072M
 #SBATCH --nodes=1-2
-#SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
 #SBATCH --output=ROOT/submissions/ID/jobs/teacher/%j_batch.log
 #SBATCH --partition=debug
@@ -202,7 +201,6 @@ exit $rc
 #SBATCH --kill-on-invalid-dep=yes
 #SBATCH --mem=3072M
 #SBATCH --nodes=1-2
-#SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
 #SBATCH --output=ROOT/submissions/ID/jobs/seed-0/%j_batch.log
 #SBATCH --partition=debug
