@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from bingo.cli import main
 from bingo.config import BagsConfig, DistillConfig
+from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.launch import repair
 from bingo.launch.graph import absolute, jobs_of, open_tasks
@@ -23,8 +25,7 @@ from bingo.launch.site import Cluster, read_site
 from bingo.launch.slurm import Row
 from bingo.launch.submission import Sent, Submission, newest, stage
 from bingo.launch.submit import send
-from bingo.launch.sweep import grid
-from bingo.recipes import Group, build, digits, imagenet, resnet18_r50
+from bingo.recipes import CHAINS, Group, build, digits, imagenet, resnet18_r50
 from bingo.stages import Stage, run_stage
 from tests.ranks import ROOT
 
@@ -79,6 +80,33 @@ def test_the_imagenet_chain(cluster: Cluster, tmp_path: Path, images: Path) -> N
         "cpu",
         "bf16",
     )
+
+
+@pytest.mark.slow
+def test_the_imagenet_chain_runs_to_its_end(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every stage of it, with its own wiring, on a dozen images of 32 pixels; the rest of the settings as they are."""
+    for at in range(18):
+        path = tmp_path / "images" / ("train" if at < 12 else "val") / f"class{at % 2}" / f"{at}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((48, 48), 20 + 8 * at).convert("RGB").save(path)
+
+    def small(data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:
+        config = resnet18_r50(data, out, teacher, bags)
+        contrast = replace(config.contrast, dim=16, hidden=32, queue=8)
+        return replace(config, contrast=contrast, optim=replace(config.optim, batch=4), augment=Augmentation(size=32))
+
+    monkeypatch.setitem(CHAINS, "resnet18-r50", partial(imagenet, small))
+    words = ["--images", tmp_path / "images", "--teacher", teacher, "--out", tmp_path / "out", "--epochs", "1"]
+    command = ["submit", "resnet18-r50", "--cluster", "debug", "--device", "cpu", *map(str, words)]
+    assert main(command) == 0
+    assert json.loads((tmp_path / "out" / "export" / "weights.json").read_text())["model"] == "resnet18"
+    scores = json.loads((tmp_path / "out" / "eval" / "stage.json").read_text())["figures"]
+    assert {"linear", "knn"} <= set(scores)
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("done before") == 7
 
 
 def test_wrong_settings_of_a_recipe(tmp_path: Path, images: Path) -> None:
@@ -332,68 +360,6 @@ def test_commands() -> None:
         150,
         0.75,
     ]
-
-
-def parse_stage(kind: str, flags: list[str]) -> Stage:
-    from bingo.flags import stage_of
-
-    return stage_of(kind, flags)
-
-
-def test_a_grid_has_readable_names_and_runs_equal_settings_once(source: Path, tmp_path: Path) -> None:
-    flags = ["--source", str(source)]
-    found = grid("pack", flags, ["shard-gib=1,1.0,2", "workers=1,2"], tmp_path, parse_stage)
-    assert [stage.name for stage in found.stages] == ["shard-gib-1_workers-1", "shard-gib-2_workers-1"]
-    assert dict(found.merged) == {  # threads are no part of what is made
-        "shard-gib-1_workers-2": "shard-gib-1_workers-1",
-        "shard-gib-1.0_workers-1": "shard-gib-1_workers-1",
-        "shard-gib-1.0_workers-2": "shard-gib-1_workers-1",
-        "shard-gib-2_workers-2": "shard-gib-2_workers-1",
-    }
-    assert [stage.out for stage in found.stages] == [tmp_path / stage.name for stage in found.stages]
-
-
-def test_settings_of_a_grid(source: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.pt").write_text(name)
-    teacher, again = tmp_path / "one" / "model.pt", tmp_path / "two" / "model.pt"
-    flags = ["--data", str(source), "--bags", str(source), "--student", "tiny"]
-    found = grid(
-        "distill", flags, [f"teacher={teacher},{again}", "augment.scale=0.2 1.0,0.4 1.0"], tmp_path, parse_stage
-    )
-    assert len({stage.name for stage in found.stages}) == 4, "two values of one name get two folders"
-    assert [stage.config.augment.scale for stage in found.stages] == [(0.2, 1.0), (0.4, 1.0)] * 2
-    assert all(set(stage.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for stage in found.stages)
-    for varied, words, text in (
-        (["seed"], [], "--set seed is not allowed: write NAME=VALUE,VALUE"),
-        (["seed=0,,1"], [], "--set seed=0,,1 is not allowed"),
-        (["seed=0", "seed=1"], [], "--set names a setting twice"),
-        (["seed=0"], ["--out=x"], "leave --out out of the flags"),
-    ):
-        with pytest.raises(UserError) as raised:
-            grid("distill", [*flags, *words], varied, tmp_path, parse_stage)
-        assert text in str(raised.value)
-    with pytest.raises(UserError, match=r"input .*nowhere does not exist"):
-        grid("distill", [*flags, "--teacher", "nowhere"], ["seed=0"], tmp_path, parse_stage)
-
-
-def test_a_sweep_sends_the_unfinished_tasks_of_one_array(
-    source: Path, tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["sweep", "bags", "--set", "seed=1,2,3", "--limit", "2", "--out", str(tmp_path / "s")]
-    flags = ["--", "--data", str(source), "--kind", "random", "--k", "1"]
-    assert main(["bags", *flags[1:], "--seed", "2", "--out", str(tmp_path / "s" / "seed-2")]) == 0
-    assert main([*words, "--cluster", str(cluster.path), "--dry-run", *flags]) == 0
-    printed = capsys.readouterr().out
-    assert "# sweep: sbatch --parsable --array=0,2%2 /" in printed
-    assert "#SBATCH --array=0-2%2\n" in printed
-    assert main([*words, "--cluster", "debug", *flags]) == 0
-    printed = capsys.readouterr().out
-    assert [line.split("  ")[0] for line in printed.splitlines()] == ["seed-1", "seed-2", "seed-3"]
-    assert printed.count("done before") == 1
-    assert main([*words, "--cluster", str(cluster.path), *flags]) == 0
-    assert "everything is done; nothing was sent" in capsys.readouterr().out
 
 
 def test_a_single_stage(source: Path, tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
