@@ -1,5 +1,6 @@
 """Sends a chain: what is done is left out, the rest is staged and handed to Slurm, each job after what it needs."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -74,11 +75,20 @@ def script_of(job: JobSpec, cluster: Cluster, folder: Path, code: Path) -> str:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Hold a root for one submission, repair or cancellation at a time."""
-    make_folder(root / SUBMISSIONS)
+    """Hold a root for one submission, repair or cancellation at a time; a first one that is refused leaves no folder."""
+    folder = root / SUBMISSIONS
+    make_folder(folder)
     try:
-        with folder_lock(root / SUBMISSIONS):
-            yield
+        with folder_lock(folder):
+            try:
+                yield
+            except UserError:
+                if [path.name for path in folder.iterdir()] == [".lock"]:
+                    (folder / ".lock").unlink()
+                    folder.rmdir()
+                    with contextlib.suppress(OSError):  # the root holds more
+                        root.rmdir()
+                raise
     except OSError as error:
         raise UserError(f"cannot write {root / SUBMISSIONS}: {error.strerror}; choose another --out") from None
 

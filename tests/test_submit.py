@@ -316,7 +316,7 @@ def test_no_slurm(
     text = capsys.readouterr().err
     assert "no Slurm here (sinfo is not on PATH)" in text
     assert len(text.splitlines()) == 1
-    assert newest(tmp_path / "r") is None
+    assert not (tmp_path / "r").exists(), "a refused submission leaves nothing behind"
     (tmp_path / "file").write_text("")
     assert main(["submit", "digits", "--cluster", str(cluster.path), "--out", str(tmp_path / "file" / "r")]) == 2
     assert "choose another --out" in capsys.readouterr().err
