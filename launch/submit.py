@@ -75,7 +75,7 @@ def script_of(job: JobSpec, cluster: Cluster, folder: Path, code: Path) -> str:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Hold a root for one submission, repair or cancellation at a time; a first one that is refused leaves no folder."""
+    """Hold a root for one submission, repair or cancellation at a time; a refused first one leaves no folder."""
     folder = root / SUBMISSIONS
     make_folder(folder)
     try:
