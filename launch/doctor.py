@@ -179,7 +179,7 @@ def requeue_delay(facts: Facts) -> Finding:
     delay = int(facts.options("AuthInfo").get("cred_expire", DEFAULT_CRED_EXPIRE_S))
     evidence = f"AuthInfo = {facts.config.get('AuthInfo', '(null)')}"
     says = f"a requeued job waits {delay} s (cred_expire) before it may start again"
-    ask = "AuthInfo=cred_expire=30 (shortens the wait of every requeued job)" if delay > 60 else None
+    ask = "cred_expire=30 among the options of AuthInfo (every requeued job waits that long)" if delay > 60 else None
     return Finding("requeue delay", "note", says, evidence, ask)
 
 
