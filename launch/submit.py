@@ -111,8 +111,9 @@ def rows(submission: Submission, fresh: bool = False) -> dict[tuple[str, int], t
     lines = submission.newest()
     if not lines:
         return {}
-    newest_line = max(line.time for line in lines.values())
-    said = ask(min(line.time for line in lines.values()), newer=time.time() if fresh else newest_line)
+    markers = [submission.job_folder(name) / "cancelled" for name, _ in lines]
+    changed = [line.time for line in lines.values()] + [path.stat().st_mtime for path in markers if path.exists()]
+    said = ask(min(line.time for line in lines.values()), newer=time.time() if fresh else max(changed))
     if said.queue is None:
         raise UserError(said.problems[0])
     found = {}
@@ -162,9 +163,8 @@ def send(submission: Submission, todo: Tasks, *, running: Mapping[str, Sequence[
             slurm_id = sbatch(words, submission.folder / "site.toml")
         except UserError as error:
             _take_back(submission, job.name, sent, str(error))
-            raise UserError(
-                f"{error}{f'; the {len(sent)} jobs sent before it are cancelled' if sent else ''}"
-            ) from None
+            also = f"; the jobs sent before it ({', '.join(sent)}) are cancelled" if sent else ""
+            raise UserError(f"{error}{also}") from None
         submission.record(job.name, slurm_id, todo[job.name], repair)
         ids.setdefault(job.name, []).append(slurm_id)
         sent.append(slurm_id)
