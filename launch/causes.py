@@ -118,7 +118,7 @@ def find_cause(
     scene = _Scene(events, beats or {}, told, nodes or {})
     if rc == 0:
         return Cause("done", "finished")
-    for look in (_node_lost, _slurm_ended, _own_failure, _memory, _exit, _left, _hang, _peer):
+    for look in (_node_lost, _slurm_ended, _slow_node, _own_failure, _memory, _exit, _left, _hang, _peer):
         if cause := look(scene, state):
             return cause
     if rc == 76:
@@ -180,6 +180,15 @@ def _slurm_ended(scene: _Scene, state: str | None) -> Cause | None:
 
 def _at(step: int | None) -> str:
     return f"; ranks left after step {step}" if step else "; ranks left before any step"
+
+
+def _slow_node(scene: _Scene, state: str | None) -> Cause | None:
+    """The pre-flight found nodes too slow, and the job starts again without them."""
+    told = scene.last(0, "preflight")
+    if not told or not told["excluded"]:
+        return None
+    why = "; ".join(f"{node}: {', '.join(told['slow'][node])}" for node in told["excluded"])
+    return Cause("slow node", f"the pre-flight found a slow node ({why})", None, told["excluded"][0])
 
 
 def _own_failure(scene: _Scene, state: str | None) -> Cause | None:

@@ -2,12 +2,11 @@
 
 import getpass
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass, field
 
 from bingo.errors import UserError
 from bingo.launch.site import Site
+from bingo.launch.slurm import run
 
 NODE_KEYS = ("node", "partition", "state", "cpus", "memory_mb", "gres", "features")
 QOS_KEYS = ("name", "preempt", "preemptmode", "gracetime", "maxwall")
@@ -67,14 +66,9 @@ class Facts:
 
 def read_facts() -> Facts:
     """Ask the scheduler; `UserError` without Slurm or while its controller does not answer."""
-    if shutil.which("scontrol") is None:
-        raise UserError(
-            "there is no Slurm here (no `scontrol` on the PATH); run `bingo doctor --cluster` on a login node of "
-            "the cluster, or `bingo doctor` for this machine"
-        )
-    config = parse_config(_ask("scontrol", "show", "config"))
-    partitions = {row["PartitionName"]: row for row in parse_rows(_ask("scontrol", "show", "partition", "-o"))}
-    nodes = parse_table(_ask("sinfo", "-h", "-N", "-o", "%N|%R|%t|%c|%m|%G|%f"), NODE_KEYS)
+    config = parse_config(run(["scontrol", "show", "config"]))
+    partitions = {row["PartitionName"]: row for row in parse_rows(run(["scontrol", "show", "partition", "-o"]))}
+    nodes = parse_table(run(["sinfo", "-h", "-N", "-o", "%N|%R|%t|%c|%m|%G|%f"]), NODE_KEYS)
     qos = _accounting(["show", "qos"], QOS_KEYS)
     associations = _accounting(["show", "associations", f"user={getpass.getuser()}"], ASSOCIATION_KEYS)
     return Facts(config, partitions, nodes, None if qos is None else {row["name"]: row for row in qos}, associations)
@@ -105,22 +99,8 @@ def minutes(text: str) -> float:
     return days * 1440 + hours * 60 + mins + seconds / 60
 
 
-def _ask(*words: str) -> str:
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    except subprocess.TimeoutExpired:
-        raise UserError(f"Slurm does not answer `{' '.join(words)}` within 60 s; try again later") from None
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        said = lines[-1] if lines else f"exit status {done.returncode}"
-        raise UserError(f"Slurm does not answer `{' '.join(words)}` ({said}); is slurmctld up? try again later")
-    return done.stdout
-
-
 def _accounting(words: list[str], keys: tuple[str, ...]) -> list[dict[str, str]] | None:
-    if shutil.which("sacctmgr") is None:
-        return None
     try:
-        return parse_table(_ask("sacctmgr", "-nP", *words, f"format={','.join(keys)}"), keys)
-    except UserError:  # no accounting database, or it is down: said by the finding about accounting
+        return parse_table(run(["sacctmgr", "-nP", *words, f"format={','.join(keys)}"]), keys)
+    except UserError:  # no database, or it is down: the finding about accounting says so
         return None

@@ -21,8 +21,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SUBMISSIONS = "submissions"
-MARKER = "bingo: attempt "
-"""Begins the line, in the log of the batch script and of every rank, with which each start of a job begins."""
 
 
 def job_folder(submission: Path, name: str) -> Path:

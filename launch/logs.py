@@ -12,7 +12,7 @@ from typing import Any
 
 from bingo.errors import UserError, did_you_mean
 from bingo.launch import slurm
-from bingo.launch.layout import MARKER
+from bingo.launch.records import MARKER
 from bingo.launch.status import State, states
 from bingo.launch.submission import Submission
 from bingo.launch.verdict import name, verdict

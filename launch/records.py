@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bingo.launch.causes import Beat, Cause, find_cause
-from bingo.launch.layout import MARKER
+
+MARKER = "bingo: attempt "
+"""What the batch script and every rank say first in every attempt, and then its number."""
 
 
 def cause_of(folder: Path, lines: list[str], rc: int | None, state: str | None = None) -> Cause:

@@ -63,8 +63,7 @@ def render(site: Site, spec: JobSpec, folder: Path, *, code: Path, python: str) 
         job_name=spec.name.replace(" ", "-"),
         time=site.time_min,
         nodes=spec.nodes,
-        ntasks_per_node=spec.ranks_per_node,
-        cpus_per_task=site.cpus_per_rank,
+        **_per_node(site, spec),
         gpus_per_node=site.gpus_per_node or None,
         gres=site.gres,
         partition=site.partition,
@@ -84,6 +83,14 @@ def render(site: Site, spec: JobSpec, folder: Path, *, code: Path, python: str) 
         use_srun=False,
     )
     return text + "\n"
+
+
+def _per_node(site: Site, spec: JobSpec) -> dict[str, int]:
+    """Ranks and CPUs of a node. Where fewer nodes will do, a node is one task of the job: told to put one task on each,
+    Slurm 22.05 starts `--nodes=1-2` on one node even if two are free."""
+    if spec.min_nodes < spec.nodes:
+        return {"cpus_per_task": site.cpus_per_rank * spec.ranks_per_node}
+    return {"ntasks_per_node": spec.ranks_per_node, "cpus_per_task": site.cpus_per_rank}
 
 
 def _more(site: Site, spec: JobSpec, folder: Path) -> dict[str, Any]:

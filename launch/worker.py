@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from bingo.config_parts import Runtime
 from bingo.errors import TransientError, UserError
 from bingo.launch.job import JobSpec, rank_variables
-from bingo.launch.layout import MARKER, attempt_folder, rank_beat, rank_events
+from bingo.launch.layout import attempt_folder, rank_beat, rank_events
+from bingo.launch.records import MARKER
 from bingo.stages import Stage
 from bingo.watch import Leaving, Watch
 
@@ -73,8 +74,8 @@ class Recorder(Watch):
         self.listen()
         host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
         self.event("start", host=host, pid=os.getpid())
-        # every start of the job appends to this log
-        print(f"{MARKER}{os.environ.get('SLURM_RESTART_COUNT', 0)} on {host}", flush=True)
+        # All starts of a job append to one log.
+        print(f"{MARKER}{self.attempt.name.rpartition('-')[2]} on {host}", flush=True)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     @contextlib.contextmanager

@@ -186,11 +186,11 @@ def test_minutes() -> None:
     assert minutes("UNLIMITED") == float("inf")
 
 
-def test_without_slurm_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_slurm_one_sentence(tmp_path: Path) -> None:
     done = bingo("doctor", "--cluster", PATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "there is no Slurm here" in done.stderr
+    assert "no Slurm here" in done.stderr
 
 
 def test_a_controller_that_is_down_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,5 +198,5 @@ def test_a_controller_that_is_down_is_one_sentence(tmp_path: Path, monkeypatch: 
     script.write_text("#!/bin/sh\necho 'slurm_load_ctl_conf error: Unable to contact slurm controller' >&2\nexit 1\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(UserError, match="Unable to contact slurm controller"):
+    with pytest.raises(UserError, match="the controller of this cluster does not answer now"):
         doctor.examine_cluster(None)
