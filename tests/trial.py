@@ -165,9 +165,6 @@ class Trial:
             yield lambda: cluster.node_states()[self.victim()].startswith("down")
             cluster.start_node(self.victim())
 
-    def bingo(self, *words: object) -> subprocess.CompletedProcess[str]:
-        return self.cluster.run(sys.executable, "-m", "bingo", *words, check=False)
-
     def watch(self, limit_s: float, status_every_s: float) -> list[Seen]:
         """Carry out the script and look on until the job has ended."""
         seen: list[Seen] = []
@@ -189,10 +186,14 @@ class Trial:
         seen.append(Seen(time.time(), self.state(), status=self.status(fresh=True)))
         return seen
 
-    def status(self, fresh: bool = False) -> dict[str, Any]:
-        """What `bingo status --json` says; fresh: not what Slurm said to an earlier call."""
+    def bingo(self, verb: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+        """`bingo VERB ROOT --json`; fresh: not from what Slurm said to an earlier call."""
         extra = {"XDG_CACHE_HOME": str(self.folder / "fresh")} if fresh else {}
-        said = self.cluster.run(sys.executable, "-m", "bingo", "status", self.root, "--json", check=False, **extra)
+        return self.cluster.run(sys.executable, "-m", "bingo", verb, self.root, "--json", check=False, **extra)
+
+    def status(self, fresh: bool = False) -> dict[str, Any]:
+        """What `bingo status --json` says."""
+        said = self.bingo("status", fresh)
         try:
             found: dict[str, Any] = json.loads(said.stdout)
         except json.JSONDecodeError:
@@ -250,10 +251,13 @@ HOLDS = ("RUNNING", "COMPLETING")
 
 
 def cause_of(trial: Trial) -> dict[str, Any]:
-    """What the suite says about the end of the first attempt."""
-    end = trial.seen(trial.submission / "jobs" / "distill" / "attempts" / f"{trial.job}-0" / "end.json")
-    found: dict[str, Any] = json.loads(end.read_text())["cause"] if end.exists() else {}
-    return found
+    """What `bingo history` says about the end of the first attempt."""
+    said = trial.bingo("history", fresh=True)
+    try:
+        starts = json.loads(said.stdout)["attempts"]
+    except (json.JSONDecodeError, KeyError):
+        return {"kind": f"history broke: {said.stdout[-300:]}{said.stderr[-1000:]}"}
+    return next((start["cause"] for start in starts if start["attempt"] == 0), None) or {}
 
 
 def blame(trial: Trial, cause: dict[str, Any], restarts: int) -> list[str]:
