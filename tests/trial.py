@@ -251,13 +251,13 @@ HOLDS = ("RUNNING", "COMPLETING")
 
 
 def cause_of(trial: Trial) -> dict[str, Any]:
-    """What `bingo history` says about the end of the first attempt."""
+    """What `bingo history`, which counts from 1, says about the end of the first attempt."""
     said = trial.bingo("history", fresh=True)
     try:
         starts = json.loads(said.stdout)["attempts"]
     except (json.JSONDecodeError, KeyError):
         return {"kind": f"history broke: {said.stdout[-300:]}{said.stderr[-1000:]}"}
-    return next((start["cause"] for start in starts if start["attempt"] == 0), None) or {}
+    return next((start["cause"] for start in starts if start["attempt"] == 1), None) or {}
 
 
 def blame(trial: Trial, cause: dict[str, Any], restarts: int) -> list[str]:
