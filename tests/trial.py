@@ -90,6 +90,8 @@ class Trial:
     nodes: Sequence[str]
     job: str = ""
     submission: Path = Path()
+    acted: float | None = None
+    """When the test began to act from outside, in unix time."""
 
     @property
     def root(self) -> Path:
@@ -128,6 +130,8 @@ class Trial:
 
     def moment(self) -> float | None:
         """When the fault happened, in unix time."""
+        if KINDS[self.fault.kind].outside == "usr2-early":  # it has no step
+            return self.acted
         return float((self.folder / "marks" / "fault").read_text()) if self.marked() else None
 
     def state(self) -> str:
@@ -146,6 +150,7 @@ class Trial:
         elif outside:
             yield self.marked
         yield after(fault.delay_s)
+        self.acted = time.time()
         if outside.startswith("usr2"):
             cluster.run("scancel", "--signal=USR2", self.job)
         elif outside == "requeue":
