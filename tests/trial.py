@@ -185,10 +185,12 @@ class Trial:
                 waits_for = next(script, None)
             if time.monotonic() - last > status_every_s:
                 last = time.monotonic()
-                seen.append(Seen(time.time(), status=self.status()))
+                said = self.status()
+                seen.append(Seen(time.time(), status=said))
             time.sleep(0.25)
         time.sleep(2)  # accounting lags by a second
-        seen.append(Seen(time.time(), self.state(), status=self.status(fresh=True)))
+        said, facts = self.status(fresh=True), self.cluster.show(self.job)
+        seen.append(Seen(time.time(), facts.get("JobState", ""), int(facts.get("Restarts", 0)), said))
         return seen
 
     def bingo(self, verb: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
