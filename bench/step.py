@@ -104,9 +104,8 @@ class Runner:
 
 
 def loss_of(method: Bingo | ReleaseStyle, batch: Batch) -> Tensor:
-    """The scalar loss; a method may return figures for the log beside it."""
-    found = method.loss(batch)
-    return found[0] if isinstance(found, tuple) else found
+    """The scalar loss."""
+    return next(method.losses([batch]))[0] if isinstance(method, Bingo) else method.loss(batch)
 
 
 def variants(shape: Shape) -> dict[str, dict[str, Any]]:

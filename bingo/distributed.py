@@ -1,10 +1,11 @@
 """Ranks: reads only the standard variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)."""
 
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -15,6 +16,7 @@ from bingo.config_parts import Runtime
 from bingo.errors import UserError
 from bingo.watch import Leaving, Watch
 
+log = logging.getLogger(__name__)
 TIMEOUT_S = 300.0
 """Longest wait for a peer inside a step, in seconds: a rank that hangs holds every node of a job."""
 # At a barrier ranks wait for work of unequal length: rank 0 alone may pack a dataset. A dead peer is noticed at once.
@@ -54,10 +56,36 @@ class World:
     control: Question | None = None
     """Asked over a group on the CPU, with the ordinary time limit: a rank that hangs must be noticed."""
     watch: Watch = field(default_factory=Watch)
+    planned: int = 0
+    """The ranks that a run counts as, see `ranks`; 0: as many as there are processes."""
 
     @property
     def main(self) -> bool:
         return self.rank == 0
+
+    @property
+    def ranks(self) -> int:
+        """The number of ranks that a run counts as; each process plays `shares` of them, `first_share` and the next."""
+        return self.planned if self.planned and self.planned % self.size == 0 else self.size
+
+    @property
+    def shares(self) -> int:
+        return self.ranks // self.size
+
+    @property
+    def first_share(self) -> int:
+        return self.rank * self.shares
+
+    def counting_as(self, ranks: int) -> "World":
+        """The same processes for a run that was begun with `ranks` ranks."""
+        found = replace(self, planned=ranks)
+        if found.ranks != ranks and self.main:
+            log.warning(
+                "a run of %d ranks does not divide among %d processes: it goes on with %d, the same images in the same "
+                "order, other batch-norm batches",
+                ranks, self.size, found.ranks,
+            )  # fmt: skip
+        return found
 
     def barrier(self) -> None:
         if self.size > 1:
@@ -106,10 +134,13 @@ class World:
         return wait
 
     def average(self, tensors: list[torch.Tensor]) -> None:
-        """Replace floating-point tensors by their mean over the ranks, in one collective."""
+        """Replace floating-point tensors by their mean over the processes, in one collective.
+
+        In fp64: an fp32 sum would depend on a tensor's place among the others.
+        """
         if self.size == 1 or not tensors:
             return
-        flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+        flat = torch.cat([t.detach().reshape(-1).double() for t in tensors])
         dist.all_reduce(flat)
         flat /= self.size
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -151,10 +182,13 @@ def shard(count: int, rank: int, world: int) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def world(runtime: Runtime, watch: Watch | None = None, timeout_s: float | None = None) -> Iterator[World]:
+def world(
+    runtime: Runtime, watch: Watch | None = None, timeout_s: float | None = None, ranks: int | None = None
+) -> Iterator[World]:
     """Join the process group when WORLD_SIZE > 1 (NCCL on GPUs, gloo on the CPU) and leave it at the end.
 
-    timeout_s: how long a collective inside a step waits for a peer; 300 s by default and at most.
+    timeout_s: how long a collective inside a step waits for a peer; 300 s by default and at most. ranks: how many a run
+    that is begun here counts as, where fewer processes may have to do (`World.ranks`).
     """
     rank, size, local = (
         int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
@@ -176,7 +210,9 @@ def world(runtime: Runtime, watch: Watch | None = None, timeout_s: float | None 
         patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
         agree: Any = dist.new_group(backend="gloo", timeout=timeout) if size > 1 else None
         watch.event("joined", rank=rank, size=size)
-        yield World(rank, size, device, threads, patient, Question(agree) if size > 1 else None, watch)
+        yield World(
+            rank, size, device, threads, patient, Question(agree) if size > 1 else None, watch, planned=ranks or 0
+        )
     finally:
         if size > 1:
             dist.destroy_process_group()

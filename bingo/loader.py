@@ -259,10 +259,11 @@ def training_batches(
     world: int,
     device: torch.device,
     threads: int,
+    shares: int = 1,
     settings: Loader | None = None,
     failures: Failures | None = None,
 ) -> Iterator[Batch]:
-    """Batches of the global steps start .. stop of one rank.
+    """Batches of the global steps start .. stop of one rank; of `shares` ranks from that one on, in turn.
 
     An image that cannot be decoded is replaced (see `Plan.step`) as far as `failures` lets it; by default it stops.
     """
@@ -270,7 +271,8 @@ def training_batches(
     plans: dict[int, StepPlan] = {}
 
     def request(number: int) -> list[Group]:
-        step = plans[number] = plan.step(start + number, rank, world, failures.instead)
+        after, share = divmod(number, shares)
+        step = plans[number] = plan.step(start + after, rank + share, world, failures.instead)
         return [
             (images, [(v.start, v.end) for v in views]) for images, views in zip(step.groups, step.views, strict=True)
         ]
@@ -278,7 +280,7 @@ def training_batches(
     stream = CropStream(
         dataset,
         request,
-        stop - start,
+        (stop - start) * shares,
         plan.views,
         failures,
         batch=plan.batch // world,

@@ -57,6 +57,7 @@ class StepPlan:
 
     epoch: int
     step: int
+    rank: int
     groups: tuple[np.ndarray, ...]
     views: tuple[tuple[View, ...], ...]
 
@@ -144,7 +145,7 @@ class Plan:
                     for u in (uniforms(self.seed, epoch, s, position, rows, VIEW_DRAWS) for s in streams)
                 )
             )
-        return StepPlan(epoch, step, groups, tuple(views))
+        return StepPlan(epoch, step, rank, groups, tuple(views))
 
     def _view(self, u: np.ndarray, images: np.ndarray) -> View:
         start, end = random_resized_crop(u[:, :22], self.sizes[images], self.augment.scale)

@@ -5,6 +5,7 @@ One departure from MoCo-v2: the key encoder runs in eval mode on an exponential 
 """
 
 import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +19,14 @@ from bingo.loss import contrast_accuracy, contrastive_loss
 from bingo.models import autocast, seeded_encoder
 from bingo.plan import Plan
 from bingo.queue import KeyQueue
-from bingo.train import check_run, step_options, train, wrap
+from bingo.shares import Result
+from bingo.train import check_run, resume, step_options, train, wrap
 
 
 class MoCo:
     """Query encoder by gradient, key encoder by momentum, one queue."""
+
+    averages_statistics = True
 
     def __init__(self, config: PretrainConfig, plan: Plan, world: World) -> None:
         self.config, self.plan, self.world = config, plan, world
@@ -40,17 +44,19 @@ class MoCo:
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "key_encoder": self.key_encoder}
 
-    def loss(self, batch: Batch, *, measure: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
-        (view_q, view_k) = (self.augment(crop, batch.params(0, v)) for v, crop in enumerate(batch.crops[0]))
-        with autocast(self.config.runtime, self.world.device):
-            with torch.no_grad():
-                key = self.key_encoder(view_k)
-            gathered = self.world.gather_rows(key)
-            (query,) = self.model(view_q)
-        options = step_options(self.config, self.queue, self.plan, batch, gathered())
+    def losses(self, shares: Sequence[Batch], *, measure: bool = False) -> Iterator[Result]:
+        views = [[self.augment(crop, b.params(0, v)) for v, crop in enumerate(b.crops[0])] for b in shares]
+        with torch.no_grad(), autocast(self.config.runtime, self.world.device):
+            keys = [self.key_encoder(view_k) for _, view_k in views]
+        gathered = self.world.gather_rows(torch.cat(keys))
         keys_KC = self.queue.keys_KC
-        accuracy = contrast_accuracy(query, key, keys_KC, **options) if measure else None
-        return contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options), accuracy
+        for batch, (view_q, _), key in zip(shares, views, keys, strict=True):
+            with autocast(self.config.runtime, self.world.device):
+                (query,) = self.model(view_q)
+            new = gathered() if batch is shares[-1] else None
+            options = step_options(self.config, self.queue, self.plan, batch, new)
+            accuracy = contrast_accuracy(query, key, keys_KC, **options) if measure else None
+            yield contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options), accuracy
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -67,6 +73,7 @@ class MoCo:
 def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:
     """Train or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
     dataset = open_images(config.data, config.loader, tell=world.main)
+    state, world = resume(config, key, world)
     check_run(config, dataset, world)
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=(2,))
-    return train(config, key, dataset, plan, MoCo(config, plan, world), world)
+    return train(config, key, dataset, plan, MoCo(config, plan, world), world, state)

@@ -224,8 +224,8 @@ def _run(stage: Stage, key: str, kind: Kind, peers: "World", replace: bool) -> d
         "kind": stage.kind,
         "key": key,
         "seconds": round(time.perf_counter() - began, 2),
+        "ranks": figures.pop("ranks", peers.ranks),
         "figures": figures,
-        "ranks": peers.size,
     }
     if peers.main:
         _write_config(stage)

@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,37 +20,16 @@ from bingo.features import extract
 from bingo.image_folder import open_images
 from bingo.kernels import resolve_impl
 from bingo.kernels.augment import to_device
-from bingo.loader import Batch, training_batches
+from bingo.loader import Batch, training_batches, view_dtype
 from bingo.loss import Options
 from bingo.metrics import Metrics, read_metrics
-from bingo.models import Encoder, save_encoder
+from bingo.models import Encoder, autocast, save_encoder
 from bingo.plan import Plan
 from bingo.progress import progress
 from bingo.queue import KeyQueue
+from bingo.shares import Method, backward
 
 log = logging.getLogger(__name__)
-
-
-class Method(Protocol):
-    """What a training method adds to the loop."""
-
-    encoder: Encoder
-    """The network that is trained, evaluated and saved."""
-    model: nn.Module
-    """The encoder as the loop calls it: wrapped for several views, compiled, in DDP."""
-    queue: KeyQueue
-
-    def loss(self, batch: Batch, *, measure: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Scalar loss of this rank's share of the step; the step's keys are in the queue afterwards.
-
-        With measure also the share of anchors whose own key is the nearest and among the five nearest (2).
-        """
-
-    def after_step(self) -> None:
-        """Called once the optimiser has stepped."""
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Modules whose state belongs in a checkpoint."""
 
 
 class PerView(nn.Module):
@@ -67,8 +46,8 @@ class PerView(nn.Module):
         return [self._project(view) for view in views]
 
 
-def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool = False) -> nn.Module:
-    """The encoder on its device, compiled if asked for, in DDP if there are peers.
+def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, views: int = 1, joint: bool = False) -> nn.Module:
+    """The encoder on its device, compiled if asked for, in DDP if there are peers. views: how many a call is given.
 
     No buffers are broadcast: batch-norm statistics never enter the training forward pass, and rank 0's are saved.
     """
@@ -83,7 +62,25 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool 
             model = nn.parallel.DistributedDataParallel(
                 model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
             )
+        _settle_buckets(model, encoder, config, world, views)
     return model
+
+
+def _settle_buckets(model: nn.Module, encoder: Encoder, config: TrainingConfig, world: World, views: int) -> None:
+    """One forward and backward pass whose gradients are thrown away.
+
+    After its first backward pass DDP sorts its gradient buckets anew, and with three ranks or more other places in a
+    bucket mean other orders of summation. That must lie behind every start, or a resumed run would round otherwise.
+    """
+    rows, size = config.optim.batch // world.ranks, config.augment.size
+    images = torch.zeros(rows, 3, size, size, dtype=view_dtype(config.runtime, world.device), device=world.device)
+    kept = [buffer.clone() for buffer in encoder.buffers()]
+    with autocast(config.runtime, world.device):
+        queries = model(*[images.to(memory_format=torch.channels_last)] * views)
+    torch.stack([query.sum() for query in queries]).sum().backward()
+    model.zero_grad(set_to_none=True)
+    for buffer, value in zip(encoder.buffers(), kept, strict=True):
+        buffer.copy_(value)
 
 
 def step_options(
@@ -117,9 +114,9 @@ def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
             f"the global batch of {config.optim.batch} is larger than the {len(dataset)} images of {config.data}; "
             "lower --optim.batch"
         )
-    if config.optim.batch % world.size:
+    if config.optim.batch % world.ranks:
         raise UserError(
-            f"the global batch of {config.optim.batch} does not divide among {world.size} ranks; "
+            f"the global batch of {config.optim.batch} does not divide among {world.ranks} ranks; "
             "set --optim.batch to a multiple"
         )
     if config.contrast.queue >= len(dataset):
@@ -140,14 +137,27 @@ def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
         raise UserError(f"runtime.impl={config.runtime.impl}: {error}") from error
 
 
+def resume(config: TrainingConfig, key: str, world: World) -> tuple[dict[str, Any] | None, World]:
+    """The state to go on from, if there is one, and the processes as the ranks that the run was begun with."""
+    state = load_newest(config.out / "checkpoints", key, world.device)
+    return state, world.counting_as(state["ranks"]) if state and "ranks" in state else world
+
+
 def train(
-    config: TrainingConfig, key: str, dataset: Dataset, plan: Plan, method: Method, world: World
+    config: TrainingConfig,
+    key: str,
+    dataset: Dataset,
+    plan: Plan,
+    method: Method,
+    world: World,
+    state: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Run or resume the training; returns the figures for the stage record.
+    """Run the training, or go on from `state`; returns the figures for the stage record.
 
     Asked to leave, all ranks save a checkpoint at the same step boundary and raise `Leaving`.
     Writes `model.pt`, `metrics.jsonl` and `checkpoints/` below `config.out`. Bit-exact on the CPU for a fixed number of
-    ranks and threads: killed at any point and started again, it ends with the weights of an uninterrupted run.
+    processes and threads: killed at any point and started again, it ends with the weights of an uninterrupted run. So
+    does one of two ranks that goes on in one process; fewer processes than ranks change roundings at most.
     """
     per_epoch = plan.steps_per_epoch
     total = config.optim.epochs * per_epoch
@@ -158,11 +168,10 @@ def train(
         weight_decay=config.optim.weight_decay,
     )
     folder, metrics_path = config.out / "checkpoints", config.out / "metrics.jsonl"
-    state = load_newest(folder, key, world.device)
     start, offset = (state["step"], state["metrics_offset"]) if state else (0, 0)
     if state:
         _restore(state, method, optimiser)
-        world.watch.event("resumed", step=start)
+        world.watch.event("resumed", step=start, ranks=world.ranks, size=world.size)
     metrics = Metrics(metrics_path, world, offset)
     val = open_images(config.monitor.val, config.loader, tell=world.main) if config.monitor.val else None
     failures, val_failures = (
@@ -174,8 +183,9 @@ def train(
         plan,
         start=start,
         stop=total,
-        rank=world.rank,
-        world=world.size,
+        rank=world.first_share,
+        world=world.ranks,
+        shares=world.shares,
         device=world.device,
         threads=world.threads,
         settings=config.loader,
@@ -185,17 +195,15 @@ def train(
     method.encoder.train()
     with progress("step", total, start, show=world.main) as advance:
         for step in range(start, total):
-            batch = next(batches)
+            shares = [next(batches) for _ in range(world.shares)]
             learning_rate = config.optim.lr_at(step, per_epoch)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate
-            # Dropout is a function of (seed, step, rank): no generator state to save, none to lose.
-            torch.manual_seed((config.seed * 1_000_003 + step) * 65_537 + world.rank)
             done = step + 1
             epoch_ends = done % per_epoch == 0
-            loss, accuracy = method.loss(batch, measure=epoch_ends or done % config.runtime.log_every == 0)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            measure = epoch_ends or done % config.runtime.log_every == 0
+            loss, accuracy = backward(method, shares, config.seed * 1_000_003 + step, measure=measure)
             optimiser.step()
             method.after_step()
             line = {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
@@ -214,7 +222,7 @@ def train(
             if saves:
                 offset = metrics.flush()
                 if world.main:
-                    _save(folder, done, _state(method, optimiser, key, offset), world)
+                    _save(folder, done, _state(method, optimiser, key, offset, world), world)
             elif done % config.runtime.log_every == 0:
                 metrics.flush()
             advance(done)
@@ -229,6 +237,7 @@ def train(
         "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}) or None,
         "left_out": dataset.counts["excluded"] or None,
         "steps": total,
+        "ranks": world.ranks,
         "resumed_from": start,
         "knn": evaluations[-1]["knn"] if evaluations else None,
         "weights": weights,
@@ -263,10 +272,11 @@ def _save(folder: Path, done: int, state: dict[str, Any], world: World) -> None:
     world.watch.event("checkpoint", step=done, seconds=round(time.perf_counter() - began, 3))
 
 
-def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int) -> dict[str, Any]:
+def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int, world: World) -> dict[str, Any]:
     modules = {name: module.state_dict() for name, module in method.modules().items()}
     return {
         "key": key,
+        "ranks": world.ranks,
         "metrics_offset": offset,
         "modules": modules,
         "optimiser": optimiser.state_dict(),

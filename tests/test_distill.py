@@ -61,7 +61,7 @@ def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tens
     batch = next(training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=CPU, threads=1))
     finished = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
     before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in method.queue.state().items()}
-    loss, _ = method.loss(batch)
+    loss, _ = next(method.losses([batch]))
     method.after = method.queue.state() | {"keys": method.queue.keys_KC.clone(), "ids": method.queue.ids_K.clone()}  # type: ignore[attr-defined]
     method.queue.load(before)
     return method, plan, finished, loss
@@ -135,7 +135,7 @@ def test_strangers_leave_out_the_keys_of_the_image_and_its_bag(config: DistillCo
     keys, ids = queue.keys_KC.clone(), queue.ids_K.clone()
     dataset = Dataset.open(config.data)
     batch = next(training_batches(dataset, plan, start=1, stop=2, rank=0, world=1, device=CPU, threads=1))
-    loss, _ = method.loss(batch)
+    loss, _ = next(method.losses([batch]))
     views = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
     queries = [method.encoder(views[0][0]), method.encoder(views[1][0])]
     teacher_keys = [method.teacher(group[-1]) for group in views]

@@ -215,7 +215,7 @@ def test_the_loss_is_the_formula_on_cached_keys(config: DistillConfig, objective
     cache, start = method.cache, method.queue.keys_KC.clone()
     assert cache is not None
     for step, batch in enumerate(batches):
-        loss, _ = method.loss(batch)
+        loss, _ = next(method.losses([batch]))
         (anchors, positives), drawn = batch.plan.groups, plan.cached_views(0, step, VIEWS)
         keys = [cache.read(anchors, drawn[:, 0]), cache.read(positives, drawn[:, 1])]
         if negatives == "cache":
@@ -235,7 +235,7 @@ def test_strangers_leave_relatives_out_of_cached_negatives(config: DistillConfig
     contrast = replace(config.contrast, negatives="strangers", queue=700)
     config = replace(config, contrast=contrast, objective="paper", cached_negatives="cache")
     method, plan, (batch,) = first_steps(config, 1)
-    loss, _ = method.loss(batch)
+    loss, _ = next(method.losses([batch]))
     assert method.cache is not None
     ids, views = plan.cached_negatives(0, 700, VIEWS)
     negatives, related = method.cache.read(ids, views), plan.relatives(batch.plan.groups[0])
@@ -260,9 +260,9 @@ def test_a_stand_in_for_a_bad_image_has_its_own_key_and_the_queue_the_planned_on
     planned, drawn = plan.anchors(0, 0), plan.cached_views(0, 0, VIEWS)[:, 0]
     bad, other = int(planned[5]), int(plan.anchors(0, 1)[0])
     step = plan.step(0, instead={bad: other})
-    (key,) = method._cached_keys(step, 1)
+    ((key,),), new_keys = method._cached_keys([step], 1)
     assert torch.equal(key[5:6], method.cache.read(np.array([other]), drawn[5:6]))
-    new = method._new_keys()
+    new = new_keys()
     assert new is not None
     assert torch.equal(new, method.cache.read(planned, drawn))
     assert not torch.equal(new[5], key[5])
