@@ -108,8 +108,8 @@ def draw(kind: str, seed: int, marks: Path) -> Fault:
         share=rng.random(),
         leave=rng.choice((0, 4096, 16384)),
         delay_s=delays.get(facts.outside, lambda: 0.0)(),
-        # Half of the daemons are back before Slurm gives their node up, half long after.
-        down_s=rng.choice((3.0, 45.0)) if facts.outside == "slurmd" else 0.0,
+        # Every other daemon is back before Slurm gives its node up, the rest long after.
+        down_s=(3.0, 45.0)[seed % 2] if facts.outside == "slurmd" else 0.0,
         whole_root=facts.tmpfs and seed % 2 == 1,
         marks=str(marks),
     )

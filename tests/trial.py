@@ -90,6 +90,8 @@ class Trial:
     nodes: Sequence[str]
     job: str = ""
     submission: Path = Path()
+    acted: float | None = None
+    """When the test began to act from outside, in unix time."""
 
     @property
     def root(self) -> Path:
@@ -128,6 +130,8 @@ class Trial:
 
     def moment(self) -> float | None:
         """When the fault happened, in unix time."""
+        if KINDS[self.fault.kind].outside == "usr2-early":  # it has no step
+            return self.acted
         return float((self.folder / "marks" / "fault").read_text()) if self.marked() else None
 
     def state(self) -> str:
@@ -146,6 +150,7 @@ class Trial:
         elif outside:
             yield self.marked
         yield after(fault.delay_s)
+        self.acted = time.time()
         if outside.startswith("usr2"):
             cluster.run("scancel", "--signal=USR2", self.job)
         elif outside == "requeue":
@@ -165,9 +170,6 @@ class Trial:
             yield lambda: cluster.node_states()[self.victim()].startswith("down")
             cluster.start_node(self.victim())
 
-    def bingo(self, *words: object) -> subprocess.CompletedProcess[str]:
-        return self.cluster.run(sys.executable, "-m", "bingo", *words, check=False)
-
     def watch(self, limit_s: float, status_every_s: float) -> list[Seen]:
         """Carry out the script and look on until the job has ended."""
         seen: list[Seen] = []
@@ -183,16 +185,22 @@ class Trial:
                 waits_for = next(script, None)
             if time.monotonic() - last > status_every_s:
                 last = time.monotonic()
-                seen.append(Seen(time.time(), status=self.status()))
+                said = self.status()
+                seen.append(Seen(time.time(), status=said))
             time.sleep(0.25)
         time.sleep(2)  # accounting lags by a second
-        seen.append(Seen(time.time(), self.state(), status=self.status(fresh=True)))
+        said, facts = self.status(fresh=True), self.cluster.show(self.job)
+        seen.append(Seen(time.time(), facts.get("JobState", ""), int(facts.get("Restarts", 0)), said))
         return seen
 
-    def status(self, fresh: bool = False) -> dict[str, Any]:
-        """What `bingo status --json` says; fresh: not what Slurm said to an earlier call."""
+    def bingo(self, verb: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
+        """`bingo VERB ROOT --json`; fresh: not from what Slurm said to an earlier call."""
         extra = {"XDG_CACHE_HOME": str(self.folder / "fresh")} if fresh else {}
-        said = self.cluster.run(sys.executable, "-m", "bingo", "status", self.root, "--json", check=False, **extra)
+        return self.cluster.run(sys.executable, "-m", "bingo", verb, self.root, "--json", check=False, **extra)
+
+    def status(self, fresh: bool = False) -> dict[str, Any]:
+        """What `bingo status --json` says."""
+        said = self.bingo("status", fresh)
         try:
             found: dict[str, Any] = json.loads(said.stdout)
         except json.JSONDecodeError:
@@ -250,10 +258,13 @@ HOLDS = ("RUNNING", "COMPLETING")
 
 
 def cause_of(trial: Trial) -> dict[str, Any]:
-    """What the suite says about the end of the first attempt."""
-    end = trial.seen(trial.submission / "jobs" / "distill" / "attempts" / f"{trial.job}-0" / "end.json")
-    found: dict[str, Any] = json.loads(end.read_text())["cause"] if end.exists() else {}
-    return found
+    """What `bingo history`, which counts from 1, says about the end of the first attempt."""
+    said = trial.bingo("history", fresh=True)
+    try:
+        starts = json.loads(said.stdout)["attempts"]
+    except (json.JSONDecodeError, KeyError):
+        return {"kind": f"history broke: {said.stdout[-300:]}{said.stderr[-1000:]}"}
+    return next((start["cause"] for start in starts if start["attempt"] == 1), None) or {}
 
 
 def blame(trial: Trial, cause: dict[str, Any], restarts: int) -> list[str]:

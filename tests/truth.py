@@ -1,4 +1,7 @@
-"""Whether `bingo status` told the truth, judged by what Slurm itself said when the suite asked it."""
+"""Whether `bingo status` told the truth, judged by what Slurm itself said between the suite's question and its answer.
+
+Slurm is asked at most once per 10 s, while files are read for every answer: an answer may rest on both.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,21 +30,22 @@ class Seen:
 
 def lies(seen: Sequence[Seen]) -> list[str]:
     """Every false statement about a job that ends well in the end, each once."""
-    found = [lie for look in seen if look.status is not None for lie in lies_of(look.status, seen)]
+    found = [lie for look in seen if look.status is not None for lie in lies_of(look, seen)]
     last = next((look.status for look in reversed(seen) if look.status is not None), {"state": "never asked"})
     if last.get("state") != "done":
         found.append(f"in the end status says {last.get('state')}")
     return list(dict.fromkeys(found))
 
 
-def lies_of(status: dict[str, Any], seen: Sequence[Seen]) -> list[str]:
-    """What is false in one answer."""
+def lies_of(answer: Seen, seen: Sequence[Seen]) -> list[str]:
+    """What is false in one answer: what Slurm said at no time between the suite's question to it and the answer."""
+    status = answer.status or {}
     if "jobs" not in status:
         return [f"status broke: {status}"]
-    asked = status["time"]
+    first, last = status["time"] - NEAR_S, answer.time + NEAR_S
     slurm = [look for look in seen if look.state]
-    near = [look for look in slurm if abs(look.time - asked) <= NEAR_S]
-    near += [look for look in slurm if look.time < asked][-1:] + [look for look in slurm if look.time > asked][:1]
+    near = [look for look in slurm if first <= look.time <= last]
+    near += [look for look in slurm if look.time < first][-1:] + [look for look in slurm if look.time > last][:1]
     states, restarts = {look.state for look in near}, {look.restarts for look in near}
     allowed = set().union(*(ALLOWED.get(state, set()) for state in states))
     found = [f"status has a problem: {problem}" for problem in status["problems"]]
