@@ -52,10 +52,10 @@ def end(job: Path, rc: int) -> int:
     """Find out why the attempt ended, decide, write both down, and return the decision."""
     folder = attempt_folder(job)
     cause = cause_of(job, slurm_id(), int(os.environ.get("SLURM_RESTART_COUNT", 0)), rc)
-    decision, why = decide(folder, cause, rc)
-    sentence = f"{cause.sentence}{why}"
+    decision, then = decide(folder, cause, rc)
+    sentence = "; ".join(filter(None, (cause.sentence, then)))
     print(f"bingo: {sentence}", flush=True)
-    record = {"time": round(time.time(), 3), "rc": rc, "decision": decision, "cause": cause.to_json()}
+    record = {"time": round(time.time(), 3), "rc": rc, "decision": decision, "then": then, "cause": cause.to_json()}
     if not _write(folder / "end.json", record):
         _comment(sentence)
     return decision
@@ -69,20 +69,20 @@ def _comment(sentence: str) -> None:
 
 
 def decide(folder: Path, cause: Cause, rc: int) -> tuple[int, str]:
-    """The decision about the job whose newest attempt is `folder`, and words that follow the cause's sentence."""
+    """The decision about the job whose newest attempt is `folder`, and what that means in words."""
     if rc == 0:
         return FINISHED, ""
     if cause.kind == "user":
-        return STOP, "; it is not tried again"
+        return STOP, "it is not tried again"
     if cause.kind == "cancelled":
         return STOP, ""
     if cause.kind in ASKED:
-        return AGAIN, "; it starts again"
+        return AGAIN, "it starts again"
     if fruitless(folder) >= PATIENCE:
-        return STOP, f"; not tried again: {PATIENCE} attempts in a row made no progress"
+        return STOP, f"not tried again: {PATIENCE} attempts in a row made no progress"
     if (folder / "exclude").exists():
-        return AGAIN_ELSEWHERE, "; it starts again without that node"
-    return AGAIN, "; it starts again"
+        return AGAIN_ELSEWHERE, "it starts again without that node"
+    return AGAIN, "it starts again"
 
 
 def fruitless(folder: Path) -> int:

@@ -13,9 +13,6 @@ from bingo.launch.records import cause_of, read_beats, read_events
 from bingo.launch.slurm import Row
 from bingo.launch.submission import Sent
 
-FINISHED, STOP = 0, 65
-"""Decisions of an attempt's end; every other one starts the job again."""
-
 
 @dataclass(frozen=True)
 class Attempt:
@@ -69,6 +66,11 @@ class Attempt:
     @property
     def decision(self) -> int | None:
         return self.end.get("decision")
+
+    @property
+    def then(self) -> str:
+        """What was decided at its end, to follow the cause's sentence."""
+        return f"; {self.end['then']}" if self.end.get("then") else ""
 
     def cause(self) -> Mapping[str, Any]:
         """Why it ended: {kind, sentence, rank, node, step}; what it wrote itself, otherwise found from all there is."""

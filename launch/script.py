@@ -174,6 +174,6 @@ def _command(site: Site, spec: JobSpec, python: str) -> list[str]:
 
 def _teardown(site: Site, spec: JobSpec) -> list[str]:
     exclude = f"{shlex.quote(site.exclude)}," if site.exclude else ""
-    name = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if spec.array else "$SLURM_JOB_ID"
+    name = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if spec.array else "${SLURM_JOB_ID}"
     text = TEARDOWN.replace("EXCLUDE", exclude).replace("ATTEMPTS", f'"{name}"')
     return text.replace("LOG", f'"$job/{name}_batch.log"').splitlines()

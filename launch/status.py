@@ -13,7 +13,8 @@ from typing import Any
 from bingo.errors import UserError
 from bingo.files import read_json
 from bingo.launch import progress, reasons, slurm
-from bingo.launch.attempts import FINISHED, STOP, Attempt, read_attempts
+from bingo.launch.attempt import FINISHED, STOP
+from bingo.launch.attempts import Attempt, read_attempts
 from bingo.launch.job import JobSpec
 from bingo.launch.slurm import RUNNING, WAITING, Row, Snapshot
 from bingo.launch.submission import Sent, Submission
@@ -190,8 +191,7 @@ def _runs(unit: Unit, row: Row, now: float) -> State:
         return unit.state("waiting", "Slurm has suspended it; it keeps its nodes and goes on later", **facts)
     if attempt is not None and (attempt.end or attempt.failed):
         cause = attempt.cause()
-        then = {None: "", FINISHED: "", STOP: "; it is not tried again"}.get(attempt.decision, "; it starts again")
-        return unit.state("ending", cause["sentence"] + then, cause=cause, **facts)
+        return unit.state("ending", cause["sentence"] + attempt.then, cause=cause, **facts)
     if row.state == "COMPLETING":
         return unit.state("ending", "Slurm cleans up behind it", **facts)
     if attempt is None or not attempt.events:
@@ -216,7 +216,9 @@ def _ended(unit: Unit, row: Row) -> State:
         before = "" if row.state == "CANCELLED" else "; it was cancelled before it started again"
         sentence = "it was cancelled" if cause["kind"] == "unknown" else cause["sentence"]
         return unit.state("cancelled", sentence + before, cause=cause, **facts)
-    more = "; Slurm did not start it again" if row.state in AGAIN else ""
+    more = (
+        "; Slurm did not start it again" if row.state in AGAIN else last.then if last and last.decision == STOP else ""
+    )
     return unit.state("failed", cause["sentence"] + more, cause=cause, **facts)
 
 
@@ -232,7 +234,7 @@ def _gone(unit: Unit, snapshot: Snapshot, now: float) -> State:
     facts: dict[str, Any] = {"nodes": last.nodes, "since": last.ended or last.last_sign, "cause": cause}
     if last.decision is not None:
         if last.decision == STOP and cause["kind"] != "cancelled":
-            return unit.state("failed", cause["sentence"], **facts)
+            return unit.state("failed", cause["sentence"] + last.then, **facts)
         then = "" if last.decision == STOP else "; it was cancelled before it started again"
         return unit.state("cancelled", cause["sentence"] + then, **facts)
     if last.last_sign is not None and now - last.last_sign < 6 * GRACE_S:

@@ -46,7 +46,7 @@ def test_parameters(tmp_path: Path) -> None:
 
 
 def test_arrays_elastic_jobs_and_containers(tmp_path: Path) -> None:
-    box = Container("nvcr.io/x.sqsh", ("/data:/data", "/runs:/runs"), "/work dir")
+    box = Container("/images/x.sqsh", ("/data:/data", "/runs:/runs"), "/work dir")
     site = dataclasses.replace(SITE, container=box, sbatch={"comment": "two words", "nice": 10}, gres="gpu:h100:8")
     spec = dataclasses.replace(SPEC, tasks=((), (), ()), array=True, limit=2, min_nodes=2, preflight=True)
     text = render(site, spec, tmp_path, code=tmp_path, python="python3")
@@ -54,7 +54,7 @@ def test_arrays_elastic_jobs_and_containers(tmp_path: Path) -> None:
     assert (found["array"], found["nodes"], found["output"]) == ("0-2%2", "2-4", f"{tmp_path}/%A_%a_batch.log")
     assert (found["comment"], found["nice"], found["gres"]) == ("'two words'", "10", "gpu:h100:8")
     inside = (
-        "--container-image=nvcr.io/x.sqsh --container-mounts=/data:/data,/runs:/runs '--container-workdir=/work dir'"
+        "--container-image=/images/x.sqsh --container-mounts=/data:/data,/runs:/runs '--container-workdir=/work dir'"
     )
     # the helper, the check before the start and the ranks; scontrol stays outside
     assert text.count(inside) == 3
@@ -62,12 +62,18 @@ def test_arrays_elastic_jobs_and_containers(tmp_path: Path) -> None:
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
-def play(tmp_path: Path, spec: JobSpec, *, status: int, python: str = sys.executable, **environ: str) -> list[str]:
-    """Run the script; returns what srun and scontrol were told. The ranks' srun exits with `status`."""
+def play(
+    tmp_path: Path, spec: JobSpec, *, status: int, python: str = sys.executable, ends: str = "", **environ: str
+) -> list[str]:
+    """Run the script; returns what srun and scontrol were told. The ranks' srun exits with `status`; ends: first Slurm
+    ends the attempt with SIGTERM to the script, and writes this line into its log."""
     (tmp_path / "bin").mkdir(exist_ok=True)
-    for name, end in (("srun", status), ("scontrol", 0)):
+    log = f"{tmp_path}/{environ.get('SLURM_ARRAY_JOB_ID', '')}{'_' * ('SLURM_ARRAY_JOB_ID' in environ)}"
+    log += environ.get("SLURM_ARRAY_TASK_ID", "12") + "_batch.log"
+    term = f'echo "{ends}" >> "{log}"; kill -TERM $PPID; sleep 0.2\n' if ends else ""
+    for name, does in (("srun", f"{term}exit {status}"), ("scontrol", "exit 0")):
         tool = tmp_path / "bin" / name
-        tool.write_text(f'#!/bin/bash\necho "{name} $@" >> "{tmp_path}/said"\nexit {end}\n')
+        tool.write_text(f'#!/bin/bash\necho "{name} $@" >> "{tmp_path}/said"\n{does}\n')
         tool.chmod(0o755)
     (tmp_path / "said").unlink(missing_ok=True)
     text = render(Site(exclude="bad1"), spec, tmp_path, code=ROOT, python=python)
@@ -92,6 +98,17 @@ def test_it_is_requeued_as_decided(tmp_path: Path, status: int, again: bool) -> 
 )
 def test_a_broken_helper(tmp_path: Path, status: int, restarts: int, again: bool) -> None:
     said = play(tmp_path, ONE, status=status, python="/bin/false", SLURM_RESTART_COUNT=str(restarts))
+    assert ("scontrol requeue 12" in said) == again
+
+
+@pytest.mark.parametrize("task", [{}, {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}], ids=["job", "array"])
+@pytest.mark.parametrize(("why", "again"), [("DUE TO TIME LIMIT", True), ("CANCELLED AT 12:00", False)])
+def test_a_broken_helper_and_a_job_that_slurm_ends(
+    tmp_path: Path, task: dict[str, str], why: str, again: bool
+) -> None:
+    """At the time limit nobody else requeues; a cancelled job must not come back."""
+    spec = dataclasses.replace(ONE, tasks=((),) * 4, array=True) if task else ONE
+    said = play(tmp_path, spec, status=143, python="/bin/false", ends=f"slurmstepd: error: *** JOB 12 {why} ***", **task)
     assert ("scontrol requeue 12" in said) == again
 
 
