@@ -90,11 +90,10 @@ def slurm() -> str | None:
     if shutil.which("sinfo") is None:
         return None
     try:
-        return subprocess.run(
-            ["sinfo", "--version"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        done = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError) as error:
-        return f"present but not answering ({type(error).__name__})"
+        return f"Slurm's commands do not run ({type(error).__name__})"
+    return done.stdout.strip() if done.returncode == 0 else "Slurm's commands without a configuration"
 
 
 def scheduler_line(slurm: str | None) -> str:

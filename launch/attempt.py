@@ -17,7 +17,7 @@ from bingo.errors import UserError
 from bingo.files import read_json, write_json
 from bingo.launch.causes import Cause
 from bingo.launch.layout import attempt_folder, slurm_id
-from bingo.launch.records import batch_lines, cause_of, progress, read_events
+from bingo.launch.records import cause_of, progress, read_events
 
 FINISHED, STOP, AGAIN, AGAIN_ELSEWHERE = 0, 65, 75, 76
 ASKED = ("left", "preempted", "requeued")
@@ -51,7 +51,7 @@ def _write(path: Path, record: dict[str, Any]) -> bool:
 def end(job: Path, rc: int) -> int:
     """Find out why the attempt ended, decide, write both down, and return the decision."""
     folder = attempt_folder(job)
-    cause = cause_of(folder, batch_lines(job / f"{slurm_id()}_batch.log"), rc)
+    cause = cause_of(job, slurm_id(), int(os.environ.get("SLURM_RESTART_COUNT", 0)), rc)
     decision, why = decide(folder, cause, rc)
     sentence = f"{cause.sentence}{why}"
     print(f"bingo: {sentence}", flush=True)

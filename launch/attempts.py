@@ -9,7 +9,7 @@ from bingo.errors import UserError
 from bingo.files import read_json
 from bingo.launch.causes import Beat
 from bingo.launch.reasons import ended
-from bingo.launch.records import batch_lines, cause_of, read_beats, read_events
+from bingo.launch.records import cause_of, read_beats, read_events
 from bingo.launch.slurm import Row
 from bingo.launch.submission import Sent
 
@@ -77,8 +77,7 @@ class Attempt:
         state = self.row.state if self.row else None
         found = {"kind": "unknown", "sentence": "", "rank": None, "node": None, "step": None}
         if self.folder is not None:
-            log = self.folder.parent.parent / f"{self.slurm_id}_batch.log"
-            found = cause_of(self.folder, batch_lines(log, self.restart), None, state).to_json()
+            found = cause_of(self.folder.parent.parent, self.slurm_id, self.restart, None, state).to_json()
         if found["kind"] == "unknown":
             if self.row is not None and self.ended:
                 return {**found, "sentence": ended(self.row)}

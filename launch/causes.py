@@ -7,7 +7,7 @@ and the end of a rank that srun terminated because another one had failed.
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 Events = Sequence[Mapping[str, Any]]
@@ -47,17 +47,19 @@ class Exit(NamedTuple):
 @dataclass(frozen=True)
 class Told:
     """What the lines of one attempt in the batch log say: exits before srun ended the others; why Slurm ended the job;
-    lost nodes; whether memory ran out."""
+    lost nodes; whether memory ran out; ranks of which srun never heard again."""
 
     exits: tuple[Exit, ...] = ()
     ended: str | None = None
     lost: tuple[str, ...] = ()
-    memory: str | None = None
-    full: bool = False
+    memory: bool = False
+    mute: tuple[int, ...] = ()
 
 
 TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\-]+): (.+)")
 TERMINATING = re.compile(r"srun: .*Terminating (?:StepId|job step)")
+RUNNING = re.compile(r"srun: StepId=\S+ tasks? ([\d,\-]+): running")
+GIVEN_UP = "srun: error: Timed out waiting for job step to complete"
 ENDED = re.compile(r"error: \*\*\* JOB \d+ ON \S+ CANCELLED AT \S+?(?: DUE TO (.+?))?(?: \*\*\*|$)")
 LOST = re.compile(r"srun: error: Node failure on (\S+)|srun: error: (?:Task launch|Timed out waiting).* node (\S+)")
 MEMORY = re.compile(r"(?i)oom[-_]kill event|exceeded (?:job |step )?memory limit|out of memory")
@@ -69,6 +71,12 @@ ENDS = {
     "NODE FAILURE": ("node lost", "a node was lost"),
     None: ("cancelled", "the job was cancelled"),
 }
+STATUS = {
+    76: ("slow node", "the check before the start found a node too slow"),
+    65: ("user", "a setting is wrong, as the log says"),
+    74: ("storage", "something could not be read or written"),
+    75: ("left", "it left when asked to"),
+}
 SIGNALS = {signal.strsignal(number): number.name for number in signal.Signals}
 
 
@@ -77,7 +85,6 @@ def read_lines(lines: Sequence[str]) -> Told:
     exits: list[Exit] = []
     ended: str | None = None
     lost: list[str] = []
-    memory = None
     first = True
     for line in lines:
         if match := TASK.search(line):
@@ -89,9 +96,9 @@ def read_lines(lines: Sequence[str]) -> Told:
             ended, first = ended or match[1] or "CANCELLED", False
         elif match := LOST.search(line):
             lost.append((match[1] or match[2]).strip(".,:"))
-        if MEMORY.search(line):
-            memory = line.strip()
-    return Told(tuple(exits), ended, tuple(lost), memory, any(FULL.search(line) for line in lines))
+    waits = next((match[1] for line in reversed(lines) if (match := RUNNING.search(line))), "")
+    mute = tuple(_numbers(waits)) if waits and GIVEN_UP in lines else ()
+    return Told(tuple(exits), ended, tuple(lost), any(MEMORY.search(line) for line in lines), mute)
 
 
 def _numbers(text: str) -> list[int]:
@@ -108,24 +115,23 @@ def find_cause(
     nodes: Mapping[int, str] | None = None,
     rc: int | None = None,
     state: str | None = None,
+    logs: Mapping[int, Sequence[str]] | None = None,
 ) -> Cause:
     """The cause of an attempt's end.
 
     events, beats, nodes: by rank. lines: of this attempt in the batch log. rc: srun's exit status; None when nobody
-    lived to see it. state: sacct's, where known (`NODE_FAIL`, `OUT_OF_MEMORY`, `TIMEOUT`, ...).
+    lived to see it. state: sacct's, where known (`NODE_FAIL`, `OUT_OF_MEMORY`, `TIMEOUT`, ...). logs: what slurmstepd
+    said in the log of a rank.
     """
     told = read_lines(lines)
-    scene = _Scene(events, beats or {}, told, nodes or {})
+    memory = {rank for rank, said in (logs or {}).items() if any(MEMORY.search(line) for line in said)}
+    scene = _Scene(events, beats or {}, told, nodes or {}, memory)
     if rc == 0:
         return Cause("done", "finished")
     for look in (_node_lost, _slurm_ended, _slow_node, _own_failure, _memory, _exit, _left, _hang, _peer):
         if cause := look(scene, state):
             return cause
-    if rc == 76:
-        return Cause("slow node", "the check before the start found a node too slow")
-    return Cause(
-        "unknown", f"it ended with status {rc} and left no record" if rc is not None else "nothing is recorded"
-    )
+    return _status(rc)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,8 @@ class _Scene:
     beats: Mapping[int, Beat]
     told: Told
     nodes: Mapping[int, str]
+    memory: set[int]
+    """Ranks in whose logs slurmstepd said that memory ran out: a node's first rank gets these lines."""
 
     def failures(self) -> list[tuple[int, Mapping[str, Any]]]:
         found = [(rank, e) for rank, events in self.events.items() for e in events if e["event"] == "failed"]
@@ -144,7 +152,12 @@ class _Scene:
 
     def node(self, rank: int) -> str | None:
         start = self.last(rank, "start")
-        return self.nodes.get(rank) or (start["host"] if start else None)
+        seen = (end.node for end in self.told.exits if end.rank == rank)
+        return self.nodes.get(rank) or (start["host"] if start else next(seen, None))
+
+    def mute(self, rank: int) -> bool:
+        """Whether a rank ended without a word."""
+        return not any(self.last(rank, name) for name in ("failed", "left", "done"))
 
     def step(self, rank: int) -> int | None:
         failed = self.last(rank, "failed")
@@ -163,6 +176,9 @@ def _node_lost(scene: _Scene, state: str | None) -> Cause | None:
     if scene.told.lost or state == "NODE_FAIL" or scene.told.ended == "NODE FAILURE":
         node = scene.told.lost[0] if scene.told.lost else None
         return Cause("node lost", f"node {node} was lost" if node else "a node was lost", None, node)
+    for rank in scene.told.mute:
+        if scene.mute(rank):
+            return scene.blame("node lost", rank, "was lost with its node")
     return None
 
 
@@ -174,7 +190,7 @@ def _slurm_ended(scene: _Scene, state: str | None) -> Cause | None:
     kind, sentence = ENDS.get(None if ended == "CANCELLED" else ended, ("unknown", f"Slurm ended it: {ended}"))
     left = [e for rank in scene.events if (e := scene.last(rank, "left"))]
     step = max((e["step"] or 0 for e in left), default=None)
-    how = "" if kind == "cancelled" else "; ranks had not left yet" if not left else _at(step)
+    how = _at(step) if left else "; ranks had not left yet"
     return Cause(kind, sentence + how, step=step)
 
 
@@ -210,11 +226,13 @@ def _own_failure(scene: _Scene, state: str | None) -> Cause | None:
 
 
 def _memory(scene: _Scene, state: str | None) -> Cause | None:
-    if not scene.told.memory and state != "OUT_OF_MEMORY":
+    if not (scene.told.memory or scene.memory or state == "OUT_OF_MEMORY"):
         return None
-    gone = next((e for e in scene.told.exits if e.how.startswith(("Out Of Memory", "Killed"))), None)
-    if gone:
-        return scene.blame("out-of-memory", gone.rank, "ran out of memory and was killed")
+    full = {scene.node(rank) for rank in scene.memory}
+    gone = [e.rank for e in scene.told.exits if e.how.startswith(("Out Of Memory", "Killed"))]
+    there = [rank for rank in gone if scene.node(rank) in full]
+    for rank in (there or sorted(scene.memory) or gone)[:1]:
+        return scene.blame("out-of-memory", rank, "ran out of memory and was killed")
     return Cause("out-of-memory", "a rank ran out of memory")
 
 
@@ -225,22 +243,24 @@ def _exit(scene: _Scene, state: str | None) -> Cause | None:
             continue
         how = end.how.removesuffix(" (core dumped)")
         name = SIGNALS.get(how)
-        if name in ("SIGUSR2", "SIGTERM") or how == "Exited with exit code 75":
+        if name in ("SIGUSR2", "SIGTERM"):
             return Cause("left", f"rank {end.rank} on {end.node} left before it had started", end.rank, end.node)
         if name:
             return scene.blame("killed", end.rank, f"was killed ({name})")
         if match := re.match(r"Exited with exit code (\d+)", how):
-            return _status(scene, end.rank, int(match[1]))
+            bare = _status(int(match[1]))
+            kind = "exception" if bare.kind == "unknown" else bare.kind
+            return replace(bare, kind=kind, sentence=f"rank {end.rank}: {bare.sentence}", rank=end.rank, node=end.node)
         return scene.blame("killed", end.rank, f"ended: {how}")
     return None
 
 
-def _status(scene: _Scene, rank: int, code: int) -> Cause:
-    if code == 65:
-        return Cause("user", f"a setting is wrong; the log of rank {rank} says which", rank, scene.node(rank))
-    if code == 74:
-        return scene.blame("storage", rank, "could not read or write: the disk is full or its server does not answer")
-    return scene.blame("exception", rank, f"ended with status {code} and no record of why (is the disk full?)")
+def _status(rc: int | None) -> Cause:
+    """What a bare exit status tells (see `bingo.launch.worker`)."""
+    if rc is None:
+        return Cause("unknown", "nothing is recorded")
+    kind, sentence = STATUS.get(rc, ("unknown", f"it ended with status {rc}"))
+    return Cause(kind, sentence if rc == 76 else f"{sentence}; nothing is recorded (is the disk full?)")
 
 
 def _left(scene: _Scene, state: str | None) -> Cause | None:
@@ -270,7 +290,7 @@ def _peer(scene: _Scene, state: str | None) -> Cause | None:
     if not failures:
         return None
     for rank in scene.events:
-        if not any(scene.last(rank, name) for name in ("failed", "left", "done")):
+        if scene.mute(rank):
             return scene.blame("killed", rank, "ended without a word (killed?)")
     rank, failed = failures[0]
     first = (failed["error"].splitlines() or [""])[0]

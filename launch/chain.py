@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError
+from bingo.launch.causes import find_cause
 from bingo.launch.job import StageJob
-from bingo.launch.records import cause_of, read_events
+from bingo.launch.records import read_beats, read_events
 from bingo.stages import Stage, finished, run_stage, stage_key
 from bingo.watch import Leaving
 
@@ -194,14 +195,14 @@ def _result(submitted: Any, job: Job, folder: Path, asked: list[str]) -> list[di
     """Rank 0's records; otherwise why there are none, in one sentence."""
     events = read_events(folder)
     ended = [any(e["event"] == "done" for e in events.get(rank, ())) for rank in range(job.ranks)]
-    if all(ended):
-        return submitted.task(0).result()
     if asked and asked[0] == "SIGINT":
         raise KeyboardInterrupt
     names = ", ".join(stage.name for stage in job.stages)
-    cause = cause_of(folder, [], None)
+    cause = find_cause(events, read_beats(folder), rc=0 if all(ended) else None)
     if asked:
         raise Leaving(f"{names}: {cause.sentence}")
+    if all(ended):
+        return submitted.task(0).result()
     if cause.kind == "user":
         raise UserError(cause.sentence)
     why = _first_error(submitted, job) if cause.kind == "unknown" else cause.sentence

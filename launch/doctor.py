@@ -125,12 +125,6 @@ def preempted(facts: Facts, site: Site, mode: str, grace: int, evidence: str, wh
     if "SUSPEND" in modes:
         says = "nothing is written and nothing lost: ranks are stopped in memory and go on later on the same nodes"
         return Finding("preemption", "partly", says, evidence)
-    if "REQUEUE" not in modes and not grace:
-        says = (
-            f"will NOT come back: the job is cancelled and over, though its ranks get {signal} and {window} s to write "
-            "a checkpoint; `bingo repair` sends it again, from there"
-        )
-        return Finding("preemption", "no", says, evidence, f"{where} PreemptMode=REQUEUE (or GraceTime={need})")
     again = "Slurm requeues the job" if "REQUEUE" in modes else "the job requeues itself before it is cancelled"
     says = f"every rank gets {signal} at once and has {window} s to leave at a step boundary; {again}"
     if window >= need:
@@ -139,8 +133,10 @@ def preempted(facts: Facts, site: Site, mode: str, grace: int, evidence: str, wh
         f"will checkpoint only if that takes less than {window} s (signal_delay_s = {site.signal_delay_s} says up to "
         f"{need} s): {says}; otherwise the steps since the last periodic checkpoint are done again"
     )
-    lost = "" if "REQUEUE" in modes else ", and the job is cancelled"
-    return Finding("preemption", "partly", says + lost, evidence, f"{where} GraceTime={need}")
+    if "REQUEUE" in modes:
+        return Finding("preemption", "partly", says, evidence, f"{where} GraceTime={need}")
+    says += " and the job is over: `bingo repair` sends it again"
+    return Finding("preemption", "no", says, evidence, f"{where} PreemptMode=REQUEUE GraceTime={need}")
 
 
 def higher_partitions(facts: Facts, name: str) -> list[str]:
@@ -179,7 +175,7 @@ def requeue_delay(facts: Facts) -> Finding:
     delay = int(facts.options("AuthInfo").get("cred_expire", DEFAULT_CRED_EXPIRE_S))
     evidence = f"AuthInfo = {facts.config.get('AuthInfo', '(null)')}"
     says = f"a requeued job waits {delay} s (cred_expire) before it may start again"
-    ask = "AuthInfo=cred_expire=30 (shortens the wait of every requeued job)" if delay > 60 else None
+    ask = "cred_expire=30 among the options of AuthInfo (every requeued job waits that long)" if delay > 60 else None
     return Finding("requeue delay", "note", says, evidence, ask)
 
 

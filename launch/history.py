@@ -1,7 +1,8 @@
 """`bingo history`: the ledger of every start of every job, and what of its time was of use.
 
-queued: from the hand-over (or the requeue) to the start. start-up: until the first stage began or had resumed. Lost
-steps were done after the checkpoint from which the next start went on, and so twice; lost time is their share.
+queued: from when all that it needs was done (without accounting: from the hand-over), or from a requeue, to the start.
+start-up: until the first stage began or had resumed. Lost steps were done after the checkpoint from which the next
+start went on, and so twice; lost time is their share of the training.
 """
 
 import json
@@ -14,6 +15,7 @@ from bingo.errors import UserError, did_you_mean
 from bingo.launch import slurm
 from bingo.launch.attempts import Attempt, read_attempts
 from bingo.launch.reasons import clock, duration
+from bingo.launch.status import look
 from bingo.launch.submission import Sent, Submission
 
 
@@ -107,9 +109,11 @@ def _work_began(attempt: Attempt) -> float | None:
 
 
 def _queued(attempt: Attempt, before: Sequence[Attempt], sent: Sequence[Sent]) -> float | None:
-    since = attempt.row.submit if attempt.row else None
+    since = None
+    if attempt.row is not None:  # eligible: what it needs is done; a requeue's delay counts as queue
+        since = attempt.row.submit if attempt.restart else attempt.row.eligible or attempt.row.submit
     if since is None:
-        same = [other.ended for other in before if other.slurm_id == attempt.slurm_id and other.ended]
+        same = [other.ended or other.last_sign for other in before if other.slurm_id == attempt.slurm_id]
         base = attempt.slurm_id.split("_")[0]
         since = same[-1] if same else next((line.time for line in sent if line.slurm_id == base), None)
     return None if since is None or attempt.started is None else max(attempt.started - since, 0.0)
@@ -179,8 +183,7 @@ def show_history(submission: Submission, job: str | None, as_json: bool) -> int:
     names = [spec.name for spec in submission.jobs]
     if job is not None and job not in names:
         raise UserError(f"{submission.root} has no job {job!r}; {did_you_mean(job, names)}")
-    sent = [line.time for line in submission.sent()]
-    snapshot = slurm.ask(min(sent, default=submission.facts["time"]), uid=submission.folder.stat().st_uid)
+    snapshot = look(submission)
     found = [entry for entry in ledger(submission, snapshot.past, time.time()) if job in (None, entry.job)]
     if as_json:
         values = {"attempts": [asdict(e) for e in found], "totals": [asdict(t) for t in totals(found)]}

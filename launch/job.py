@@ -84,7 +84,7 @@ def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> d
     The port is a function of the job and its restart, so that no attempt meets what an earlier one left behind; it lies
     below the ports that systems hand out. shift: another port of the same attempt, for a group before the job's own.
     """
-    if "RANK" in environ or "SLURM_PROCID" not in environ:
+    if "RANK" in environ or "SLURM_STEP_NODELIST" not in environ:  # a batch script has a SLURM_PROCID, and no ranks
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         return alone | {name: environ[name] for name in STANDARD if name in environ}
     tasks, nodes = int(environ["SLURM_NTASKS"]), int(environ["SLURM_STEP_NUM_NODES"])

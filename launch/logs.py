@@ -12,8 +12,9 @@ from typing import Any
 
 from bingo.errors import UserError, did_you_mean
 from bingo.launch import slurm
+from bingo.launch.attempts import read_attempts
 from bingo.launch.records import MARKER
-from bingo.launch.status import State, states
+from bingo.launch.status import State, look, states
 from bingo.launch.submission import Submission
 from bingo.launch.verdict import name, verdict
 
@@ -27,8 +28,8 @@ FILE = re.compile(r"(?P<id>\d+(_\d+)?|local)_(?:(?P<rank>\d+)_log\.out|batch\.lo
 class Source:
     """One log file that is read as it grows. A half-written last line waits for its end."""
 
-    def __init__(self, path: Path, label: str, attempt: int | None = None) -> None:
-        self.path, self.label, self.attempt = path, label, attempt
+    def __init__(self, path: Path, label: str, slurm_id: str) -> None:
+        self.path, self.label, self.slurm_id = path, label, slurm_id
         self.place, self.part = 0, b""
 
     def lines(self) -> Iterator[str]:
@@ -61,18 +62,26 @@ def show_logs(options: Any, submission: Submission) -> int:
     if not sources:
         print(f"{name(chosen)} has printed nothing yet: {chosen.state}, {chosen.text}")
         return 1
+    start = None if options.attempt is None else nth_start(submission, chosen, options.attempt)
     for source in sources:
-        for line in one_attempt(source, options.attempt):
+        for line in of_start(source, start):
             print(line)
     return 0
 
 
+def nth_start(submission: Submission, state: State, wanted: int) -> tuple[str, int]:
+    """Slurm's id and the restart count of the start that `bingo history` gives this number."""
+    at = state.task or 0
+    lines = [line for line in submission.sent() if line.job == state.job and at in line.tasks]
+    starts = read_attempts(submission.job_folder(state.job), lines, state.task, None)
+    if not 1 <= wanted <= len(starts):
+        raise UserError(f"{name(state)} has started {len(starts)} times: there is no start {wanted}; see bingo history")
+    return starts[wanted - 1].slurm_id, starts[wanted - 1].restart
+
+
 def ask(submission: Submission) -> list[State]:
     """The state of every job, at most 10 s old."""
-    sent = [line.time for line in submission.sent()]
-    began = min(sent, default=submission.facts["time"])
-    snapshot = slurm.ask(began, max(sent, default=0.0), submission.folder.stat().st_uid)
-    return states(submission, snapshot, time.time())
+    return states(submission, look(submission), time.time())
 
 
 def choose(wanted: str | None, found: Sequence[State]) -> State:
@@ -97,26 +106,27 @@ def find(submission: Submission, state: State, rank: int | None) -> Iterator[Sou
         task = match["id"].partition("_")[2]
         ours = state.task is None or task == str(state.task)
         if ours and (rank is None or match["rank"] == str(rank)):
-            yield Source(path, f"{name(state)} {'batch' if match['rank'] is None else 'rank ' + match['rank']}")
+            label = "batch" if match["rank"] is None else f"rank {match['rank']}"
+            yield Source(path, f"{name(state)} {label}", match["id"])
 
 
-def one_attempt(source: Source, attempt: int | None) -> Iterator[str]:
-    """The lines of a log; of one start (0: the first) where all of a job's starts append to the same file."""
-    at = 0 if attempt is None else -1
+def of_start(source: Source, start: tuple[str, int] | None) -> Iterator[str]:
+    """The lines of a log; of one start alone where that is asked for: all starts of a job append to the same file."""
+    at = None
     for line in [*source.lines(), *source.rest()]:
         text = line.partition(" | ")[2]
         if text.startswith(MARKER):
             at = int(text.removeprefix(MARKER).split(" ")[0])
-        if attempt is None or at == attempt:
+        if start is None or (source.slurm_id, at) == start:
             yield line
 
 
 def follow(options: Any, submission: Submission) -> int:
     """Print what is written from now on, with the last lines before it, until the chain (or the job) has ended."""
     sources: dict[Path, Source] = {}
-    asked, over = float("-inf"), False
-    found: list[State] = []
+    asked = float("-inf")
     while True:
+        first = asked < 0
         if time.monotonic() - asked > slurm.INTERVAL_S:
             found, asked = ask(submission), time.monotonic()
             mine = [choose(options.job, found)] if options.job else found
@@ -125,7 +135,8 @@ def follow(options: Any, submission: Submission) -> int:
             for source in find(submission, state, options.rank):
                 if source.path not in sources:
                     sources[source.path] = source
-                    skip_to_tail(source, fresh=state.state in LIVE or over)
+                    if first:
+                        skip_to_tail(source, state.state in LIVE or over)
         for source in sources.values():
             for line in source.lines():
                 print(line, flush=True)
@@ -139,7 +150,7 @@ def follow(options: Any, submission: Submission) -> int:
         time.sleep(POLL_S)
 
 
-def skip_to_tail(source: Source, *, fresh: bool) -> None:
+def skip_to_tail(source: Source, fresh: bool) -> None:
     """Begin with the last lines of a job that runs; a job that ended earlier has been seen, or can be asked for."""
     try:
         data = source.path.read_bytes()

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from bingo.stages import Stage
 TAIL_BYTES = 4_096
 
 
-def where(attempt: Attempt, stages: Sequence[Stage], now: float) -> tuple[str, str | None, int | None]:
+def where(attempt: Attempt, stages: Sequence[Stage]) -> tuple[str, str | None, int | None]:
     """A few words, the stage that runs (None before the first) and the steps or blocks it has done (None: not told)."""
     events = attempt.main
     began = next((event for event in reversed(events) if event["event"] == "stage"), None)
@@ -22,25 +22,24 @@ def where(attempt: Attempt, stages: Sequence[Stage], now: float) -> tuple[str, s
     at = next((i for i, stage in enumerate(stages) if stage.name == name), 0)
     words = [name if len(stages) == 1 else f"{name} (stage {at + 1} of {len(stages)})"]
     beat = attempt.beats.get(0)
-    step = beat.step if beat and beat.stage == name and beat.time >= began["time"] else None
-    if step is None:
-        resumed = [e for e in events if e["event"] == "resumed" and e["time"] >= began["time"]]
-        step = resumed[-1]["step"] if resumed else None
-    if step is not None:
+    resumed = [e["step"] for e in events if e["event"] == "resumed" and e["time"] >= began["time"]]
+    step = beat.step if beat and beat.stage == name and beat.time >= began["time"] else max(resumed, default=None)
+    line = last_line(stages[at].out / "metrics.jsonl") if at < len(stages) else None
+    # Lines from before this start may be of steps that are done again; a beat may be a second older than the newest.
+    if line is not None and line.get("time", 0) >= began["time"]:
+        step = max(step or 0, line["step"] + 1)
+        words += [f"step {step}", *_epoch(stages[at], line)]
+    elif step is not None:
         words.append(f"step {step}")
-    words += _epoch(stages[at]) if step is not None and at < len(stages) else []
     if any(event["event"] == "left" for event in events):
         words.append("was asked to leave and has left")
     return ", ".join(words), name, step
 
 
-def _epoch(stage: Stage) -> list[str]:
-    """From the newest line of a training's metrics: they are written every few steps."""
+def _epoch(stage: Stage, line: Mapping[str, Any]) -> list[str]:
     epochs = getattr(getattr(stage.config, "optim", None), "epochs", None)
-    line = last_line(stage.out / "metrics.jsonl")
-    if epochs is None or line is None or "epoch" not in line:
-        return []
-    return [f"epoch {line['epoch'] + 1} of {epochs}", *([f"loss {line['loss']:.3g}"] if "loss" in line else [])]
+    loss = [f"loss {line['loss']:.3g}"] if "loss" in line else []
+    return loss if epochs is None else [f"epoch {line['epoch'] + 1} of {epochs}", *loss]
 
 
 def last_line(path: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,16 @@ MARKER = "bingo: attempt "
 """What the batch script and every rank say first in every attempt, and then its number."""
 
 
-def cause_of(folder: Path, lines: list[str], rc: int | None, state: str | None = None) -> Cause:
-    """The cause of the end of the attempt in `folder`."""
-    return find_cause(read_events(folder), read_beats(folder), lines, rc=rc, state=state)
+def cause_of(job: Path, slurm_id: str, restart: int, rc: int | None, state: str | None = None) -> Cause:
+    """Why one attempt of the job in the folder `job` ended. state: sacct's, where nobody lived to see the status."""
+    folder = job / "attempts" / f"{slurm_id}-{restart}"
+    events = read_events(folder)
+    logs = {
+        rank: [line for line in attempt_lines(job / f"{slurm_id}_{rank}_log.out", restart) if "slurmstepd" in line]
+        for rank in events
+    }
+    lines = attempt_lines(job / f"{slurm_id}_batch.log", restart)
+    return find_cause(events, read_beats(folder), lines, rc=rc, state=state, logs=logs)
 
 
 def read_events(folder: Path) -> dict[int, list[dict[str, Any]]]:
@@ -46,17 +54,15 @@ def _ranks(folder: Path, suffix: str) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def batch_lines(log: Path, restart: int | None = None) -> list[str]:
-    """The lines of one attempt (None: the newest) in a batch log, which all attempts of a job share."""
+def attempt_lines(log: Path, restart: int) -> list[str]:
+    """The lines of one attempt in a log that all attempts of a job share."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return []
-    starts = [i for i, line in enumerate(lines) if line.startswith(MARKER)] or [0]
-    if restart is None:
-        return lines[starts[-1] :]
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
-        if lines[start : start + 1] and lines[start].startswith(f"{MARKER}{restart} "):
+    starts = [i for i, line in enumerate(lines) if line.startswith(MARKER)]
+    for start, stop in pairwise([*starts, len(lines)]):
+        if lines[start].startswith(f"{MARKER}{restart} "):
             return lines[start:stop]
     return []
 

@@ -17,6 +17,7 @@ REFUSALS = (
     (r"invalid qos", "qos", "`sacctmgr show qos` lists them"),
     (r"invalid feature", "constraint", "`sinfo -o %f` lists the features of nodes"),
     (r"reservation", "reservation", "`scontrol show reservation` lists them"),
+    (r"accounting|policy", "qos or account", "a limit of yours is reached"),
     (r"time limit", "time_min", "`sinfo -s` shows the limits"),
     (r"memory specification|memory required|\bmem\b", "mem_gb", "it is per node"),
     (r"generic resource|gres", "gpus_per_node (or gres)", "`sinfo -o '%N %G'` shows what nodes have"),
@@ -25,7 +26,6 @@ REFUSALS = (
     (r"job array", "limit", "arrays are shorter here (MaxArraySize): --set fewer values"),
     (r"node configuration|processors|cpu count", "nodes, ranks_per_node, cpus_per_rank, mem_gb or gpus_per_node",
      "no nodes of this partition are like that"),
-    (r"qos|accounting|limit", "qos or account", "a limit of yours is reached"),
 )  # fmt: skip
 
 

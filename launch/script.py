@@ -35,8 +35,12 @@ again=
 case $decision in
   75 | 76) again=yes ;;
   0 | 65) ;;
-  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
-    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+  *) # The helper broke, or can start no container once Slurm has ended this attempt. A few more attempts then, but none
+    # after a `scancel`; a requeue and a preemption start it again anyway.
+    if [ -z "$told" ] || tail -n 20 LOG | grep -q "DUE TO TIME LIMIT"; then
+      [ $rc = 0 ] || [ $rc = 65 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes
+    fi
+    ;;
 esac
 if [ -n "$again" ]; then
   scontrol requeue "$SLURM_JOB_ID"
@@ -170,5 +174,6 @@ def _command(site: Site, spec: JobSpec, python: str) -> list[str]:
 
 def _teardown(site: Site, spec: JobSpec) -> list[str]:
     exclude = f"{shlex.quote(site.exclude)}," if site.exclude else ""
-    attempts = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"' if spec.array else '"$SLURM_JOB_ID"'
-    return TEARDOWN.replace("EXCLUDE", exclude).replace("ATTEMPTS", attempts).splitlines()
+    name = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if spec.array else "$SLURM_JOB_ID"
+    text = TEARDOWN.replace("EXCLUDE", exclude).replace("ATTEMPTS", f'"{name}"')
+    return text.replace("LOG", f'"$job/{name}_batch.log"').splitlines()

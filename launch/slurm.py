@@ -98,6 +98,8 @@ def explain(command: str, text: str) -> str:
     """What a failed Slurm command printed, as one sentence."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lower = text.lower()
+    if "configuration source" in lower or "fetch_config" in lower:
+        return "Slurm is installed here but knows no cluster (no slurm.conf); go to a login node, or set SLURM_CONF"
     if "accounting storage is disabled" in lower or "accounting_storage/none" in lower:
         return "this cluster keeps no accounting (sacct: Slurm accounting storage is disabled)"
     if command in ("sacct", "sacctmgr") and ("refused" in lower or "slurmdbd" in lower or "database" in lower):

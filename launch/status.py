@@ -12,7 +12,7 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.files import read_json
-from bingo.launch import progress, reasons
+from bingo.launch import progress, reasons, slurm
 from bingo.launch.attempts import FINISHED, STOP, Attempt, read_attempts
 from bingo.launch.job import JobSpec
 from bingo.launch.slurm import RUNNING, WAITING, Row, Snapshot
@@ -79,6 +79,13 @@ class Unit:
     def state(self, state: str, text: str, **facts: Any) -> State:
         known = {"slurm_id": self.id, "attempts": len(self.attempts), **facts}
         return State(self.spec.name, self.task, state, text, **known)
+
+
+def look(submission: Submission) -> Snapshot:
+    """What the scheduler says about a submission, newer than its newest job; asked as its owner, whoever looks."""
+    sent = [line.time for line in submission.sent()]
+    began = min(sent, default=submission.facts["time"])
+    return slurm.ask(began, max(sent, default=0.0), submission.folder.stat().st_uid)
 
 
 def states(submission: Submission, snapshot: Snapshot, now: float) -> list[State]:
@@ -189,7 +196,7 @@ def _runs(unit: Unit, row: Row, now: float) -> State:
         return unit.state("ending", "Slurm cleans up behind it", **facts)
     if attempt is None or not attempt.events:
         return unit.state("starting", "its script runs; no rank has begun", **facts)
-    text, stage, step = progress.where(attempt, unit.stages, now)
+    text, stage, step = progress.where(attempt, unit.stages)
     if attempt.last_sign is not None and now - attempt.last_sign > SILENCE_S:
         text += f"; no sign of life for {reasons.duration(now - attempt.last_sign)}"
     return unit.state("running" if stage else "starting", text, stage=stage, step=step, **facts)
@@ -256,7 +263,7 @@ def _unanswered(unit: Unit, row: Row | None, now: float) -> State:
         return unit.state(
             "unknown", f"{cause['sentence']}; squeue gives no answer what came then", cause=cause, **facts
         )
-    text, stage, step = progress.where(last, unit.stages, now)
+    text, stage, step = progress.where(last, unit.stages)
     silent = now - (last.last_sign or 0)
     if silent > SILENCE_S:
         text = f"last heard of {reasons.duration(silent)} ago: {text}; squeue gives no answer"

@@ -14,7 +14,7 @@ from bingo.launch import slurm
 from bingo.launch.layout import SUBMISSIONS
 from bingo.launch.reasons import clock
 from bingo.launch.repair import of_root
-from bingo.launch.status import State, states
+from bingo.launch.status import State, look, states
 from bingo.launch.submission import Submission, read, submissions
 from bingo.launch.verdict import Verdict, table, verdict
 
@@ -61,10 +61,8 @@ Report = tuple[Submission, slurm.Snapshot, list[State], Verdict]
 
 
 def report(root: Path, submission: Submission) -> Report:
-    """Ask the scheduler (as the owner of the submission, whoever looks) and judge every job."""
-    sent = [line.time for line in submission.sent()]
-    began = min(sent, default=submission.facts["time"])
-    snapshot = slurm.ask(began, max(sent, default=0.0), submission.folder.stat().st_uid)
+    """Ask the scheduler and judge every job."""
+    snapshot = look(submission)
     found = states(submission, snapshot, time.time())
     return submission, snapshot, found, verdict(found, root)
 
@@ -121,7 +119,9 @@ def logs(argv: list[str]) -> int:
     parser.add_argument("job", nargs="?", help="a job, or a task of it as JOB[3]; default: what runs or failed last")
     parser.add_argument("--rank", type=int, help="this rank alone")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the chain has ended")
-    parser.add_argument("--attempt", type=int, help="the lines of this start (0: the first); default: all")
+    parser.add_argument(
+        "--attempt", type=int, metavar="N", help="the lines of start N of `bingo history`; default: all"
+    )
     parser.add_argument("--submission", metavar="ID", help="another submission than the newest")
     options = parser.parse_args(argv)
     from bingo.launch.logs import show_logs

@@ -1,5 +1,6 @@
 """Sends a chain: what is done is left out, the rest is staged and handed to Slurm, each job after what it needs."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -74,11 +75,20 @@ def script_of(job: JobSpec, cluster: Cluster, folder: Path, code: Path) -> str:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Hold a root for one submission, repair or cancellation at a time."""
-    make_folder(root / SUBMISSIONS)
+    """Hold a root for one submission, repair or cancellation at a time; a refused first one leaves no folder."""
+    folder = root / SUBMISSIONS
+    make_folder(folder)
     try:
-        with folder_lock(root / SUBMISSIONS):
-            yield
+        with folder_lock(folder):
+            try:
+                yield
+            except UserError:
+                if [path.name for path in folder.iterdir()] == [".lock"]:
+                    (folder / ".lock").unlink()
+                    folder.rmdir()
+                    with contextlib.suppress(OSError):  # the root holds more
+                        root.rmdir()
+                raise
     except OSError as error:
         raise UserError(f"cannot write {root / SUBMISSIONS}: {error.strerror}; choose another --out") from None
 
@@ -86,7 +96,7 @@ def writing(root: Path) -> Iterator[None]:
 def refuse_while_alive(root: Path) -> None:
     """`UserError` if jobs of an earlier submission of this root may still run: two would write the same folders."""
     before = newest(root)
-    if before is None or not before.sent():
+    if before is None:
         return
     living = alive(before)
     if living:
@@ -111,8 +121,9 @@ def rows(submission: Submission, fresh: bool = False) -> dict[tuple[str, int], t
     lines = submission.newest()
     if not lines:
         return {}
-    newest_line = max(line.time for line in lines.values())
-    said = ask(min(line.time for line in lines.values()), newer=time.time() if fresh else newest_line)
+    markers = [submission.job_folder(name) / "cancelled" for name, _ in lines]
+    changed = [line.time for line in lines.values()] + [path.stat().st_mtime for path in markers if path.exists()]
+    said = ask(min(line.time for line in lines.values()), newer=time.time() if fresh else max(changed))
     if said.queue is None:
         raise UserError(said.problems[0])
     found = {}
@@ -162,9 +173,8 @@ def send(submission: Submission, todo: Tasks, *, running: Mapping[str, Sequence[
             slurm_id = sbatch(words, submission.folder / "site.toml")
         except UserError as error:
             _take_back(submission, job.name, sent, str(error))
-            raise UserError(
-                f"{error}{f'; the {len(sent)} jobs sent before it are cancelled' if sent else ''}"
-            ) from None
+            also = f"; the jobs sent before it ({', '.join(sent)}) are cancelled" if sent else ""
+            raise UserError(f"{error}{also}") from None
         submission.record(job.name, slurm_id, todo[job.name], repair)
         ids.setdefault(job.name, []).append(slurm_id)
         sent.append(slurm_id)

@@ -75,7 +75,7 @@ class Recorder(Watch):
         host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
         self.event("start", host=host, pid=os.getpid())
         # All starts of a job append to one log.
-        print(f"{MARKER}{self.attempt.name.rpartition('-')[2]} on {host}", flush=True)
+        print(f"{MARKER}{os.environ.get('SLURM_RESTART_COUNT', 0)} on {host}, process {os.getpid()}", flush=True)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     @contextlib.contextmanager
@@ -134,7 +134,7 @@ def work(stages: Sequence[Stage], recorder: Recorder, *, timeout_s: int, ranks: 
 
         leave_early(recorder)
         runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
-        with world(runtime, recorder, timeout_s) as peers, recorder.ending():
+        with world(runtime, recorder, timeout_s, ranks) as peers, recorder.ending():
             records = [run_stage(stage, world=peers, replace=True, patience_s=BUSY_S) for stage in stages]
     recorder.event("done")
     return records

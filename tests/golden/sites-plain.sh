@@ -1,0 +1,332 @@
+# prepare: sbatch --parsable ROOT/submissions/ID/jobs/prepare/script.sh
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=16
+#SBATCH --job-name=prepare
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=65536M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=ROOT/submissions/ID/jobs/prepare/%j_batch.log
+#SBATCH --partition=cpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=1440
+
+# setup
+module load cuda
+export NCCL_SOCKET_IFNAME=ib0
+export GLOO_SOCKET_IFNAME=ib0
+export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
+job=ROOT/submissions/ID/jobs/prepare
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+# Slurm ends this attempt with SIGTERM: stay to write down how it went.
+told=
+trap 'told=TERM' TERM
+echo "bingo: attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"
+bingo attempt begin "$job"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+nodes=1
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+wait $!
+rc=$?
+if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
+  for _ in 1 2 3 4 5; do kill -0 $! 2> /dev/null && sleep 1; done
+  kill -0 $! 2> /dev/null || { wait $!; rc=$?; }
+fi
+
+
+# teardown
+bingo attempt end "$job" $rc
+decision=$?
+again=
+case $decision in
+  75 | 76) again=yes ;;
+  0 | 65) ;;
+  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
+    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+esac
+if [ -n "$again" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+  if [ $decision = 76 ]; then
+    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    # the first try may be hit by the signal that ends this script
+    for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
+  fi
+fi
+[ -z "$told" ] || wait
+exit $rc
+
+# teacher: sbatch --parsable --dependency=afterok:<prepare> ROOT/submissions/ID/jobs/teacher/script.sh
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=96
+#SBATCH --gpus-per-node=8
+#SBATCH --job-name=teacher
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=409600M
+#SBATCH --nodes=1-4
+#SBATCH --open-mode=append
+#SBATCH --output=ROOT/submissions/ID/jobs/teacher/%j_batch.log
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=1440
+
+# setup
+module load cuda
+export NCCL_SOCKET_IFNAME=ib0
+export GLOO_SOCKET_IFNAME=ib0
+export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
+job=ROOT/submissions/ID/jobs/teacher
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+# Slurm ends this attempt with SIGTERM: stay to write down how it went.
+told=
+trap 'told=TERM' TERM
+echo "bingo: attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"
+bingo attempt begin "$job"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+# the most nodes here among which 4 nodes' worth of ranks divides evenly
+nodes=$SLURM_JOB_NUM_NODES
+while [ $((4 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 PYTHON -u -m bingo.launch.preflight "$job"
+rc=$?
+if [ $rc = 0 ]; then
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+wait $!
+rc=$?
+if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
+  for _ in 1 2 3 4 5; do kill -0 $! 2> /dev/null && sleep 1; done
+  kill -0 $! 2> /dev/null || { wait $!; rc=$?; }
+fi
+fi
+
+
+# teardown
+bingo attempt end "$job" $rc
+decision=$?
+again=
+case $decision in
+  75 | 76) again=yes ;;
+  0 | 65) ;;
+  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
+    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+esac
+if [ -n "$again" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+  if [ $decision = 76 ]; then
+    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    # the first try may be hit by the signal that ends this script
+    for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
+  fi
+fi
+[ -z "$told" ] || wait
+exit $rc
+
+# bags: sbatch --parsable --dependency=afterok:<prepare>:<teacher> ROOT/submissions/ID/jobs/bags/script.sh
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=16
+#SBATCH --job-name=bags
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=65536M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=ROOT/submissions/ID/jobs/bags/%j_batch.log
+#SBATCH --partition=cpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=1440
+
+# setup
+module load cuda
+export NCCL_SOCKET_IFNAME=ib0
+export GLOO_SOCKET_IFNAME=ib0
+export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
+job=ROOT/submissions/ID/jobs/bags
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+# Slurm ends this attempt with SIGTERM: stay to write down how it went.
+told=
+trap 'told=TERM' TERM
+echo "bingo: attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"
+bingo attempt begin "$job"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+nodes=1
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+wait $!
+rc=$?
+if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
+  for _ in 1 2 3 4 5; do kill -0 $! 2> /dev/null && sleep 1; done
+  kill -0 $! 2> /dev/null || { wait $!; rc=$?; }
+fi
+
+
+# teardown
+bingo attempt end "$job" $rc
+decision=$?
+again=
+case $decision in
+  75 | 76) again=yes ;;
+  0 | 65) ;;
+  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
+    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+esac
+if [ -n "$again" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+  if [ $decision = 76 ]; then
+    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    # the first try may be hit by the signal that ends this script
+    for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
+  fi
+fi
+[ -z "$told" ] || wait
+exit $rc
+
+# seed 0: sbatch --parsable --dependency=afterok:<prepare>:<teacher>:<bags> ROOT/submissions/ID/jobs/seed-0/script.sh
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=96
+#SBATCH --gpus-per-node=8
+#SBATCH --job-name=seed-0
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=409600M
+#SBATCH --nodes=1-4
+#SBATCH --open-mode=append
+#SBATCH --output=ROOT/submissions/ID/jobs/seed-0/%j_batch.log
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=1440
+
+# setup
+module load cuda
+export NCCL_SOCKET_IFNAME=ib0
+export GLOO_SOCKET_IFNAME=ib0
+export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
+job=ROOT/submissions/ID/jobs/seed-0
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+# Slurm ends this attempt with SIGTERM: stay to write down how it went.
+told=
+trap 'told=TERM' TERM
+echo "bingo: attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"
+bingo attempt begin "$job"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+# the most nodes here among which 4 nodes' worth of ranks divides evenly
+nodes=$SLURM_JOB_NUM_NODES
+while [ $((4 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 PYTHON -u -m bingo.launch.preflight "$job"
+rc=$?
+if [ $rc = 0 ]; then
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+wait $!
+rc=$?
+if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
+  for _ in 1 2 3 4 5; do kill -0 $! 2> /dev/null && sleep 1; done
+  kill -0 $! 2> /dev/null || { wait $!; rc=$?; }
+fi
+fi
+
+
+# teardown
+bingo attempt end "$job" $rc
+decision=$?
+again=
+case $decision in
+  75 | 76) again=yes ;;
+  0 | 65) ;;
+  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
+    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+esac
+if [ -n "$again" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+  if [ $decision = 76 ]; then
+    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    # the first try may be hit by the signal that ends this script
+    for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
+  fi
+fi
+[ -z "$told" ] || wait
+exit $rc
+
+# export: sbatch --parsable --dependency=afterok:<seed 0> ROOT/submissions/ID/jobs/export/script.sh
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=16
+#SBATCH --job-name=export
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=65536M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=ROOT/submissions/ID/jobs/export/%j_batch.log
+#SBATCH --partition=cpu
+#SBATCH --requeue
+#SBATCH --signal=USR2@180
+#SBATCH --time=1440
+
+# setup
+module load cuda
+export NCCL_SOCKET_IFNAME=ib0
+export GLOO_SOCKET_IFNAME=ib0
+export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
+job=ROOT/submissions/ID/jobs/export
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+# Slurm ends this attempt with SIGTERM: stay to write down how it went.
+told=
+trap 'told=TERM' TERM
+echo "bingo: attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"
+bingo attempt begin "$job"
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+nodes=1
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+wait $!
+rc=$?
+if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
+  for _ in 1 2 3 4 5; do kill -0 $! 2> /dev/null && sleep 1; done
+  kill -0 $! 2> /dev/null || { wait $!; rc=$?; }
+fi
+
+
+# teardown
+bingo attempt end "$job" $rc
+decision=$?
+again=
+case $decision in
+  75 | 76) again=yes ;;
+  0 | 65) ;;
+  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
+    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+esac
+if [ -n "$again" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+  if [ $decision = 76 ]; then
+    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    # the first try may be hit by the signal that ends this script
+    for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
+  fi
+fi
+[ -z "$told" ] || wait
+exit $rc
+
