@@ -80,6 +80,9 @@ class Attempt:
         found = {"kind": "unknown", "sentence": "", "rank": None, "node": None, "step": None}
         if self.folder is not None:
             found = cause_of(self.folder.parent.parent, self.slurm_id, self.restart, None, state).to_json()
+        if found["kind"] == "node lost" and not (found["node"] or self.end) and (host := self.begin.get("host")):
+            # The node that ran the batch script went down with everybody who could have said so.
+            return {**found, "node": host, "sentence": f"node {host} was lost"}
         if found["kind"] == "unknown":
             if self.row is not None and self.ended:
                 return {**found, "sentence": ended(self.row)}

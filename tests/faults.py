@@ -79,7 +79,9 @@ class Fault:
     delay_s: float = 0.0
     """Between the moment and what the test does then."""
     down_s: float = 0.0
-    """How long a daemon or node stays away."""
+    """How long a daemon stays away."""
+    slow_s: float = 0.0
+    """How long every step of this attempt lasts after the fault: long enough for Slurm to notice what is gone."""
     whole_root: bool = False
     """The full disk holds the submission too, not only the run."""
     marks: str = ""
@@ -110,6 +112,7 @@ def draw(kind: str, seed: int, marks: Path) -> Fault:
         delay_s=delays.get(facts.outside, lambda: 0.0)(),
         # Every other daemon is back before Slurm gives its node up, the rest long after.
         down_s=(3.0, 45.0)[seed % 2] if facts.outside == "slurmd" else 0.0,
+        slow_s=(0.0, 3.0)[seed % 2] if facts.outside == "slurmd" else 0.0,
         whole_root=facts.tmpfs and seed % 2 == 1,
         marks=str(marks),
     )

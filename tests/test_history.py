@@ -36,7 +36,7 @@ def made(tmp_path: Path) -> Submission:
         event(12, "start", host="c1", pid=1), event(20, "stage", name="stage of one"),
         event(30, "checkpoint", step=5, seconds=2.0), event(40, "checkpoint", step=10, seconds=3.0),
     ]  # fmt: skip
-    begin = {"time": T + 11, "nodes": "c[1-2]", "restart": 0}
+    begin = {"time": T + 11, "host": "c1", "nodes": "c[1-2]", "restart": 0}
     attempt(made, "one", "7-0", begin=begin, events={0: first}, beat=f"13 {T + 50:.3f} stage of one")
     second = [
         event(78, "start", host="c1", pid=1), event(80, "stage", name="stage of one"), event(85, "resumed", step=10),
@@ -54,7 +54,7 @@ def test_lost_steps_and_time(made: Submission) -> None:
     assert first.training_s == 60 - 20 - 5
     assert first.lost_s == pytest.approx(35 * 3 / 13)
     assert first.cause is not None
-    assert first.cause["kind"] == "node lost"
+    assert (first.cause["kind"], first.cause["node"]) == ("node lost", "c1"), "the batch script's, which left no end"
     assert (second.queued_s, second.startup_s, second.training_s) == (15, 10, 110 - 85 - 4)
     assert (second.steps, second.steps_lost) == (10, 0)
     assert second.cause == {"kind": "left", "sentence": "asked to leave"}

@@ -20,10 +20,14 @@ from typing import Any, NoReturn
 FAULT: dict[str, Any] = json.loads(os.environ.get("BINGO_FAULT", "{}"))
 
 
+def now() -> bool:
+    """In the attempt that the fault is for."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) == FAULT["attempt"]
+
+
 def here() -> bool:
     """In the attempt and the rank that the fault is for."""
-    attempt = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    return attempt == FAULT["attempt"] and int(os.environ.get("SLURM_PROCID", 0)) == FAULT["rank"]
+    return now() and int(os.environ.get("SLURM_PROCID", 0)) == FAULT["rank"]
 
 
 def mark(name: str) -> None:
@@ -92,7 +96,8 @@ def wrap_metrics(module: ModuleType) -> None:
 
     def step(self: Any, loss: Any, line: dict[str, Any], accuracy: Any = None) -> None:
         record(self, loss, line, accuracy)
-        time.sleep(FAULT["pace_s"])
+        slow = now() and line["step"] > FAULT["step"]
+        time.sleep(max(FAULT["pace_s"], FAULT["slow_s"] if slow else 0))
         if line["step"] == FAULT["step"] and FAULT["action"] in ACTIONS and here():
             mark("fault")
             ACTIONS[FAULT["action"]](self.path.parent)
