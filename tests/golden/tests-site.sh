@@ -47,13 +47,17 @@ again=
 case $decision in
   75 | 76) again=yes ;;
   0 | 65) ;;
-  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
-    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+  *) # The helper broke, or can start no container once Slurm has ended this attempt. A few more attempts then, but none
+    # after a `scancel`; a requeue and a preemption start it again anyway.
+    if [ -z "$told" ] || tail -n 20 "$job/${SLURM_JOB_ID}_batch.log" | grep -q "DUE TO TIME LIMIT"; then
+      [ $rc = 0 ] || [ $rc = 65 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes
+    fi
+    ;;
 esac
 if [ -n "$again" ]; then
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
     # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
@@ -115,13 +119,17 @@ again=
 case $decision in
   75 | 76) again=yes ;;
   0 | 65) ;;
-  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
-    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+  *) # The helper broke, or can start no container once Slurm has ended this attempt. A few more attempts then, but none
+    # after a `scancel`; a requeue and a preemption start it again anyway.
+    if [ -z "$told" ] || tail -n 20 "$job/${SLURM_JOB_ID}_batch.log" | grep -q "DUE TO TIME LIMIT"; then
+      [ $rc = 0 ] || [ $rc = 65 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes
+    fi
+    ;;
 esac
 if [ -n "$again" ]; then
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
     # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
@@ -178,13 +186,17 @@ again=
 case $decision in
   75 | 76) again=yes ;;
   0 | 65) ;;
-  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
-    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+  *) # The helper broke, or can start no container once Slurm has ended this attempt. A few more attempts then, but none
+    # after a `scancel`; a requeue and a preemption start it again anyway.
+    if [ -z "$told" ] || tail -n 20 "$job/${SLURM_JOB_ID}_batch.log" | grep -q "DUE TO TIME LIMIT"; then
+      [ $rc = 0 ] || [ $rc = 65 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes
+    fi
+    ;;
 esac
 if [ -n "$again" ]; then
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
     # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
@@ -246,13 +258,17 @@ again=
 case $decision in
   75 | 76) again=yes ;;
   0 | 65) ;;
-  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
-    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+  *) # The helper broke, or can start no container once Slurm has ended this attempt. A few more attempts then, but none
+    # after a `scancel`; a requeue and a preemption start it again anyway.
+    if [ -z "$told" ] || tail -n 20 "$job/${SLURM_JOB_ID}_batch.log" | grep -q "DUE TO TIME LIMIT"; then
+      [ $rc = 0 ] || [ $rc = 65 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes
+    fi
+    ;;
 esac
 if [ -n "$again" ]; then
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
     # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
@@ -309,13 +325,17 @@ again=
 case $decision in
   75 | 76) again=yes ;;
   0 | 65) ;;
-  *) # the helper broke: a few more attempts, but never where Slurm has ended this one
-    [ $rc = 0 ] || [ $rc = 65 ] || [ -n "$told" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes ;;
+  *) # The helper broke, or can start no container once Slurm has ended this attempt. A few more attempts then, but none
+    # after a `scancel`; a requeue and a preemption start it again anyway.
+    if [ -z "$told" ] || tail -n 20 "$job/${SLURM_JOB_ID}_batch.log" | grep -q "DUE TO TIME LIMIT"; then
+      [ $rc = 0 ] || [ $rc = 65 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes
+    fi
+    ;;
 esac
 if [ -n "$again" ]; then
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"$SLURM_JOB_ID"-*/exclude | sort -u | paste -sd, -)
+    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
     # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
