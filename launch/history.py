@@ -99,13 +99,11 @@ def _gone(attempt: Attempt, after: Attempt) -> float | None:
 
 
 def _work_began(attempt: Attempt) -> float | None:
-    """The first stage began; where that had to be resumed, it had been."""
-    stages = [e for e in attempt.main if e["event"] == "stage"]
-    if not stages:
+    """The first step of the first stage was done; of a stage without steps, it began."""
+    events = [e for e in attempt.main if e["event"] in ("stage", "step")]
+    if not events:
         return None
-    until = stages[1]["time"] if len(stages) > 1 else float("inf")
-    resumed = [e["time"] for e in attempt.main if e["event"] == "resumed" and stages[0]["time"] <= e["time"] <= until]
-    return resumed[0] if resumed else stages[0]["time"]
+    return events[1]["time"] if len(events) > 1 and events[1]["event"] == "step" else events[0]["time"]
 
 
 def _queued(attempt: Attempt, before: Sequence[Attempt], sent: Sequence[Sent]) -> float | None:

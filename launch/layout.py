@@ -2,18 +2,23 @@
 
 ROOT/submissions/ID/         one `bingo submit`; appears whole (staged under another name, then renamed)
   submission.json            what was asked for: recipe, site, jobs with their stages and needs
-  jobs.jsonl                 one line per job handed to Slurm: {job, slurm_id, time, repair}; the newest of a job counts
+  jobs.jsonl                 one line per job handed to Slurm: {job, slurm_id, time, repair}, of an array also which
+                             {tasks}; the newest of a job or task counts
+  refused                    {time, job, reason}: Slurm refused a job, and what had been sent was cancelled
   site.toml                  the site file as it was
-  code/  code.json           the snapshot that the jobs run; git sha, hash of the uncommitted diff
+  code/  code.json code.diff the snapshot that the jobs run; git sha, hash of the uncommitted diff; the diff
+                             (code-2/ ... after `bingo repair --new-code`)
   jobs/NAME/                 one job
     job.json                 a `JobSpec`
     script.sh                what sbatch got
+    cancelled                {time, reason}: it shall not start again
     ID_RANK_log.out          a rank's output; ID_batch.log the batch script's and srun's (ID: 12, or 12_3 in an array)
     attempts/ID-RESTART/     one start of the job
       begin.json             {time, host, nodes, restart, slurm_id}
       rank-R.jsonl           events of a rank, one per line: {time, event, ...}
       rank-R.beat            "STEP TIME STAGE" of its last sign of life, rewritten at most once a second
-      end.json               {time, rc, decision, cause}; absent when the node went down with the batch script
+      end.json               {time, rc, decision, then, cause}; absent when the node went down with the batch script
+      preflight.json exclude figures of the nodes before the start; names of slow nodes
 """
 
 import os

@@ -45,19 +45,23 @@ class Recorder(Watch):
         super().__init__()
         self.attempt, self.rank = attempt, rank
         self.stage, self.step = "", 0
+        self._begun = False
         self._told = 0.0
         with contextlib.suppress(OSError):
             attempt.mkdir(parents=True, exist_ok=True)
 
     def event(self, name: str, /, **facts: Any) -> None:
         if name == "stage":
-            self.stage, self.step = facts["name"], 0
+            self.stage, self.step, self._begun = facts["name"], 0, False
         line = json.dumps({"time": round(time.time(), 3), "event": name, **facts})
         with contextlib.suppress(OSError), open(rank_events(self.attempt, self.rank), "a") as file:
             file.write(line + "\n")
 
     def beat(self, step: int) -> None:
         self.step = step
+        if not self._begun:
+            self._begun = True
+            self.event("step", step=step)
         if time.monotonic() - self._told < 1:
             return
         self._told = time.monotonic()
