@@ -101,14 +101,15 @@ def test_a_broken_helper(tmp_path: Path, status: int, restarts: int, again: bool
     assert ("scontrol requeue 12" in said) == again
 
 
-@pytest.mark.parametrize("task", [{}, {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}], ids=["job", "array"])
+ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
+
+
+@pytest.mark.parametrize("task", [{}, ARRAY], ids=["job", "array"])
 @pytest.mark.parametrize(("why", "again"), [("DUE TO TIME LIMIT", True), ("CANCELLED AT 12:00", False)])
-def test_a_broken_helper_and_a_job_that_slurm_ends(
-    tmp_path: Path, task: dict[str, str], why: str, again: bool
-) -> None:
+def test_a_broken_helper_and_a_job_that_slurm_ends(tmp_path: Path, task: dict[str, str], why: str, again: bool) -> None:
     """At the time limit nobody else requeues; a cancelled job must not come back."""
     spec = dataclasses.replace(ONE, tasks=((),) * 4, array=True) if task else ONE
-    said = play(tmp_path, spec, status=143, python="/bin/false", ends=f"slurmstepd: error: *** JOB 12 {why} ***", **task)
+    said = play(tmp_path, spec, status=143, python="/bin/false", ends=f"error: *** JOB 12 {why} ***", **task)
     assert ("scontrol requeue 12" in said) == again
 
 
