@@ -40,7 +40,8 @@ def made(tmp_path: Path) -> Submission:
     attempt(made, "one", "7-0", begin=begin, events={0: first}, beat=f"13 {T + 50:.3f} stage of one")
     second = [
         event(78, "start", host="c1", pid=1), event(80, "stage", name="stage of one"),
-        event(82, "resumed", step=10), event(85, "step", step=11), event(105, "checkpoint", step=20, seconds=4.0), event(105, "left", step=20, signal="SIGUSR2"),
+        event(82, "resumed", step=10), event(85, "step", step=11), event(105, "checkpoint", step=20, seconds=4.0),
+        event(105, "left", step=20, signal="SIGUSR2"),
     ]  # fmt: skip
     end = {"time": T + 110, "rc": 75, "decision": 75, "cause": {"kind": "left", "sentence": "asked to leave"}}
     attempt(made, "one", "7-1", begin={"time": T + 76, "nodes": "c[1-2]"}, end=end, events={0: second})
