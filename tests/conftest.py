@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.inputs import make_bags, make_digits, make_teacher
 from tests.slurm import Cluster, missing
@@ -51,3 +52,13 @@ def cluster(slurm_installed: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """Two nodes of a real Slurm, for tests marked `slurm`; every process of pytest-xdist starts one of its own."""
     with Cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Six images in two classes."""
+    for at in range(6):
+        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (40 * at, 0, 99)).save(path)
+    return tmp_path / "source"

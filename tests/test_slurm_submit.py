@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from bingo.config import BagsConfig
 from bingo.launch.graph import jobs_of
@@ -23,16 +22,6 @@ from tests.slurm import Cluster, wait_for
 
 pytestmark = pytest.mark.slurm
 ONE = '[cpu]\npartition = "debug"\n'
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Six images in two classes."""
-    for at in range(6):
-        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16), (40 * at, 0, 99)).save(path)
-    return tmp_path / "source"
 
 
 def site(tmp_path: Path, extra: str = "") -> Path:

@@ -138,16 +138,6 @@ def test_size_of_jobs(cluster: Cluster, tmp_path: Path) -> None:
         jobs_of((), cluster, min_nodes=3, preflight=False)
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Six images in two classes."""
-    for at in range(6):
-        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16), (40 * at, 0, 99)).save(path)
-    return tmp_path / "source"
-
-
 def test_what_is_done_is_recognised_and_what_follows_a_gap_is_not(
     cluster: Cluster, source: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from bingo.cli import main
 from bingo.errors import UserError
@@ -12,16 +11,6 @@ from bingo.stages import Stage
 from tests.ranks import ROOT
 
 SITE = ROOT / "tests" / "site.toml"
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """Six images in two classes."""
-    for at in range(6):
-        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16), (40 * at, 0, 99)).save(path)
-    return tmp_path / "source"
 
 
 def parse_stage(kind: str, flags: list[str]) -> Stage:
