@@ -112,7 +112,7 @@ def draw(kind: str, seed: int, marks: Path) -> Fault:
         delay_s=delays.get(facts.outside, lambda: 0.0)(),
         # Every other daemon is back before Slurm gives its node up, the rest long after.
         down_s=(3.0, 45.0)[seed % 2] if facts.outside == "slurmd" else 0.0,
-        slow_s=(0.0, 3.0)[seed % 2] if facts.outside == "slurmd" else 0.0,
+        slow_s={"slurmd": (0.0, 3.0)[seed % 2], "preempt": 1.0}.get(facts.outside, 0.0),
         whole_root=facts.tmpfs and seed % 2 == 1,
         marks=str(marks),
     )

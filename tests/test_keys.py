@@ -294,15 +294,15 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(
         for name in ("whole", "broken")
     )
     run_stage(Stage("whole", "distill", whole))
-    inner = Bingo.loss
+    inner = Bingo.losses
 
-    def stop(self: Bingo, batch: Any, **measure: bool) -> Any:
-        if batch.plan.epoch == 1 and batch.plan.step == 11:
+    def stop(self: Bingo, shares: Any, **measure: bool) -> Any:
+        if shares[0].plan.epoch == 1 and shares[0].plan.step == 11:
             raise InterruptedError
-        return inner(self, batch, **measure)
+        return inner(self, shares, **measure)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bingo, "loss", stop)
+        patch.setattr(Bingo, "losses", stop)
         with pytest.raises(InterruptedError):
             run_stage(Stage("broken", "distill", broken))
     assert run_stage(Stage("broken", "distill", broken))["figures"]["resumed_from"] == 25  # 16 + 9: mid-epoch
