@@ -15,7 +15,7 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.files import read_json, write_json
-from bingo.launch.causes import Cause
+from bingo.launch.causes import STARTS_AGAIN, Cause
 from bingo.launch.layout import attempt_folder, slurm_id
 from bingo.launch.records import cause_of, progress, read_events
 
@@ -77,12 +77,12 @@ def decide(folder: Path, cause: Cause, rc: int) -> tuple[int, str]:
     if cause.kind == "cancelled":
         return STOP, ""
     if cause.kind in ASKED:
-        return AGAIN, "it starts again"
+        return AGAIN, STARTS_AGAIN
     if fruitless(folder) >= PATIENCE:
         return STOP, f"not tried again: {PATIENCE} attempts in a row made no progress"
     if (folder / "exclude").exists():
-        return AGAIN_ELSEWHERE, "it starts again without that node"
-    return AGAIN, "it starts again"
+        return AGAIN_ELSEWHERE, f"without that node {STARTS_AGAIN}"
+    return AGAIN, STARTS_AGAIN
 
 
 def fruitless(folder: Path) -> int:

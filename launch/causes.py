@@ -74,9 +74,11 @@ ENDS = {
 STATUS = {
     76: ("slow node", "the check before the start found a node too slow"),
     65: ("user", "a setting is wrong, as the log says"),
-    74: ("storage", "something could not be read or written"),
+    74: ("disk full", "it could not write, not even a record of that: the disk is full, or its storage away"),
     75: ("left", "it left when asked to"),
 }
+STARTS_AGAIN = "it starts again"
+"""The end of what the batch script says before it requeues its job itself."""
 SIGNALS = {signal.strsignal(number): number.name for number in signal.Signals}
 
 
@@ -85,14 +87,16 @@ def read_lines(lines: Sequence[str]) -> Told:
     exits: list[Exit] = []
     ended: str | None = None
     lost: list[str] = []
-    first = True
+    first, again = True, False
     for line in lines:
         if match := TASK.search(line):
             if first:
                 exits += [Exit(rank, match[1], match[3].strip()) for rank in _numbers(match[2])]
         elif TERMINATING.search(line):
             first = False
-        elif match := ENDED.search(line):
+        elif line.endswith(STARTS_AGAIN):
+            again = True
+        elif (match := ENDED.search(line)) and not (again and match[1] == "JOB REQUEUE"):
             ended, first = ended or match[1] or "CANCELLED", False
         elif match := LOST.search(line):
             lost.append((match[1] or match[2]).strip(".,:"))
@@ -260,7 +264,7 @@ def _status(rc: int | None) -> Cause:
     if rc is None:
         return Cause("unknown", "nothing is recorded")
     kind, sentence = STATUS.get(rc, ("unknown", f"it ended with status {rc}"))
-    return Cause(kind, sentence if rc == 76 else f"{sentence}; nothing is recorded (is the disk full?)")
+    return Cause(kind, sentence if rc in (74, 76) else f"{sentence}; nothing is recorded (is the disk full?)")
 
 
 def _left(scene: _Scene, state: str | None) -> Cause | None:

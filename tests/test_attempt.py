@@ -106,7 +106,7 @@ def test_without_records_the_status_decides(job: Path, monkeypatch: pytest.Monke
         assert end(job, 74) == decision
     said = (job / "said").read_text().splitlines()
     assert len(said) == 4
-    assert said[0].startswith("update JobId=12 Comment=something could not be read or written; nothing is recorded")
+    assert said[0].startswith("update JobId=12 Comment=it could not write, not even a record of that")
     assert end(job, 0) == FINISHED
     assert end(job, 75) == AGAIN
     assert end(job, 65) == STOP

@@ -17,6 +17,7 @@ WAITED = (
     "Timed out waiting 20000ms for recv operation to complete"
 )
 FULL = "TransientError: cannot write x.pt: No space left on device; free space or choose another folder"
+NOTHING_WRITTEN = "rank 0: it could not write, not even a record of that: the disk is full, or its storage away"
 TERMINATING = "srun: launch/slurm: _step_signal: Terminating StepId=39.0"
 REQUEUED = [
     "slurmstepd-c1: error: *** JOB 9 ON c1 CANCELLED AT 2026-11-24T11:57:49 DUE TO JOB REQUEUE ***",
@@ -153,7 +154,19 @@ TABLE = [
         {},
         ["srun: error: c1: task 0: Exited with exit code 74", TERMINATING],
         74,
-        ("storage", 0, "c1", "rank 0: something could not be read or written; nothing is recorded (is the disk full?)"),
+        ("disk full", 0, "c1", NOTHING_WRITTEN),
+    ),
+    (
+        "the same, read later: the script itself has requeued the job",
+        {},
+        [
+            "srun: error: c1: task 0: Exited with exit code 74",
+            TERMINATING,
+            f"bingo: {NOTHING_WRITTEN}; it starts again",
+            "slurmstepd-c1: error: *** JOB 111 ON c1 CANCELLED AT 2026-11-24T13:38:39 DUE TO JOB REQUEUE ***",
+        ],
+        None,
+        ("disk full", 0, "c1", NOTHING_WRITTEN),
     ),
     (
         "a mistake of the user on all ranks",
