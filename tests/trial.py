@@ -237,7 +237,9 @@ def judge(trial: Trial, seen: list[Seen], reference: Path) -> dict[str, Any]:
     identical = (out / "model.pt").exists() and same_weights(out / "model.pt", reference / "model.pt")
     metrics = out / "metrics.jsonl"
     steps_ok = metrics.exists() and steps_of(metrics) == list(range(STEPS))
-    freed = next((s.time for s in seen if moment and s.time > moment and s.state and s.state not in HOLDS), None)
+    # A look may miss the moment between two starts: the second one is proof of it too.
+    after = [s for s in seen if moment and s.time > moment and s.state]
+    freed = next((s.time for s in after if s.state not in HOLDS or s.restarts), None)
     cause = cause_of(trial)
     told = lies(seen)
     problems = [
