@@ -163,8 +163,8 @@ def node_loss(facts: Facts) -> Finding:
         )
         return Finding("node loss", "partly", says, evidence, "SlurmdTimeout=300")
     says = (
-        f"survived: noticed some time after {noticed} s (26 to 40 s were seen at 10 s), the job is requeued (scripts ask "
-        "--requeue themselves) and goes on from its newest periodic checkpoint"
+        f"survived: noticed some time after {noticed} s (26 to 40 s were seen at 10 s), the job is requeued (scripts "
+        "ask --requeue themselves) and goes on from its newest periodic checkpoint"
     )
     if back == "0":
         says += "; the lost node stays down until an administrator resumes it"
