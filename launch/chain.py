@@ -14,9 +14,10 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.launch.causes import find_cause
+from bingo.launch.graph import done_stage
 from bingo.launch.job import StageJob
 from bingo.launch.records import read_beats, read_events
-from bingo.stages import Stage, finished, run_stage, stage_key
+from bingo.stages import Stage, run_stage
 from bingo.watch import Leaving
 
 LEAVE_S, OTHERS_S = 60, 20
@@ -50,7 +51,7 @@ def run_chain(chain: Chain, *, gpus: int = 0, say: Callable[[str], None] = print
     for job in chain.jobs:
         pending = list(job.stages)
         # A stage that is done is skipped here, without a process, for as long as the chain is unbroken.
-        while pending and (record := _done(pending[0])):
+        while pending and (record := done_stage(pending[0])):
             say(line(pending.pop(0), record, skipped=True))
             records.append({**record, "skipped": True})
         if pending:
@@ -65,12 +66,6 @@ def run_inline(chain: Chain, *, say: Callable[[str], None] = print) -> list[dict
         records.append(record := run_stage(stage, replace=True))
         say(line(stage, record, skipped=record["skipped"]))
     return records
-
-
-def _done(stage: Stage) -> dict[str, Any] | None:
-    with contextlib.suppress(UserError):  # an input is not there yet: not done
-        return finished(stage, stage_key(stage))
-    return None
 
 
 def line(stage: Stage, record: dict[str, Any], *, skipped: bool) -> str:
@@ -112,7 +107,7 @@ def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> lis
         with _ended_on_exit(submitted, folder):
             wait = _Patience(submitted, folder, asked)
             while not submitted.done():
-                while told < len(job.stages) and (record := _done(job.stages[told])):
+                while told < len(job.stages) and (record := done_stage(job.stages[told])):
                     say(line(job.stages[told], record, skipped=False))
                     told += 1
                 show(job.stages[min(told, len(job.stages) - 1)])
