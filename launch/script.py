@@ -43,10 +43,10 @@ case $decision in
     ;;
 esac
 if [ -n "$again" ]; then
+  # read first: the signal that follows a requeue ends whatever this script has started
+  [ $decision != 76 ] || slow=EXCLUDE$(cat "$job"/attempts/ATTEMPTS-*/exclude | sort -u | paste -sd, -)
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=EXCLUDE$(cat "$job"/attempts/ATTEMPTS-*/exclude | sort -u | paste -sd, -)
-    # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
 fi

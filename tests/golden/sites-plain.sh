@@ -56,10 +56,10 @@ case $decision in
     ;;
 esac
 if [ -n "$again" ]; then
+  # read first: the signal that follows a requeue ends whatever this script has started
+  [ $decision != 76 ] || slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
-    # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
 fi
@@ -130,10 +130,10 @@ case $decision in
     ;;
 esac
 if [ -n "$again" ]; then
+  # read first: the signal that follows a requeue ends whatever this script has started
+  [ $decision != 76 ] || slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
-    # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
 fi
@@ -198,10 +198,10 @@ case $decision in
     ;;
 esac
 if [ -n "$again" ]; then
+  # read first: the signal that follows a requeue ends whatever this script has started
+  [ $decision != 76 ] || slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
-    # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
 fi
@@ -272,10 +272,10 @@ case $decision in
     ;;
 esac
 if [ -n "$again" ]; then
+  # read first: the signal that follows a requeue ends whatever this script has started
+  [ $decision != 76 ] || slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
-    # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
 fi
@@ -340,10 +340,10 @@ case $decision in
     ;;
 esac
 if [ -n "$again" ]; then
+  # read first: the signal that follows a requeue ends whatever this script has started
+  [ $decision != 76 ] || slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
   scontrol requeue "$SLURM_JOB_ID"
   if [ $decision = 76 ]; then
-    slow=$(cat "$job"/attempts/"${SLURM_JOB_ID}"-*/exclude | sort -u | paste -sd, -)
-    # the first try may be hit by the signal that ends this script
     for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
   fi
 fi
