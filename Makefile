@@ -12,7 +12,7 @@ help:  ## this list
 demo: .venv/.stamp  ## distil a small encoder on real images and write runs/digits/report.html (15 minutes, 2 cores)
 	$(BIN)/bingo run digits --out $(OUT)
 
-test: .venv/.stamp  ## every test (12 minutes, 2 cores)
+test: .venv/.stamp  ## every test (half an hour, 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.stamp  ## ruff and mypy

@@ -48,10 +48,18 @@ def slurm_installed() -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster(slurm_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes of a real Slurm, for tests marked `slurm`; every process of pytest-xdist starts one of its own."""
+def session_cluster(slurm_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes of a real Slurm; every process of pytest-xdist starts one of its own."""
     with Cluster(tmp_path_factory.mktemp("slurm")) as running:
         yield running
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster) -> Cluster:
+    """The same, without jobs, all of its nodes idle: for tests marked `slurm`."""
+    session_cluster.run("scancel", "--quiet", "--user=root", check=False)
+    session_cluster.wait_idle()
+    return session_cluster
 
 
 @pytest.fixture
