@@ -10,11 +10,31 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = ("kernels", "launch", "bench")
-SOURCES = sorted(p for folder in ("bingo", *LINKS) for p in (ROOT / folder).glob("*.py"))
+# rglob does not follow the three links, so each file is seen once.
+SOURCES = sorted(p for folder in ("bingo", *LINKS) for p in (ROOT / folder).rglob("*.py"))
+by_path = pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+
+
+def module(path: Path) -> str:
+    """The dotted name under which a file is imported: launch/site.py is bingo.launch.site."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "bingo" else ("bingo", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def package(path: Path) -> str:
-    return "bingo" if path.parent.name == "bingo" else f"bingo.{path.parent.name}"
+    """Which of the four trees a file belongs to."""
+    top = path.relative_to(ROOT).parts[0]
+    return "bingo" if top == "bingo" else f"bingo.{top}"
+
+
+def test_every_module_is_seen() -> None:
+    """What the tests below read is what git has, at any depth, and each has a dotted name of its own."""
+    folders = [f"{folder}/**.py" for folder in ("bingo", *LINKS)]
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert [str(p.relative_to(ROOT)) for p in SOURCES] == sorted(listed, key=Path)
+    assert len({module(p) for p in SOURCES}) == len(SOURCES) > 130
 
 
 def imports(path: Path, top_level: bool = False) -> set[str]:
@@ -49,7 +69,7 @@ def test_links(name: str) -> None:
     assert mode.startswith("120000"), "the link itself must be committed"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
+@by_path
 def test_import_direction(path: Path) -> None:
     """kernels <- bingo <- {launch, bench}; only bingo.cli reaches launch and bench, inside functions."""
     names = {n for n in imports(path) if n.startswith("bingo")}
@@ -60,7 +80,7 @@ def test_import_direction(path: Path) -> None:
         assert {n.split(".")[0] for n in imports(path)} <= allowed
     if here == "bingo":
         outward = {n for n in names if n.startswith(("bingo.launch", "bingo.bench"))}
-        assert not outward or path.name == "cli.py"
+        assert not outward or module(path) == "bingo.cli"
         assert not {n for n in imports(path, top_level=True) if n.startswith(("bingo.launch", "bingo.bench"))}
     if here == "bingo.launch":
         assert not {n for n in names if n.startswith("bingo.bench")}
@@ -68,7 +88,7 @@ def test_import_direction(path: Path) -> None:
         assert not {n for n in names if n.startswith("bingo.launch")}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: f"{p.parent.name}/{p.name}")
+@by_path
 def test_files_stay_small_and_documented(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 400
@@ -77,7 +97,7 @@ def test_files_stay_small_and_documented(path: Path) -> None:
 
 def test_faiss_is_imported_in_one_function_only() -> None:
     users = [p for p in SOURCES if "faiss" in {n.split(".")[0] for n in imports(p)}]
-    assert [p.name for p in users] == ["bags.py"]
+    assert [module(p) for p in users] == ["bingo.bags"]
     assert "faiss" not in {n.split(".")[0] for n in imports(users[0], top_level=True)}
 
 
