@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/digits
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test files lint bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -14,6 +14,9 @@ demo: .venv/.stamp  ## distil a small encoder on real images and write runs/digi
 
 test: .venv/.stamp  ## every test (half an hour, 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+files:  ## every source file with its sentence
+	@$(PYTHON) -m tests.support.file_list
 
 lint: .venv/.stamp  ## ruff and mypy
 	$(BIN)/ruff check .

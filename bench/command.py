@@ -11,10 +11,10 @@ from bingo.files import write_json
 
 # Measurements that read their own flags.
 OWN_FLAGS = {
-    "step": "bingo.bench.step",
-    "loader": "bingo.bench.loader",
-    "bags": "bingo.bench.bags",
-    "gpu": "bingo.bench.gpu",
+    "step": "bingo.bench.step.main",
+    "loader": "bingo.bench.loader.main",
+    "bags": "bingo.bench.neighbours",
+    "gpu": "bingo.bench.gpu.main",
 }
 
 
@@ -73,7 +73,7 @@ def add_kernel_flags(parser: argparse.ArgumentParser) -> None:
 
 def kernels(options: argparse.Namespace) -> dict[str, Any]:
     """Our kernels and their peers on a GPU, or the chunked loss against the naive one on a CPU."""
-    from bingo.bench.kernels import print_table, run_any
+    from bingo.bench.kernels.on_gpu import print_table, run_any
 
     if options.picture and options.picture.suffix not in (".svg", ".png"):
         raise UserError(f"--picture {options.picture}: the name must end in .svg or .png")
@@ -87,7 +87,7 @@ def kernels(options: argparse.Namespace) -> dict[str, Any]:
         raise UserError(str(error)) from error
     print_table(result)
     if options.picture:
-        from bingo.bench.kernel_pictures import save_picture
+        from bingo.bench.kernels.pictures import save_picture
 
         print(save_picture(result, options.picture))
     return result

@@ -103,8 +103,8 @@ def verify(packed: Path, argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bingo pack --verify DIR", description="Hash every packed image again.")
     parser.add_argument("--workers", type=int, default=0, help="threads (0: all cores)")
     options = parser.parse_args(argv)
-    from bingo.dataset import Dataset
-    from bingo.names import printable
+    from bingo.images.dataset import Dataset
+    from bingo.images.names import printable
     from bingo.progress import progress
 
     dataset = Dataset.open(packed)
@@ -129,8 +129,8 @@ def check(argv: list[str]) -> int:
     )
     parser.add_argument("--workers", type=int, default=0, help="decoding threads (0: all cores)")
     options = parser.parse_args(argv)
-    from bingo.check import check_folder
     from bingo.files import make_folder
+    from bingo.images.check import check_folder
     from bingo.progress import progress
 
     journal = None
@@ -186,7 +186,7 @@ def look(name: str) -> Callable[[list[str]], int]:
     """`bingo status`, `bingo logs`, `bingo history`."""
 
     def run(argv: list[str]) -> int:
-        from bingo.launch import status_command
+        from bingo.launch.status import command as status_command
 
         return getattr(status_command, name)(argv)
 
@@ -203,7 +203,7 @@ def report(argv: list[str]) -> int:
     parser.add_argument("root", type=Path, help="the folder given to `bingo run`")
     parser.add_argument("--out", type=Path, default=None, help="default: ROOT/report.html")
     options = parser.parse_args(argv)
-    from bingo.bench.report import write_report
+    from bingo.bench.report.page import write_report
 
     for text in write_report(options.root, options.out or options.root / "report.html"):
         print(text)
@@ -223,7 +223,7 @@ def doctor(argv: list[str]) -> int:
     parser.add_argument("--cluster", nargs="?", type=Path, const=Path(), metavar="SITE.toml", help=help_)
     options = parser.parse_args(argv)
     if options.cluster is not None:
-        from bingo.launch.doctor import doctor_cluster
+        from bingo.launch.cluster.doctor import doctor_cluster
 
         return doctor_cluster(options.cluster if options.cluster.name else None, options.json)
     from bingo.doctor import examine, show

@@ -54,15 +54,15 @@ class Kind:
 
 
 KINDS = {
-    "demo-data": Kind(DemoDataConfig, "bingo.demo_data"),
-    "pack": Kind(PackConfig, "bingo.pack"),
-    "pretrain": Kind(PretrainConfig, "bingo.pretrain", resumable=True, distributed=True),
-    "features": Kind(FeaturesConfig, "bingo.features", resumable=True, distributed=True),
-    "bags": Kind(BagsConfig, "bingo.build_bags", distributed=True),
-    "keys": Kind(KeysConfig, "bingo.cached_keys", resumable=True, distributed=True),
-    "distill": Kind(DistillConfig, "bingo.distill", resumable=True, distributed=True),
-    "eval": Kind(EvalConfig, "bingo.evaluate_run", distributed=True),
-    "export": Kind(ExportConfig, "bingo.export"),
+    "demo-data": Kind(DemoDataConfig, "bingo.images.demo_data"),
+    "pack": Kind(PackConfig, "bingo.images.pack"),
+    "pretrain": Kind(PretrainConfig, "bingo.train.pretrain", resumable=True, distributed=True),
+    "features": Kind(FeaturesConfig, "bingo.features.extract", resumable=True, distributed=True),
+    "bags": Kind(BagsConfig, "bingo.bags.stage", distributed=True),
+    "keys": Kind(KeysConfig, "bingo.features.keys", resumable=True, distributed=True),
+    "distill": Kind(DistillConfig, "bingo.train.distill", resumable=True, distributed=True),
+    "eval": Kind(EvalConfig, "bingo.evaluate.stage", distributed=True),
+    "export": Kind(ExportConfig, "bingo.evaluate.export"),
 }
 
 
@@ -128,7 +128,7 @@ def source_hash(source: Path) -> str:
     """Hash of images that are to be packed: what the stage that wrote them recorded, or their listing."""
     if (source / RECORD).exists():
         return content_hash(source)
-    from bingo.sources import fingerprint
+    from bingo.images.sources import fingerprint
 
     return fingerprint(source)
 

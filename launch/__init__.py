@@ -1,6 +1,6 @@
 """Stages as jobs of a submitit executor: local processes today. No torch at module level (login nodes)."""
 
-from bingo.launch.chain import Chain, Job, run_chain
-from bingo.launch.job import StageJob
+from bingo.launch.job.spec import StageJob
+from bingo.launch.local import Chain, Job, run_chain
 
 __all__ = ["Chain", "Job", "StageJob", "run_chain"]

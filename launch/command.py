@@ -11,11 +11,11 @@ from typing import Any
 
 from bingo.errors import UserError, did_you_mean
 from bingo.files import write_json
-from bingo.launch.chain import Chain, Job, run_chain, run_inline
-from bingo.launch.graph import jobs_of
-from bingo.launch.job import JobSpec
-from bingo.launch.site import Cluster, read_site, with_size
-from bingo.launch.submission import Submission
+from bingo.launch.cluster.site import Cluster, read_site, with_size
+from bingo.launch.job.spec import JobSpec
+from bingo.launch.local import Chain, Job, run_chain, run_inline
+from bingo.launch.submit.graph import jobs_of
+from bingo.launch.submit.submission import Submission
 from bingo.recipes import CHAINS, Group, Recipe, build
 from bingo.stages import KINDS
 
@@ -97,8 +97,8 @@ def jobs_for(options: Any, groups: Iterable[Group]) -> tuple[Cluster, list[JobSp
 
 def send(options: Any, root: Path, name: str, cluster: Cluster, jobs: list[JobSpec]) -> bool:
     """Send jobs, or say what would be sent; whether something was sent."""
-    from bingo.launch.submit import dry_run
-    from bingo.launch.submit import submit as send_all
+    from bingo.launch.submit.send import dry_run
+    from bingo.launch.submit.send import submit as send_all
 
     if options.dry_run:
         for text in dry_run(root, jobs, cluster):
@@ -166,7 +166,7 @@ def sweep(argv: list[str]) -> int:
     if options.limit < 0:
         raise UserError(f"--limit {options.limit} is not allowed: it must be at least 0 (0: as many as fit)")
     from bingo.flags import stage_of
-    from bingo.launch.sweep import grid
+    from bingo.launch.submit.sweep import grid
 
     root = _absolute(options.out)
     found = grid(options.verb, flags or [], options.set, root, stage_of)
@@ -192,7 +192,7 @@ def repair(argv: list[str]) -> int:
     parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
     parser.add_argument("--new-code", action="store_true", help="run the package as it is now, not the first snapshot")
     options = parser.parse_args(argv)
-    from bingo.launch.repair import repair as send_again
+    from bingo.launch.submit.repair import repair as send_again
 
     for text in send_again(_absolute(options.root), new_code=options.new_code):
         print(text)
@@ -207,7 +207,7 @@ def cancel(argv: list[str]) -> int:
     parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
     parser.add_argument("jobs", nargs="*", help="names of jobs (default: all)")
     options = parser.parse_args(argv)
-    from bingo.launch.repair import cancel as end
+    from bingo.launch.submit.repair import cancel as end
 
     lines = end(_absolute(options.root), options.jobs)
     for text in lines:

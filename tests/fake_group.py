@@ -1,10 +1,10 @@
-"""What a child of `bingo.bench.children` can do to its parent; started by tests, by name."""
+"""What a child of `bingo.bench.gpu.children` can do to its parent; started by tests, by name."""
 
 import os
 import time
 from pathlib import Path
 
-from bingo.bench.children import say
+from bingo.bench.gpu.children import say
 
 ITEMS = ["good", "dies", "hangs", "last"]
 

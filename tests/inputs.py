@@ -5,8 +5,8 @@ from pathlib import Path
 
 def make_digits(root: Path) -> None:
     """The demo data as image folders (images/train, images/val) and packed (train, val)."""
-    from bingo.demo_data import write_digits
-    from bingo.pack import pack_folder
+    from bingo.images.demo_data import write_digits
+    from bingo.images.pack import pack_folder
 
     write_digits(root / "images")
     for split in ("train", "val"):

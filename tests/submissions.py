@@ -7,8 +7,8 @@ from typing import Any
 
 from bingo.config import DemoDataConfig
 from bingo.files import make_folder, write_json
-from bingo.launch.job import JobSpec
-from bingo.launch.submission import Submission, stage
+from bingo.launch.job.spec import JobSpec
+from bingo.launch.submit.submission import Submission, stage
 from bingo.stages import Stage
 
 

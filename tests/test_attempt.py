@@ -1,4 +1,4 @@
-"""Whether a job starts again: the decision of `bingo.launch.attempt`, from records on disk and without them."""
+"""Whether a job starts again: the decision of `bingo.launch.job.attempt`, from records on disk and without them."""
 
 import json
 import subprocess
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bingo.launch.attempt import AGAIN, AGAIN_ELSEWHERE, FINISHED, PATIENCE, STOP, begin, end
-from bingo.launch.causes import find_cause
-from bingo.launch.job import first_host, rank_variables
-from bingo.launch.records import attempt_lines, read_beats, read_events
+from bingo.launch.job.attempt import AGAIN, AGAIN_ELSEWHERE, FINISHED, PATIENCE, STOP, begin, end
+from bingo.launch.job.causes import find_cause
+from bingo.launch.job.records import attempt_lines, read_beats, read_events
+from bingo.launch.job.spec import first_host, rank_variables
 from tests.ranks import ROOT
 
 CRASH = {"event": "failed", "kind": "exception", "error": "KeyError: 'x'", "step": 3, "stage": "distill"}
@@ -158,5 +158,5 @@ def test_first_host(nodes: str, first: str) -> None:
 
 
 def test_the_helper_needs_no_torch() -> None:
-    code = "import sys, bingo.launch.attempt; assert not {'torch', 'numpy', 'submitit'} & set(sys.modules)"
+    code = "import sys, bingo.launch.job.attempt; assert not {'torch', 'numpy', 'submitit'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

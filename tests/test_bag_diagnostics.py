@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bingo import bag_diagnostics as diagnostics
-from bingo.bags import bag_purity, in_degree, label_bags, random_bags
+from bingo.bags import diagnostics
+from bingo.bags.file import bag_purity, in_degree, label_bags, random_bags
 
 DRAWS = 400
 N, K = 60, 4

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch  # noqa: F401  before faiss
 
-from bingo import bags, neighbours, points
+from bingo.bags import file as bags
+from bingo.bags import neighbours, points
 from bingo.errors import UserError
 
 faiss = pytest.importorskip("faiss")

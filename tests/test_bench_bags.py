@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bingo.bench import bags
+from bingo.bench import neighbours as bags
 from bingo.cli import main
 
 pytest.importorskip("faiss")

@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 import torch
 
-from bingo.bench import gpu, gpu_bag_checks, gpu_checks, gpu_suite, gpu_view_checks
-from bingo.bench import step as bench_step
-from bingo.bench.children import Child, work_through
-from bingo.bench.gpu_checks import Outcome, Setting, Skip, perform
-from bingo.bench.gpu_table import MOST_LINES, table
+from bingo.bench.gpu import bag_checks as gpu_bag_checks
+from bingo.bench.gpu import checks as gpu_checks
+from bingo.bench.gpu import main as gpu
+from bingo.bench.gpu import suite as gpu_suite
+from bingo.bench.gpu import view_checks as gpu_view_checks
+from bingo.bench.gpu.checks import Outcome, Setting, Skip, perform
+from bingo.bench.gpu.children import Child, work_through
+from bingo.bench.gpu.table import MOST_LINES, table
+from bingo.bench.step import main as bench_step
 from bingo.cli import main
 from bingo.kernels import NewKeys, bag_loss, queue_softmax
 from bingo.kernels.augment import augment
@@ -59,7 +63,7 @@ def test_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     assert {c["note"] for c in checks if c["status"] == "skipped"} == {"needs a CUDA device"}
     assert "bench kernels" in state["kernels"]["skipped"]
     assert len(state["step"]["result"]["variants"]["ours fp32"]["seconds"]["samples"]) == 3
-    assert state["environment"]["source"]["kernels/ring.py"]
+    assert {"kernels/ring.py", "bench/samples.py", "bench/gpu/checks.py"} <= state["environment"]["source"].keys()
     printed = capsys.readouterr().out
     text = (tmp_path / "gpu.txt").read_text()
     assert printed.endswith(text)
@@ -320,7 +324,7 @@ def test_the_checks_of_a_child(tmp_path: Path) -> None:
 
     def start(name: str, first: int, path: Path) -> Child:
         arguments = ["cpu", True, ["chunked"], name, first + 2, str(path)]
-        return Child("bingo.bench.gpu.check_group", arguments, path.with_suffix(".log"))
+        return Child("bingo.bench.gpu.main.check_group", arguments, path.with_suffix(".log"))
 
     work_through(
         {group: names}, start, tmp_path, parallel=1, deadline=time.monotonic() + 60, silence=gpu._silence,

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bingo.bench import kernel_tables, peers
-from bingo.bench.kernel_pictures import save_picture
-from bingo.bench.kernels import print_table, run_any, run_gpu
-from bingo.bench.libraries import from_cross_entropy, liger_budgets
-from bingo.bench.peers import COMPILED, LIBRARIES, LOOSE, PLAIN, Variant, attention, flash, flex, naive, splits
-from bingo.bench.rounds import Session, measure, reference
+from bingo.bench.kernels import peers
+from bingo.bench.kernels import tables as kernel_tables
+from bingo.bench.kernels.libraries import from_cross_entropy, liger_budgets
+from bingo.bench.kernels.on_gpu import print_table, run_any, run_gpu
+from bingo.bench.kernels.peers import COMPILED, LIBRARIES, LOOSE, PLAIN, Variant, attention, flash, flex, naive, splits
+from bingo.bench.kernels.pictures import save_picture
+from bingo.bench.kernels.rounds import Session, measure, reference
+from bingo.bench.kernels.workload import LOSS, LSE, TASKS, Inputs, Shape, exact, make_inputs, make_queues
 from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.timing import (
     CudaTimer,
@@ -27,7 +29,6 @@ from bingo.bench.timing import (
     relative_error,
     visits,
 )
-from bingo.bench.workload import LOSS, LSE, TASKS, Inputs, Shape, exact, make_inputs, make_queues
 from bingo.cli import main
 
 SHAPE = Shape(rows=24, keys=512, dim=32)
@@ -113,7 +114,7 @@ def test_settings_to_try() -> None:
 
 
 def test_every_peer_has_a_row_and_a_colour() -> None:
-    from bingo.bench.kernel_pictures import COLOURS, LABELS
+    from bingo.bench.kernels.pictures import COLOURS, LABELS
 
     groups = [variant for task in TASKS for table in (PLAIN, LIBRARIES) for variant in table[task]] + COMPILED_FLAT
     assert {variant.group for variant in groups} == set(COLOURS) == set(LABELS)
@@ -323,7 +324,7 @@ def test_calls_without_a_graph(cuda: CudaTimer, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_exponential_chain() -> None:
-    from bingo.bench.roof import EXP_BLOCK, run_exp
+    from bingo.bench.kernels.roof import EXP_BLOCK, run_exp
 
     x = torch.rand(EXP_BLOCK)
     chain = x.clone()

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bingo.bench import loader as bench
-from bingo.bench import loader_gate, loader_gpu
-from bingo.bench.loader_images import make_images
-from bingo.bench.loader_table import table
-from bingo.bench.loader_variants import OURS, PLAIN, RELEASE, STAGES, PlainDali, names
+from bingo.bench.loader import gate as loader_gate
+from bingo.bench.loader import main as bench
+from bingo.bench.loader import on_gpu as loader_gpu
+from bingo.bench.loader.images import make_images
+from bingo.bench.loader.table import table
+from bingo.bench.loader.variants import OURS, PLAIN, RELEASE, STAGES, PlainDali, names
 from bingo.cli import main
 
 SMALL = ["--images", "12", "--batch", "4", "--burst", "1", "--rounds", "1", "--device", "cpu"]
@@ -71,7 +72,7 @@ def test_no_ratio_for_wrong_pixels(cache: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_gpu_part_on_the_cpu(cache: Path, tmp_path: Path) -> None:
     """The code that a GPU runs, with the CPU in its place where that is possible."""
-    from bingo.pack import pack_folder
+    from bingo.images.pack import pack_folder
 
     make_images(cache / "images", 12)
     data = pack_folder(cache / "images", tmp_path / "packed")

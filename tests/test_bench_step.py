@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bingo.bench import step as bench
-from bingo.bench.release_step import ReleaseStyle
 from bingo.bench.samples import ratio_interval, with_noise
-from bingo.bench.step_table import PARTS, table
+from bingo.bench.step import main as bench
+from bingo.bench.step.release import ReleaseStyle
+from bingo.bench.step.table import PARTS, table
 from bingo.cli import main
-from bingo.distill import Bingo
 from bingo.distributed import World
 from bingo.models import seeded_encoder
+from bingo.train.distill import Bingo
 from tests.ranks import ROOT
 
 CPU = torch.device("cpu")

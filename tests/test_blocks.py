@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from bingo import blocks
-from bingo.blocks import Range, fill_blocks
 from bingo.distributed import World
 from bingo.errors import UserError
+from bingo.features import blocks
+from bingo.features.blocks import Range, fill_blocks
 from tests.ranks import ROOT, finish, start_ranks
 
 ALONE = World(0, 1, torch.device("cpu"), 1)

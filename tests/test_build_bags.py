@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bingo.bags import load_bags
+from bingo.bags.file import load_bags
+from bingo.bags.neighbours import knn_bags
 from bingo.config import BagsConfig, Runtime
-from bingo.dataset import Dataset
 from bingo.errors import UserError
-from bingo.neighbours import knn_bags
+from bingo.images.dataset import Dataset
 from bingo.stages import Stage, run_stage
 from tests.ranks import finish, start_ranks
 

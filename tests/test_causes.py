@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bingo.launch.causes import Beat, find_cause, read_lines
+from bingo.launch.job.causes import Beat, find_cause, read_lines
 
 HOSTS = ("c1", "c2", "c3")
 CLOSED = (

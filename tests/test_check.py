@@ -13,12 +13,12 @@ import bad_images
 import pytest
 from PIL import Image
 
-import bingo.check
-from bingo.check import check_folder, inspect_image
+import bingo.images.check
 from bingo.errors import UserError
-from bingo.jpeg_strict import StrictDecoder
-from bingo.sources import Listing, Unreadable
-from bingo.verdicts import Verdicts
+from bingo.images.check import check_folder, inspect_image
+from bingo.images.jpeg_strict import StrictDecoder
+from bingo.images.sources import Listing, Unreadable
+from bingo.images.verdicts import Verdicts
 
 BAD = bad_images.bad_files()
 CONVERTIBLE = bad_images.convertible_files()
@@ -157,7 +157,7 @@ def test_an_interrupted_check_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with pytest.raises(KeyboardInterrupt):
         check_folder(source, workers=1, progress=stop, journal=journal)
-    monkeypatch.setattr(bingo.check, "inspect_image", counted)
+    monkeypatch.setattr(bingo.images.check, "inspect_image", counted)
     seen: list[int] = []
     again = check_folder(source, workers=1, journal=journal, progress=lambda done, total: seen.append(done))
     assert looked == [5, 6, 7, 8]
@@ -207,7 +207,7 @@ def test_only_one_check_writes_a_journal(tmp_path: Path) -> None:
 
 def test_a_torn_journal_loses_its_tail_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, journal = bad_images.png_folder(tmp_path / "images", count=4), tmp_path / ".verdicts.journal"
-    monkeypatch.setattr(bingo.check, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(bingo.images.check, "SAVE_SECONDS", 0.0)
     check_folder(source, workers=1, journal=journal)
     whole = journal.read_bytes()
     for damaged, lost in ((whole[:-1], 1), (whole[:-30] + b"x" + whole[-29:], 1), (whole[:40], 4), (b"", 4)):
@@ -256,5 +256,6 @@ def test_progress_counts_every_file(tmp_path: Path) -> None:
 
 
 def test_torch_is_not_imported_at_module_level() -> None:
-    program = "import sys, bingo.check, bingo.pack, bingo.dataset, bingo.demo_data; print('torch' in sys.modules)"
+    modules = "bingo.images.check, bingo.images.pack, bingo.images.dataset, bingo.images.demo_data"
+    program = f"import sys, {modules}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "False\n"

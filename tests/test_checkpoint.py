@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bingo.checkpoint import checkpoint_path, load_newest, save_checkpoint
 from bingo.errors import UserError
+from bingo.train.checkpoint import checkpoint_path, load_newest, save_checkpoint
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.bags import random_bags, save_bags
+from bingo.bags.file import random_bags, save_bags
 from bingo.cli import VERBS, main
-from bingo.dataset import Dataset
+from bingo.images.dataset import Dataset
 from bingo.models import save_encoder, seeded_encoder
 from tests.ranks import ROOT, bingo
 

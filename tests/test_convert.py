@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bingo import convert
-from bingo.check import judge
-from bingo.convert import MOST_PIXELS, ConversionError, shrunk_size
-from bingo.jpeg_markers import parse_jpeg
-from bingo.jpeg_strict import StrictDecoder
+from bingo.images import convert
+from bingo.images.check import judge
+from bingo.images.convert import MOST_PIXELS, ConversionError, shrunk_size
+from bingo.images.jpeg_markers import parse_jpeg
+from bingo.images.jpeg_strict import StrictDecoder
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import torch
 
 from bingo.config import EvalConfig, FeaturesConfig
 from bingo.config_parts import Augmentation, TrainingLoader
-from bingo.dataset import Dataset
-from bingo.decode_failures import Failures
 from bingo.errors import UserError
-from bingo.loader import Batch, training_batches
-from bingo.pack import pack_folder
-from bingo.plan import Plan
+from bingo.images.dataset import Dataset
+from bingo.images.pack import pack_folder
 from bingo.stages import Stage, run_stage
+from bingo.views.decode_failures import Failures
+from bingo.views.loader import Batch, training_batches
+from bingo.views.plan import Plan
 from tests.bad_images import encode, picture, write
 from tests.ranks import bingo, finish, start_ranks
 

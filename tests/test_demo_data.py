@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bingo.demo_data import MANIFEST, split, write_digits
 from bingo.errors import UserError
 from bingo.files import hash_file
+from bingo.images.demo_data import MANIFEST, split, write_digits
 
 datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
 
@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     program = """
         import sys
         from pathlib import Path
-        from bingo.demo_data import write_digits
+        from bingo.images.demo_data import write_digits
         from bingo.errors import UserError
         try:
             write_digits(Path(sys.argv[1]))
@@ -131,7 +131,7 @@ def test_without_scikit_learn_the_extra_is_named(tmp_path: Path) -> None:
         import sys
         sys.modules["sklearn"] = None  # what Python itself puts there to make an import fail
         from pathlib import Path
-        from bingo.demo_data import write_digits
+        from bingo.images.demo_data import write_digits
         write_digits(Path(sys.argv[1]))
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "digits")]

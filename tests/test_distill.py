@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.bags import load_bags
+from bingo.bags.file import load_bags
 from bingo.config import DistillConfig, PretrainConfig
 from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
-from bingo.dataset import Dataset
-from bingo.distill import Bingo, view_counts
 from bingo.distributed import World
 from bingo.errors import UserError
+from bingo.images.dataset import Dataset
 from bingo.kernels.ring import write_keys
-from bingo.loader import training_batches
-from bingo.metrics import read_metrics
 from bingo.models import load_encoder, state_hash
-from bingo.plan import Plan
-from bingo.pretrain import MoCo
-from bingo.queue import KeyQueue
 from bingo.stages import Stage, run_stage
-from bingo.train import check_run
+from bingo.train.distill import Bingo, view_counts
+from bingo.train.loop import check_run
+from bingo.train.metrics import read_metrics
+from bingo.train.pretrain import MoCo
+from bingo.train.queue import KeyQueue
+from bingo.views.loader import training_batches
+from bingo.views.plan import Plan
 from tests.ranks import ROOT, finish, start_ranks, wait_for
 
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bingo.errors import UserError
-from bingo.launch import doctor
-from bingo.launch.doctor_site import node_fits, site_findings
-from bingo.launch.facts import NODE_KEYS, QOS_KEYS, Facts, minutes, parse_config, parse_rows, parse_table
-from bingo.launch.site import Site
+from bingo.launch.cluster import doctor
+from bingo.launch.cluster.facts import NODE_KEYS, QOS_KEYS, Facts, minutes, parse_config, parse_rows, parse_table
+from bingo.launch.cluster.site import Site
+from bingo.launch.cluster.site_fit import node_fits, site_findings
 from tests.ranks import bingo
 
 CONFIG = """\

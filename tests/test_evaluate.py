@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bingo import evaluate
 from bingo.errors import UserError
+from bingo.evaluate import accuracy as evaluate
 
 pytest.importorskip("sklearn")
 from sklearn.datasets import load_digits

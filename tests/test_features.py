@@ -11,10 +11,10 @@ import torch
 
 from bingo.config import FeaturesConfig
 from bingo.config_parts import Augmentation, Runtime
-from bingo.dataset import Dataset
 from bingo.distributed import World
 from bingo.errors import UserError
-from bingo.features import extract, load_features
+from bingo.features.extract import extract, load_features
+from bingo.images.dataset import Dataset
 from bingo.models import load_encoder
 from bingo.stages import Stage, run_stage
 from tests.ranks import finish, start_ranks, wait_for
@@ -22,7 +22,7 @@ from tests.ranks import finish, start_ranks, wait_for
 # The verb with blocks of one batch, each of which takes a little longer than it would.
 PROGRAM = """
 import sys, time
-from bingo import features
+from bingo.features import extract as features
 from bingo.cli import main
 features.BLOCK_IMAGES = 1
 intact = features.features_of_batches
@@ -123,7 +123,7 @@ def test_work_done_before_an_error_stays(
         return np.frombuffer(b"\xff\xd8 no jpeg", np.uint8) if index == 900 else intact(self, index)
 
     monkeypatch.setattr(Dataset, "encoded", encoded)
-    monkeypatch.setattr("bingo.features.BLOCK_IMAGES", 1)
+    monkeypatch.setattr("bingo.features.extract.BLOCK_IMAGES", 1)
     config = FeaturesConfig(data=digits / "train", model=teacher, out=out, augment=Augmentation(size=16), batch=BATCH)
     with pytest.raises(UserError):
         run_stage(Stage("features", "features", config))

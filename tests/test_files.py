@@ -48,7 +48,7 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     """A file size limit stands for the full disk: the same error from the same call, without needing to mount one."""
     code = (
-        "import pathlib, signal, sys, torch; from bingo.checkpoint import save_checkpoint, load_newest\n"
+        "import pathlib, signal, sys, torch; from bingo.train.checkpoint import save_checkpoint, load_newest\n"
         "from bingo.errors import UserError\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "save_checkpoint(folder, 1, {'key': 'k', 'x': torch.zeros(1000)})\n"

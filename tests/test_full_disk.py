@@ -30,7 +30,8 @@ def fill():
         except OSError as error:
             print("full:", error.strerror)
 
-from bingo import metrics, train
+from bingo.train import metrics
+from bingo.train import loop as train
 from bingo.cli import main
 from bingo.errors import TransientError
 

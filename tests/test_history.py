@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from bingo.errors import UserError
-from bingo.launch import logs, slurm
-from bingo.launch.history import ledger, lines, totals
-from bingo.launch.slurm import Row, Snapshot
-from bingo.launch.status_command import history as history_verb
-from bingo.launch.status_command import logs as logs_verb
-from bingo.launch.submission import Submission
+from bingo.launch.cluster import slurm
+from bingo.launch.cluster.slurm import Row, Snapshot
+from bingo.launch.status import logs
+from bingo.launch.status.command import history as history_verb
+from bingo.launch.status.command import logs as logs_verb
+from bingo.launch.status.history import ledger, lines, totals
+from bingo.launch.submit.submission import Submission
 from tests.submissions import attempt, job, submission
 
 T = 1_795_522_000.0

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from bingo import image_folder
 from bingo.config_parts import Augmentation, Loader
-from bingo.dataset import JPEG, PNG, Dataset
-from bingo.decode_failures import Failures
 from bingo.errors import UserError
-from bingo.image_folder import ImageFolder, open_images
-from bingo.loader import evaluation_batches, training_batches
-from bingo.pack import pack_folder
-from bingo.plan import Plan
+from bingo.images import image_folder
+from bingo.images.dataset import JPEG, PNG, Dataset
+from bingo.images.image_folder import ImageFolder, open_images
+from bingo.images.pack import pack_folder
+from bingo.views.decode_failures import Failures
+from bingo.views.loader import evaluation_batches, training_batches
+from bingo.views.plan import Plan
 from tests import bad_images
 from tests.bad_images import encode, jpeg, picture, png, write
 from tests.ranks import bingo

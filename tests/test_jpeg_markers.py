@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bingo.jpeg_markers import JpegError, parse_jpeg
+from bingo.images.jpeg_markers import JpegError, parse_jpeg
 
 WHOLE, SLOW = bad_images.jpeg(), bad_images.jpeg(1, progressive=True, restart_marker_blocks=2)
 

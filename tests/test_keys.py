@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 import torch
 
-from bingo import cached_keys
-from bingo.cached_keys import TORCH, CachedKeys, images_per_block, load_keys
 from bingo.config import DistillConfig, KeysConfig
 from bingo.config_parts import Augmentation, Contrast, Loader, Optimiser, Runtime
-from bingo.dataset import Dataset
-from bingo.decode_failures import Failures
-from bingo.distill import Bingo, key_source, run, view_counts
 from bingo.distributed import World
 from bingo.errors import UserError
+from bingo.features import keys as cached_keys
+from bingo.features.keys import TORCH, CachedKeys, images_per_block, load_keys
 from bingo.files import hash_file, hash_json
+from bingo.images.dataset import Dataset
 from bingo.kernels.augment import augment
-from bingo.loader import CropStream, training_batches
 from bingo.models import load_encoder, save_encoder, seeded_encoder
-from bingo.plan import Plan
 from bingo.stages import Stage, run_stage, stage_key
+from bingo.train.distill import Bingo, key_source, run, view_counts
+from bingo.views.decode_failures import Failures
+from bingo.views.loader import CropStream, training_batches
+from bingo.views.plan import Plan
 from tests.ranks import finish, start_ranks, wait_for
 from tests.test_distill import COUNT, cross_entropy
 
@@ -176,7 +176,7 @@ def test_two_ranks_killed_and_one_rank_make_the_same_file(
 
 SLOW_WRITES = """
 import os, sys, time
-from bingo import blocks
+from bingo.features import blocks
 inner = os.pwrite
 def slow(*args):
     time.sleep(0.1)
@@ -272,7 +272,7 @@ def test_no_teacher_is_read(config: DistillConfig, monkeypatch: pytest.MonkeyPat
     def refuse(_: Path) -> None:
         raise AssertionError("the teacher was loaded")
 
-    monkeypatch.setattr("bingo.distill.load_encoder", refuse)
+    monkeypatch.setattr("bingo.train.distill.load_encoder", refuse)
     for negatives in ("queue", "cache"):
         changed = replace(config, out=config.out.with_name(negatives), cached_negatives=negatives)
         assert run_stage(Stage(negatives, "distill", changed))["figures"]["steps"] == 32

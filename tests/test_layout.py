@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import file_list
+
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = ("kernels", "launch", "bench")
 # rglob does not follow the three links, so each file is seen once.
@@ -16,7 +18,7 @@ by_path = pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_
 
 
 def module(path: Path) -> str:
-    """The dotted name under which a file is imported: launch/site.py is bingo.launch.site."""
+    """The dotted name under which a file is imported: launch/cluster/site.py is bingo.launch.cluster.site."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts if parts[0] == "bingo" else ("bingo", *parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -97,7 +99,7 @@ def test_files_stay_small_and_documented(path: Path) -> None:
 
 def test_faiss_is_imported_in_one_function_only() -> None:
     users = [p for p in SOURCES if "faiss" in {n.split(".")[0] for n in imports(p)}]
-    assert [module(p) for p in users] == ["bingo.bags"]
+    assert [module(p) for p in users] == ["bingo.bags.file"]
     assert "faiss" not in {n.split(".")[0] for n in imports(users[0], top_level=True)}
 
 
@@ -106,17 +108,14 @@ def test_launch_and_cli_import_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_readme_tree_names_every_source_file() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for path in SOURCES:
-        if path.name != "__init__.py" and not path.name.startswith("_"):
-            assert re.search(rf"^\s+{re.escape(path.name)}\s+\S", readme, re.M), (
-                f"{path.parent.name}/{path.name} has no phrase in README's tree"
-            )
-    for name in re.findall(r"^  (\w+\.py)\s", readme, re.M):
-        assert any(p.name == name for p in [*SOURCES, *(ROOT / "tests").glob("*.py")]), (
-            f"README names {name}, which does not exist"
-        )
+def test_file_list_names_every_source_file() -> None:
+    """`make files`: each file below its folder, with a sentence."""
+    found, folder = {}, ""
+    for name, sentence in file_list.rows():
+        folder = name if name.endswith("/") else folder
+        found[folder + ("__init__.py" if name.endswith("/") else name)] = sentence
+    assert set(found) == {str(p.relative_to(ROOT)) for p in SOURCES}
+    assert all(found.values())
 
 
 DOCUMENTS = [
@@ -166,7 +165,7 @@ def test_flags_of_the_cluster_document_exist(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "sites").glob("*.toml")), ids=lambda p: p.name)
 def test_site_files_of_the_documents_are_read(path: Path) -> None:
-    from bingo.launch.site import read_site
+    from bingo.launch.cluster.site import read_site
 
     cluster = read_site(path)
     assert cluster.jobs.partition == "gpu"

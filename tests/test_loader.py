@@ -15,11 +15,19 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from bingo.config_parts import Augmentation, Loader, Runtime
-from bingo.dataset import Dataset
-from bingo.decode_failures import Failures
 from bingo.errors import UserError
-from bingo.loader import Batch, CropStream, augmenter, evaluation_batches, import_dali, training_batches, view_dtype
-from bingo.plan import Plan, StepPlan
+from bingo.images.dataset import Dataset
+from bingo.views.decode_failures import Failures
+from bingo.views.loader import (
+    Batch,
+    CropStream,
+    augmenter,
+    evaluation_batches,
+    import_dali,
+    training_batches,
+    view_dtype,
+)
+from bingo.views.plan import Plan, StepPlan
 from tests.ranks import ROOT, wait_for
 
 STREAM = """
@@ -27,9 +35,9 @@ import hashlib, sys
 from pathlib import Path
 import numpy as np, torch
 from bingo.config_parts import Augmentation
-from bingo.dataset import Dataset
-from bingo.loader import training_batches
-from bingo.plan import Plan
+from bingo.images.dataset import Dataset
+from bingo.views.loader import training_batches
+from bingo.views.plan import Plan
 data, out, start, stop = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 data = Dataset.open(data)
 bags = np.random.default_rng(0).integers(0, len(data), (len(data), 5)).astype(np.int32)

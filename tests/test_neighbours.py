@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from bingo import neighbours, points
+from bingo.bags import neighbours, points
+from bingo.bags.neighbours import Search, knn_bags, rank
 from bingo.errors import UserError
 from bingo.kernels import knn
 from bingo.kernels.triton_queue_softmax import is_interpreted
-from bingo.neighbours import Search, knn_bags, rank
 from tests.test_bags import brute_force, planted
 
 pytest.importorskip("faiss")

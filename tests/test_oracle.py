@@ -8,11 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from bingo.config_parts import Augmentation
+from bingo.images.pack import pack_folder
 from bingo.kernels.augment import ViewParams, augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
-from bingo.loader import Batch, augmenter, training_batches
-from bingo.pack import pack_folder
-from bingo.plan import Plan
+from bingo.views.loader import Batch, augmenter, training_batches
+from bingo.views.plan import Plan
 from tests.bad_images import encode, picture
 from tests.test_augment import torchvision_blur, torchvision_jitter
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bingo.convert import ConversionError
-from bingo.dataset import INDEX, JPEG, PNG, Dataset
 from bingo.errors import UserError
 from bingo.files import hash_file
-from bingo.jpeg_markers import parse_jpeg
-from bingo.jpeg_strict import StrictDecoder
-from bingo.pack import pack_folder
+from bingo.images.convert import ConversionError
+from bingo.images.dataset import INDEX, JPEG, PNG, Dataset
+from bingo.images.jpeg_markers import parse_jpeg
+from bingo.images.jpeg_strict import StrictDecoder
+from bingo.images.pack import pack_folder
 
 
 def rgb(data: bytes | np.ndarray) -> np.ndarray:
@@ -271,7 +271,7 @@ FULL = """
     import resource, signal, sys
     from pathlib import Path
     from bingo.errors import UserError
-    from bingo.pack import pack_folder
+    from bingo.images.pack import pack_folder
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
@@ -439,7 +439,7 @@ def test_evaluation_reads_all_that_is_packed(lenient: Dataset) -> None:
     import torch
 
     from bingo.config_parts import Augmentation
-    from bingo.loader import evaluation_batches
+    from bingo.views.loader import evaluation_batches
 
     rows = np.array_split(np.arange(len(lenient)), 7)
     batches = evaluation_batches(lenient, Augmentation(size=32), rows, device=torch.device("cpu"), threads=1)

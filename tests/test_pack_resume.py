@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from bingo.cli import main
-from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.files import hash_file
-from bingo.pack import pack_folder
+from bingo.images.dataset import Dataset
+from bingo.images.pack import pack_folder
 
 SMALL = 20_000  # bytes in a flat file: three or four of the images below
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    import bingo.pack
+    import bingo.images.pack
 
     source, out, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     real, renamed = os.replace, 0
-    bingo.pack.SAVE_SECONDS = 1000.0 if moment == "unsaved" else 0.0
+    bingo.images.pack.SAVE_SECONDS = 1000.0 if moment == "unsaved" else 0.0
 
     def die():
         os.kill(os.getpid(), signal.SIGKILL)
@@ -41,7 +41,7 @@ KILLED = """
             die()
 
     os.replace = replace
-    bingo.pack.pack_folder(
+    bingo.images.pack.pack_folder(
         source, out, workers=1, convert=True, allow_bad=True, shard_gib=SMALL / 2**30,
         progress=lambda done, total: done == 8 and moment in ("images", "unsaved") and die(),
     )

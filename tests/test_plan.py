@@ -8,7 +8,7 @@ from torch import zeros
 
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
-from bingo.plan import VIEW, VIEW_DRAWS, Plan, StepPlan, View, beta22, centre_crop, random_resized_crop, uniforms
+from bingo.views.plan import VIEW, VIEW_DRAWS, Plan, StepPlan, View, beta22, centre_crop, random_resized_crop, uniforms
 
 SIZES = np.random.default_rng(0).integers(20, 400, (203, 2)).astype(np.int32)
 BAGS = np.random.default_rng(1).integers(0, 203, (203, 5)).astype(np.int32)

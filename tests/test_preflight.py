@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bingo.launch import preflight
-from bingo.launch.job import JobSpec
-from bingo.launch.preflight_verdict import decide, most_excluded, tournament
+from bingo.launch.job import preflight
+from bingo.launch.job.slow_nodes import decide, most_excluded, tournament
+from bingo.launch.job.spec import JobSpec
 from tests.ranks import finish, start_ranks
 
 GOOD = {"matmul": 10.0, "memory": 20.0, "write": 1.0, "read": 2.0}
@@ -91,8 +91,8 @@ os.environ.update(SLURMD_NODENAME="c" + str(int(rank) + 1), LOCAL_RANK="0")
 if rank == os.environ.get("SLOW"):
     mm = torch.mm
     torch.mm = lambda a, b: [mm(a, b) for _ in range(8)]
-from bingo.launch import preflight
-from bingo.launch.worker import end
+from bingo.launch.job import preflight
+from bingo.launch.job.worker import end
 end(preflight.main(Path(sys.argv[1])))
 """
 

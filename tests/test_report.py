@@ -18,19 +18,19 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from bingo.bags import label_bags, random_bags, save_bags
-from bingo.bench.pictures import photograph, smooth, view_rows
-from bingo.bench.report import curve, evidence, relation, summary_lines, write_report
-from bingo.bench.results import Record, Student, compare, load, t_quantile
+from bingo.bags.file import label_bags, random_bags, save_bags
+from bingo.bench.report.page import curve, evidence, relation, summary_lines, write_report
+from bingo.bench.report.pictures import photograph, smooth, view_rows
+from bingo.bench.report.results import Record, Student, compare, load, t_quantile
 from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
 from bingo.config_json import to_json
 from bingo.config_parts import Augmentation, Monitor, Optimiser
-from bingo.dataset import Dataset
 from bingo.errors import UserError
 from bingo.files import write_json
-from bingo.loader import augmenter, training_batches
-from bingo.pack import pack_folder
-from bingo.plan import Plan
+from bingo.images.dataset import Dataset
+from bingo.images.pack import pack_folder
+from bingo.views.loader import augmenter, training_batches
+from bingo.views.plan import Plan
 
 WRITTEN = Path("runs") / "elsewhere"  # where the configs say the run is: it has been moved since
 AUGMENT = Augmentation(size=16)

@@ -97,8 +97,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
     assert tops == {"bingo", next(top for top in tops if top.endswith(".dist-info"))}
+    folders = [source / "bingo", *(source / name for name in ("kernels", "launch", "bench"))]
+    sources = {str(path.relative_to(source)) for folder in folders for path in folder.rglob("*.py")}
+    wanted = {name if name.startswith("bingo/") else f"bingo/{name}" for name in sources}
+    assert {name for name in names if name.endswith(".py")} == wanted, "every module, in every folder"
     target = tmp_path / "env"
     venv.create(target, with_pip=False)
     (site,) = (target / "lib").glob("python3*/site-packages")
@@ -107,12 +112,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
 
     (site / "others.pth").write_text(str(Path(numpy.__file__).resolve().parents[1]) + "\n")
     python = target / "bin" / "python"
-    code = "import bingo.kernels as k, bingo.launch, bingo.bench.report as r; print(k.__file__, r.__file__)"
+    code = "import bingo.kernels as k, bingo.launch, bingo.bench.report.page as r; print(k.__file__, r.__file__)"
     imported = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert all(Path(word).is_relative_to(site) for word in imported.split())
     doctor = subprocess.run([python, "-m", "bingo", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert str(site) in doctor.stdout
-    assert (site / "bingo" / "bench" / "report.html.j2").exists()
+    assert (site / "bingo" / "bench" / "report" / "report.html.j2").exists()
     for name in ("kernels", "launch", "bench"):
         missing = subprocess.run([python, "-c", f"import {name}"], cwd=tmp_path, capture_output=True, check=False)
         assert missing.returncode != 0 or not (site / name).exists()
@@ -137,7 +142,7 @@ def test_a_failed_job_is_one_sentence(digits: Path, tmp_path: Path) -> None:
     from bingo.config import FeaturesConfig
     from bingo.errors import UserError
     from bingo.launch import Chain, Job, run_chain
-    from bingo.launch.chain import last_exception
+    from bingo.launch.local import last_exception
     from bingo.stages import Stage
 
     (tmp_path / "model.pt").write_bytes(b"no model")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bingo.launch.job import JobSpec
-from bingo.launch.script import render
-from bingo.launch.site import Container, Site
+from bingo.launch.cluster.site import Container, Site
+from bingo.launch.job.spec import JobSpec
+from bingo.launch.submit.script import render
 from tests.ranks import ROOT
 
 SITE = Site(partition="gpu", nodes=4, gpus_per_node=8, mem_gb=1.5, env={"NCCL_SOCKET_IFNAME": "eth0"}, exclude="bad1")
@@ -127,5 +127,5 @@ def test_a_slow_node_is_left_out(tmp_path: Path) -> None:
         (attempt / "exclude").write_text(f"{node}\n")
     said = play(tmp_path, spec, status=76, SLURM_RESTART_COUNT="1")
     assert [line.split()[0] for line in said] == ["srun", "scontrol", "scontrol"]
-    assert "bingo.launch.preflight" in said[0], "the ranks do not start"
+    assert "bingo.launch.job.preflight" in said[0], "the ranks do not start"
     assert said[2] == "scontrol update JobId=12 ExcNodeList=bad1,c1,c2"

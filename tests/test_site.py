@@ -9,7 +9,7 @@ import pytest
 
 from bingo.cli import main
 from bingo.errors import UserError
-from bingo.launch.site import read_site, with_size
+from bingo.launch.cluster.site import read_site, with_size
 from tests.ranks import ROOT
 
 WRONG = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bingo.config import DemoDataConfig
-from bingo.launch.job import JobSpec
-from bingo.launch.script import render
-from bingo.launch.site import read_site
+from bingo.launch.cluster.site import read_site
+from bingo.launch.job.spec import JobSpec
+from bingo.launch.submit.script import render
 from bingo.stages import Stage
 from tests.ranks import ROOT
 from tests.slurm import Cluster
@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 mm = torch.mm
 torch.mm = lambda a, b: [mm(a, b) for _ in range(12)]
-from bingo.launch import preflight, worker
+from bingo.launch.job import preflight
+from bingo.launch.job import worker
 worker.end(preflight.main(Path(sys.argv[1])))
 """
 
@@ -32,7 +33,7 @@ def python(folder: Path) -> Path:
     """An interpreter whose pre-flight is slow on c2."""
     (folder / "slow.py").write_text(SLOW)
     slow = f'exec {shlex.quote(sys.executable)} {shlex.quote(str(folder / "slow.py"))} "$4"'
-    lines = ["#!/bin/sh", 'case "$SLURMD_NODENAME $3" in', f'"c2 bingo.launch.preflight") {slow} ;;', "esac"]
+    lines = ["#!/bin/sh", 'case "$SLURMD_NODENAME $3" in', f'"c2 bingo.launch.job.preflight") {slow} ;;', "esac"]
     path = folder / "python"
     path.write_text("\n".join([*lines, f'exec {shlex.quote(sys.executable)} "$@"', ""]))
     path.chmod(0o755)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bingo.errors import UserError
-from bingo.launch import slurm
+from bingo.launch.cluster import slurm
 
 QUEUE = """\
 CLUSTER: test

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bingo.launch.status import GRACE_S
-from bingo.launch.submission import Submission
+from bingo.launch.status.states import GRACE_S
+from bingo.launch.submit.submission import Submission
 from tests.ranks import bingo
 from tests.slurm import Cluster, wait_for
 from tests.submissions import attempt, job, submission

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bingo.config import BagsConfig
-from bingo.launch.graph import jobs_of
-from bingo.launch.site import read_site
-from bingo.launch.snapshot import FOLDERS
-from bingo.launch.submission import Submission, newest
-from bingo.launch.submit import submit
+from bingo.launch.cluster.site import read_site
+from bingo.launch.submit.graph import jobs_of
+from bingo.launch.submit.send import submit
+from bingo.launch.submit.snapshot import FOLDERS
+from bingo.launch.submit.submission import Submission, newest
 from bingo.recipes import Group
 from bingo.stages import Stage
 from tests.ranks import ROOT
@@ -62,7 +62,7 @@ def test_an_edited_checkout_does_not_reach_a_queued_job(cluster: Cluster, source
     flags = ["--data", source, "--kind", "random", "--k", "1", "--out", tmp_path / "bags"]
     sent = bingo(cluster, "submit", "bags", "--cluster", held, "--", *flags, cwd=checkout)
     assert sent.returncode == 0, sent.stderr
-    for name in ("bingo/__init__.py", "bingo/build_bags.py", "launch/worker.py", "launch/attempt.py"):
+    for name in ("bingo/__init__.py", "bingo/bags/stage.py", "launch/job/worker.py", "launch/job/attempt.py"):
         (checkout / name).write_text("raise SystemExit('the edited checkout was imported')\n")
     root = tmp_path / "bags.jobs"
     job = ids(root)["bags"]

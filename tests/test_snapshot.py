@@ -12,9 +12,9 @@ import pytest
 from bingo.config import DemoDataConfig
 from bingo.errors import UserError
 from bingo.files import hash_file
-from bingo.launch import snapshot
-from bingo.launch.job import JobSpec
+from bingo.launch.job.spec import JobSpec
 from bingo.launch.layout import job_folder
+from bingo.launch.submit import snapshot
 from bingo.stages import Stage
 from tests.ranks import ROOT
 
@@ -116,11 +116,11 @@ def test_a_worker_runs_the_snapshot_though_the_checkout_was_edited(checkout: Pat
     folder = job_folder(code.parent, "data")
     JobSpec("data", ((Stage("images", "demo-data", DemoDataConfig(out=tmp_path / "images")),),)).write(folder)
     broken = "raise SystemExit('the edited checkout was imported')\n"
-    for name in ("bingo/demo_data.py", "bingo/stages.py", "launch/worker.py", "bingo/__init__.py"):
+    for name in ("bingo/images/demo_data.py", "bingo/stages.py", "launch/job/worker.py", "bingo/__init__.py"):
         (checkout / name).write_text(broken)
     outer = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     started = subprocess.run(
-        [sys.executable, "-u", "-m", "bingo.launch.worker", str(folder)],
+        [sys.executable, "-u", "-m", "bingo.launch.job.worker", str(folder)],
         cwd=checkout, env={**outer, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip

@@ -10,11 +10,11 @@ from pathlib import Path
 import bad_images
 import pytest
 
-from bingo.check import check_folder
 from bingo.errors import UserError
-from bingo.names import Names, printable
-from bingo.pack import pack_folder
-from bingo.sources import Listing, Unreadable, fingerprint, list_source
+from bingo.images.check import check_folder
+from bingo.images.names import Names, printable
+from bingo.images.pack import pack_folder
+from bingo.images.sources import Listing, Unreadable, fingerprint, list_source
 
 
 def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from bingo.errors import UserError
-from bingo.launch import reasons, slurm
-from bingo.launch.slurm import Row, Snapshot
-from bingo.launch.status import State, states
-from bingo.launch.status_command import status as status_verb
-from bingo.launch.status_command import submission_of
-from bingo.launch.submission import Submission
-from bingo.launch.verdict import table, verdict
+from bingo.launch.cluster import reasons, slurm
+from bingo.launch.cluster.slurm import Row, Snapshot
+from bingo.launch.status.command import status as status_verb
+from bingo.launch.status.command import submission_of
+from bingo.launch.status.states import State, states
+from bingo.launch.status.summary import table, verdict
+from bingo.launch.submit.submission import Submission
 from tests.submissions import attempt, job, submission
 
 SENT = 1_795_522_026.0

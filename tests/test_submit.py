@@ -17,14 +17,14 @@ from bingo.cli import main
 from bingo.config import BagsConfig, DistillConfig
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
-from bingo.launch import repair
-from bingo.launch.graph import absolute, jobs_of, open_tasks
-from bingo.launch.job import JobSpec
-from bingo.launch.sbatch import minutes, refusal, sbatch_words
-from bingo.launch.site import Cluster, read_site
-from bingo.launch.slurm import Row
-from bingo.launch.submission import Sent, Submission, newest, stage
-from bingo.launch.submit import send
+from bingo.launch.cluster.site import Cluster, read_site
+from bingo.launch.cluster.slurm import Row
+from bingo.launch.job.spec import JobSpec
+from bingo.launch.submit import repair
+from bingo.launch.submit.graph import absolute, jobs_of, open_tasks
+from bingo.launch.submit.sbatch import minutes, refusal, sbatch_words
+from bingo.launch.submit.send import send
+from bingo.launch.submit.submission import Sent, Submission, newest, stage
 from bingo.recipes import CHAINS, Group, build, digits, imagenet, resnet18_r50
 from bingo.stages import Stage, run_stage
 from tests.ranks import ROOT
@@ -159,8 +159,8 @@ def test_what_is_done_is_recognised_and_what_follows_a_gap_is_not(
 
 STAGER = """
 import sys, time, pathlib
-from bingo.launch import submission
-from bingo.launch.job import JobSpec
+from bingo.launch.submit import submission
+from bingo.launch.job.spec import JobSpec
 root, gate, who = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 fill = lambda staged, final: (staged / "who").write_text(f"{who} {final}")
 pathlib.Path(f"{gate}-{who}").touch()
@@ -315,7 +315,7 @@ def test_no_slurm(
 def test_only_one_writer_of_a_root_at_a_time(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bingo.launch.submit import writing
+    from bingo.launch.submit.send import writing
 
     with writing(tmp_path):
         assert main(["submit", "digits", "--cluster", str(cluster.path), "--out", str(tmp_path)]) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from bingo.cli import main
 from bingo.errors import UserError
-from bingo.launch.sweep import grid
+from bingo.launch.submit.sweep import grid
 from bingo.stages import Stage
 from tests.ranks import ROOT
 

@@ -16,7 +16,7 @@ from triton.runtime import interpreter
 from bingo.config_parts import Augmentation
 from bingo.kernels.augment import ViewParams, augment, cutmix
 from bingo.kernels.triton_queue_softmax import is_interpreted
-from bingo.plan import Plan
+from bingo.views.plan import Plan
 from tests.test_augment import MEAN, STD, make_images, make_params
 
 DTYPES = [torch.float32, torch.float16]

@@ -14,9 +14,9 @@ import pytest
 from bingo.config import FeaturesConfig, PretrainConfig
 from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.errors import TransientError, UserError
-from bingo.launch.job import JobSpec
-from bingo.launch.records import read_beats, read_events
-from bingo.launch.worker import Recorder, classify
+from bingo.launch.job.records import read_beats, read_events
+from bingo.launch.job.spec import JobSpec
+from bingo.launch.job.worker import Recorder, classify
 from bingo.stages import Stage
 from tests.ranks import ROOT, finish, start_ranks, wait_for
 
@@ -24,7 +24,7 @@ from tests.ranks import ROOT, finish, start_ranks, wait_for
 FAULTY = """
 import os, sys
 from pathlib import Path
-from bingo.launch import worker
+from bingo.launch.job import worker
 class Faulty(worker.Recorder):
     def beat(self, step):
         super().beat(step)
@@ -71,7 +71,7 @@ def test_the_exception_of_one_rank(digits: Path, tmp_path: Path) -> None:
 
 def test_asked_to_leave_and_run_again(digits: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, pretrain(digits, tmp_path))
-    ranks = start_ranks([folder], 2, ["-u", "-m", "bingo.launch.worker"])
+    ranks = start_ranks([folder], 2, ["-u", "-m", "bingo.launch.job.worker"])
     saved = tmp_path / "run" / "checkpoints"
     wait_for(lambda: saved.exists() and any(saved.glob("step-*.pt")))
     os.kill(ranks[1].pid, signal.SIGUSR2)
@@ -89,7 +89,7 @@ def test_a_mistake_of_the_user(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"no model")
     config = FeaturesConfig(data=digits / "train", model=tmp_path / "model.pt", out=tmp_path / "features")
     folder = job(tmp_path, Stage("features", "features", config))
-    results = finish(start_ranks([folder], 2, ["-u", "-m", "bingo.launch.worker"]))
+    results = finish(start_ranks([folder], 2, ["-u", "-m", "bingo.launch.job.worker"]))
     assert 65 in [code for code, _ in results], results
     ends = [events[-1] for events in recorded(folder).values()]
     first = min((e for e in ends if e["event"] == "failed"), key=lambda e: e["time"])
@@ -150,7 +150,7 @@ def test_kinds_of_failures(error: Exception, status: int, kind: str) -> None:
 
 def test_a_job_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps({"name": "x"})[:-1])
-    ((status, said),) = finish(start_ranks([tmp_path], 1, ["-m", "bingo.launch.worker"]))
+    ((status, said),) = finish(start_ranks([tmp_path], 1, ["-m", "bingo.launch.job.worker"]))
     assert status == 65, said
     assert "is not valid JSON" in said
 
@@ -160,7 +160,7 @@ CHAIN = """
 import sys
 from pathlib import Path
 from bingo.launch import Chain, Job, run_chain
-from bingo.launch.job import JobSpec
+from bingo.launch.job.spec import JobSpec
 root = Path(sys.argv[1])
 try:
     run_chain(Chain(root, (Job(JobSpec.read(root).tasks[0], 2),)))

@@ -14,7 +14,7 @@ from typing import Any
 
 from bingo.config import DistillConfig
 from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
-from bingo.launch.job import JobSpec
+from bingo.launch.job.spec import JobSpec
 from bingo.stages import Stage
 from tests.faults import CHECKPOINT_EVERY, COLLECTIVE_TIMEOUT_S, EPOCHS, KINDS, NODES, STEPS, Fault, draw
 from tests.slurm import Cluster
@@ -284,8 +284,8 @@ def blame(trial: Trial, cause: dict[str, Any], restarts: int) -> list[str]:
 
 def main(verb: str, path: Path) -> None:
     """Submit a single job as `bingo submit` does a chain."""
-    from bingo.launch.site import read_site
-    from bingo.launch.submit import submit
+    from bingo.launch.cluster.site import read_site
+    from bingo.launch.submit.send import submit
 
     assert verb == "submit"
     order = json.loads(path.read_text())

@@ -22,7 +22,7 @@ export GLOO_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/prepare
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -32,7 +32,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -90,7 +90,7 @@ export GLOO_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/teacher
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -102,10 +102,10 @@ export SUBMITIT_EXECUTOR=slurm
 # the most nodes here among which 4 nodes' worth of ranks divides evenly
 nodes=$SLURM_JOB_NUM_NODES
 while [ $((4 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 PYTHON -u -m bingo.launch.preflight "$job"
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 PYTHON -u -m bingo.launch.job.preflight "$job"
 rc=$?
 if [ $rc = 0 ]; then
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -164,7 +164,7 @@ export GLOO_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/bags
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -174,7 +174,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -232,7 +232,7 @@ export GLOO_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/seed-0
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -244,10 +244,10 @@ export SUBMITIT_EXECUTOR=slurm
 # the most nodes here among which 4 nodes' worth of ranks divides evenly
 nodes=$SLURM_JOB_NUM_NODES
 while [ $((4 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 PYTHON -u -m bingo.launch.preflight "$job"
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 PYTHON -u -m bingo.launch.job.preflight "$job"
 rc=$?
 if [ $rc = 0 ]; then
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -306,7 +306,7 @@ export GLOO_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/export
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -316,7 +316,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script

@@ -20,7 +20,7 @@ export NCCL_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/prepare
-bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -30,7 +30,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -86,7 +86,7 @@ export NCCL_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/teacher
-bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -98,10 +98,10 @@ export SUBMITIT_EXECUTOR=slurm
 # the most nodes here among which 4 nodes' worth of ranks divides evenly
 nodes=$SLURM_JOB_NUM_NODES
 while [ $((4 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -u -m bingo.launch.preflight "$job"
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -u -m bingo.launch.job.preflight "$job"
 rc=$?
 if [ $rc = 0 ]; then
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -158,7 +158,7 @@ export NCCL_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/bags
-bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -168,7 +168,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -224,7 +224,7 @@ export NCCL_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/seed-0
-bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -236,10 +236,10 @@ export SUBMITIT_EXECUTOR=slurm
 # the most nodes here among which 4 nodes' worth of ranks divides evenly
 nodes=$SLURM_JOB_NUM_NODES
 while [ $((4 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -u -m bingo.launch.preflight "$job"
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -u -m bingo.launch.job.preflight "$job"
 rc=$?
 if [ $rc = 0 ]; then
-srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 8)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=12 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -296,7 +296,7 @@ export NCCL_SOCKET_IFNAME=ib0
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/export
-bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; srun --ntasks=1 --nodes=1 --overlap --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs /opt/bingo/bin/python -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -306,7 +306,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=16 --container-image=/shared/images/bingo.sqsh --container-mounts=/shared/runs:/shared/runs,/shared/data:/shared/data --container-workdir=/shared/runs --unbuffered --output="$job"/%j_%t_log.out /opt/bingo/bin/python -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script

@@ -21,7 +21,7 @@ export OMP_NUM_THREADS=1
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/prepare
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -31,7 +31,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -87,7 +87,7 @@ export OMP_NUM_THREADS=1
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/teacher
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -99,10 +99,10 @@ export SUBMITIT_EXECUTOR=slurm
 # the most nodes here among which 2 nodes' worth of ranks divides evenly
 nodes=$SLURM_JOB_NUM_NODES
 while [ $((2 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 PYTHON -u -m bingo.launch.preflight "$job"
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 PYTHON -u -m bingo.launch.job.preflight "$job"
 rc=$?
 if [ $rc = 0 ]; then
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -160,7 +160,7 @@ export OMP_NUM_THREADS=1
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/bags
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -170,7 +170,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -226,7 +226,7 @@ export OMP_NUM_THREADS=1
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/seed-0
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -238,10 +238,10 @@ export SUBMITIT_EXECUTOR=slurm
 # the most nodes here among which 2 nodes' worth of ranks divides evenly
 nodes=$SLURM_JOB_NUM_NODES
 while [ $((2 % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 PYTHON -u -m bingo.launch.preflight "$job"
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 PYTHON -u -m bingo.launch.job.preflight "$job"
 rc=$?
 if [ $rc = 0 ]; then
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
@@ -299,7 +299,7 @@ export OMP_NUM_THREADS=1
 export PYTHONPATH=ROOT/submissions/ID/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from
 job=ROOT/submissions/ID/jobs/export
-bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.$verb" "$@"; }
+bingo() { local verb=$1; shift; PYTHON -m "bingo.launch.job.$verb" "$@"; }
 # Slurm ends this attempt with SIGTERM: stay to write down how it went.
 told=
 trap 'told=TERM' TERM
@@ -309,7 +309,7 @@ bingo attempt begin "$job"
 # command
 export SUBMITIT_EXECUTOR=slurm
 nodes=1
-srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.worker "$job" &
+srun --nodes=$nodes --ntasks=$((nodes * 1)) --kill-on-bad-exit=1 --wait=20 --cpus-per-task=1 --unbuffered --output="$job"/%j_%t_log.out PYTHON -u -m bingo.launch.job.worker "$job" &
 wait $!
 rc=$?
 if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script

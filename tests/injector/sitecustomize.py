@@ -1,7 +1,7 @@
 """Python loads this by itself when its folder is on PYTHONPATH: one fault, at one step of one rank of a training.
 
-$BINGO_FAULT is the fault as JSON (`tests.faults.Fault`). The product knows nothing of it: when `bingo.metrics` and
-`bingo.files` are imported, two of their functions are wrapped.
+$BINGO_FAULT is the fault as JSON (`tests.faults.Fault`). The product knows nothing of it: when `bingo.train.metrics`
+and `bingo.files` are imported, two of their functions are wrapped.
 """
 
 import contextlib
@@ -131,7 +131,7 @@ def wrap_files(module: ModuleType) -> None:
         module.atomic_write = atomic_write
 
 
-WRAPPERS = {"bingo.metrics": wrap_metrics, "bingo.files": wrap_files}
+WRAPPERS = {"bingo.train.metrics": wrap_metrics, "bingo.files": wrap_files}
 
 
 class Finder(importlib.abc.MetaPathFinder):

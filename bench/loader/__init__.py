@@ -1,0 +1,1 @@
+"""Decode, crop, augment: ours beside other loaders."""

@@ -1,0 +1,178 @@
+"""`bingo bench loader`: what decoding, cropping and augmenting an image costs, ours beside other loaders.
+
+The main figure is CPU time per decoded image (all threads and worker processes), which a busy machine disturbs least;
+each image gives two views. Variants take turns, forwards and backwards, every sample is kept, and a ratio is shown only
+where our crops and colours passed the accuracy gate. Images are made here unless a folder is given; without a GPU the
+part that needs one is a row that says so.
+"""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bingo.bench.arguments import Parser, pick_device, size
+from bingo.bench.loader import on_gpu as loader_gpu
+from bingo.bench.loader.gate import gate
+from bingo.bench.loader.images import describe, make_images
+from bingo.bench.loader.table import table
+from bingo.bench.loader.variants import RELEASE, STAGES, Variant, build, names
+from bingo.bench.samples import ratio_interval, with_noise
+from bingo.bench.timing import first_line, visits
+from bingo.environment import cpu_name
+from bingo.errors import UserError
+from bingo.files import write_json
+from bingo.images.dataset import Dataset
+from bingo.images.image_folder import ImageFolder
+from bingo.images.pack import pack_folder
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is run: images per batch, batches per sample, rounds of two samples each, threads or workers, device."""
+
+    device: torch.device
+    batch: int = 16
+    burst: int = 4
+    rounds: int = 4
+    threads: int = 1
+    seconds: float = 30.0
+    variants: tuple[str, ...] = ()
+
+
+@dataclass
+class Runner:
+    """One variant up to one stage, and its samples in seconds per decoded image."""
+
+    variant: Variant
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    taken: int = 0
+
+    def sample(self, shape: Shape, steps_per_epoch: int) -> None:
+        """One burst; both of a round, and those of every runner, have the same images."""
+        first = self.taken // 2 * shape.burst % max(1, steps_per_epoch - shape.burst + 1)
+        images = shape.batch * shape.burst
+        cpu, wall = self.variant.cpu_seconds(), time.perf_counter()
+        self.variant.burst(first, shape.burst)
+        self.wall.append((time.perf_counter() - wall) / images)
+        self.cpu.append((self.variant.cpu_seconds() - cpu) / images)
+        self.taken += 1
+
+
+def run(folder: Path, packed: Path, shape: Shape) -> dict[str, Any]:
+    """Measure every variant and stage on the images of `folder`, of which `packed` is the packed form."""
+    data = Dataset.open(packed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(shape.threads)
+    try:
+        return {
+            "shape": {**vars(shape), "device": str(shape.device)},
+            "hardware": {"cpu": cpu_name(), "gpu": _gpu_name(shape.device)},
+            "images": describe([folder / path for path in data.paths]),
+            "gate": gate(data, shape.batch, shape.threads, shape.device),
+            **_measure(folder, packed, shape, len(data) // shape.batch),
+            "gpu": loader_gpu.run(
+                data, tuple({shape.batch, 4 * shape.batch} if len(data) >= 4 * shape.batch else {shape.batch}),
+                shape.threads, shape.device, shape.rounds, shape.seconds,
+            ),
+        }  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _gpu_name(device: torch.device) -> str | None:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def _measure(folder: Path, packed: Path, shape: Shape, steps_per_epoch: int) -> dict[str, Any]:
+    runners: dict[tuple[str, str], Runner] = {}
+    failed: dict[tuple[str, str], str] = {}
+    cases = [(name, stage) for name in names(shape.variants) for stage in STAGES]
+    with contextlib.ExitStack() as stack:
+        for name, stage in cases:
+            try:
+                variant = build(
+                    name, stage, folder, packed, batch=shape.batch, threads=shape.threads, device=shape.device
+                )
+                stack.callback(variant.close)
+                variant.burst(0, shape.burst)  # warm-up: starts the workers
+                runners[name, stage] = Runner(variant)
+            except Exception as error:  # a variant that is absent or fails is a row that says so
+                failed[name, stage] = f"{type(error).__name__}: {first_line(error)}"
+        order = visits([str(cases.index(case)) for case in runners], shape.rounds)
+        for index in order:
+            runners[cases[int(index)]].sample(shape, steps_per_epoch)
+    rows = [_row(case, runners, failed) for case in cases]
+    return {"order": [" / ".join(cases[int(index)]) for index in order], "discarded_bursts": 1, "rows": rows}
+
+
+def _row(case: tuple[str, str], runners: dict[tuple[str, str], Runner], failed: dict[tuple[str, str], str]) -> Any:
+    name, stage = case
+    row: dict[str, Any] = {"variant": name, "stage": stage}
+    if case in failed:
+        return row | {"error": failed[case]}
+    mine, base, whole = runners[case], runners.get((RELEASE, stage)), runners.get((RELEASE, STAGES[-1]))
+    row |= {"cpu_seconds": with_noise(mine.cpu), "wall_seconds": with_noise(mine.wall)}
+    row["images_per_cpu_second"] = 1 / row["cpu_seconds"]["median"]
+    row["images_per_second"] = 1 / row["wall_seconds"]["median"]
+    if base is not None and base is not mine:
+        row["over_release"] = ratio_interval(base.cpu, mine.cpu)
+    if whole is not None and whole is not mine:
+        row["over_release_whole"] = ratio_interval(whole.cpu, mine.cpu)
+    return row
+
+
+@contextlib.contextmanager
+def images(options: Any) -> Iterator[tuple[Path, Path]]:
+    """(image folder, its packed form): the user's folder, or made ones, kept below --cache if that is given."""
+    with tempfile.TemporaryDirectory(prefix="bingo-bench-") as temporary:
+        folder = options.data or (options.cache or Path(temporary)) / "images"
+        data = Dataset.open(folder) if options.data else None
+        if data is not None and not isinstance(data, ImageFolder):
+            raise UserError(f"--data {folder} is a packed dataset; name the image folder that it was packed from")
+        count = options.images if data is None else len(data)
+        if count < options.batch * options.burst:
+            raise UserError(
+                f"{count} images are fewer than --batch {options.batch} times --burst {options.burst}; lower one"
+            )
+        if data is None:
+            make_images(folder, count)
+        pack_folder(folder, Path(temporary) / "packed", convert=True)
+        yield folder, Path(temporary) / "packed"
+
+
+def main(argv: list[str]) -> int:
+    """`bingo bench loader`; `--json FILE` keeps every sample. 1 if the accuracy gate failed."""
+    parser = Parser(prog="bingo bench loader", description=__doc__)
+    parser.add_argument("--data", type=Path, help="an image folder of yours (default: images made for the purpose)")
+    parser.add_argument("--images", type=size, default=256, help="how many to make (default 256)")
+    parser.add_argument("--cache", type=Path, help="keep the made images here for the next time")
+    parser.add_argument("--batch", type=size, default=16, help="images per batch (default 16)")
+    parser.add_argument("--burst", type=size, default=4, help="batches per sample (default 4)")
+    parser.add_argument("--rounds", type=size, default=4, help="two samples of each variant per round (default 4)")
+    parser.add_argument("--threads", type=size, default=1, help="threads, or worker processes (default 1)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="GPU: how long memory is watched (default 30)")
+    parser.add_argument("--variants", nargs="+", default=[], help="only those whose names begin like this")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--json", type=Path, help="write the results and the environment here")
+    options = parser.parse_args(argv)
+    if not names(options.variants):
+        raise UserError(f"--variants {' '.join(options.variants)}: there are {', '.join(names())}")
+    shape = Shape(
+        pick_device(options.device), options.batch, options.burst, options.rounds, options.threads, options.seconds,
+        tuple(options.variants),
+    )  # fmt: skip
+    with images(options) as (folder, packed):
+        found = run(folder, packed, shape)
+    print("\n".join(table(found)), flush=True)
+    if options.json:
+        from bingo.environment import fingerprint
+
+        write_json(options.json, {"environment": fingerprint(), "loader": found})
+    return 0 if all(part["ok"] for part in found["gate"].values()) else 1

@@ -1,0 +1,209 @@
+"""A finished recipe read back from its folder, and the statistics of its comparison.
+
+Accuracies and their differences are 0..1 here; `bingo.bench.report.page` shows them in percent and points.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bingo.errors import UserError
+from bingo.files import read_json
+from bingo.images.dataset import Dataset
+
+METRICS = {"fewshot": "few-label", "knn": "kNN", "linear": "linear"}
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage left in its folder."""
+
+    name: str
+    kind: str
+    out: Path
+    config: dict[str, Any]
+    seconds: float
+    figures: dict[str, Any]
+    ranks: int
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Student:
+    """One trained student: its seed, its scores (metric -> 0..1), images through it per step, and steps."""
+
+    seed: int
+    scores: dict[str, float]
+    record: Record
+    per_step: int
+    steps: int
+
+    @property
+    def passes(self) -> int:
+        return self.per_step * self.steps
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished recipe. `locate` turns a path written in a config into where it is now."""
+
+    name: str
+    stages: tuple[Record, ...]
+    arms: dict[str, tuple[Student, ...]]
+    locate: Callable[[str], Path]
+
+    def stage_at(self, path: str | None) -> Record | None:
+        """The stage that wrote this folder, or the folder of this file."""
+        if path is None:
+            return None
+        place = self.locate(path)
+        return next((s for s in self.stages if s.out in (place, place.parent)), None)
+
+    def teacher_of(self, record: Record) -> Record | None:
+        """The stage that trained a distillation's teacher, or the one whose keys it reads from a cache."""
+        keys = self.stage_at(record.config.get("keys"))
+        return self.stage_at((keys or record).config["teacher"])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired differences of two arms, in the metric's unit. std, error (standard error) and half (half the width of the
+    95 % t interval) are None with fewer than two pairs."""
+
+    n: int
+    mean: float
+    std: float | None
+    error: float | None
+    half: float | None
+    verdict: str
+
+
+def load(root: Path) -> Run:
+    """Read recipe.json and every stage's folder.
+
+    `UserError`: no recipe.json, stages that are not finished, or that do not belong together.
+    """
+    path = root / "recipe.json"
+    if not path.exists():
+        raise UserError(f"{root} holds no finished recipe (no recipe.json in it); type `bingo run digits --out {root}`")
+    recipe = read_json(path)
+    try:
+        outs = [stage["config"]["out"] for stage in recipe["stages"]]
+        locate = locator(root, outs)
+        folders = {stage["name"]: locate(out) for stage, out in zip(recipe["stages"], outs, strict=True)}
+        name, arms = str(recipe["recipe"]), {arm: list(names) for arm, names in recipe["arms"].items()}
+        missing = sorted({n for names in arms.values() for n in names} - set(folders))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a recipe written by `bingo run` ({error!r}); type `bingo run digits --out {root}`"
+        ) from None
+    if missing or not all(arms.values()) or not arms:
+        raise UserError(f"{path} names no stage for {', '.join(missing) or 'an arm'}; type `bingo run digits` again")
+    records = read_stages(folders, f"bingo run {name} --out {root}")
+    run = Run(name, tuple(records.values()), {}, locate)
+    students = {arm: tuple(student(run, records[eval_name]) for eval_name in names) for arm, names in arms.items()}
+    return replace(run, arms=students)
+
+
+def locator(root: Path, outs: list[str]) -> Callable[[str], Path]:
+    """Paths as the run wrote them -> paths under `root`, so that a moved or copied run is read as a whole."""
+    written = Path(os.path.commonpath([Path(out).parent for out in outs]))
+
+    def locate(path: str) -> Path:
+        inside = Path(path).is_relative_to(written)
+        return root / Path(path).relative_to(written) if inside else Path(path)
+
+    return locate
+
+
+def read_stages(folders: dict[str, Path], command: str) -> dict[str, Record]:
+    """Stage name -> its record; `UserError` naming the stages that did not finish."""
+    found = {name: read_json(out / "stage.json") for name, out in folders.items() if (out / "stage.json").exists()}
+    unfinished = [name for name in folders if "seconds" not in found.get(name, {})]
+    if unfinished:
+        named = ", ".join(unfinished[:5]) + (", ..." if len(unfinished) > 5 else "")
+        raise UserError(f"{len(unfinished)} of {len(folders)} stages are not finished ({named}); type `{command}`")
+    return {
+        name: Record(
+            name,
+            entry["kind"],
+            folders[name],
+            read_json(folders[name] / "config.json"),
+            float(entry["seconds"]),
+            entry["figures"],
+            entry["ranks"],
+            read_json(folders[name] / "environment.json"),
+        )
+        for name, entry in found.items()
+    }
+
+
+def student(run: Run, evaluation: Record) -> Student:
+    """The student that an evaluation stage scored; `UserError` if it has been trained anew since."""
+    record = run.stage_at(evaluation.config["run"])
+    results = read_json(evaluation.out / "results.json")
+    again = f"delete {evaluation.out} and type `bingo run {run.name}` again"
+    if record is None or record.kind not in ("pretrain", "distill"):
+        raise UserError(f"{evaluation.name} evaluates {evaluation.config['run']}, which no stage trained; {again}")
+    if results.get("model") != record.figures.get("weights", results.get("model")):
+        raise UserError(f"{evaluation.name} holds the results of other weights than {record.name} made; {again}")
+    absent = [metric for metric in METRICS if metric not in results]
+    if absent:
+        raise UserError(f"{evaluation.out / 'results.json'} has no {absent[0]} accuracy; {again}")
+    optim = record.config["optim"]
+    steps = optim["epochs"] * (len(Dataset.open(run.locate(record.config["data"]))) // optim["batch"])
+    scores = {metric: float(results[metric]) for metric in METRICS}
+    return Student(record.config["seed"], scores, record, optim["batch"] * student_views(record), steps)
+
+
+def student_views(record: Record) -> int:
+    """Images through the student per image of a batch: MoCo 1; BINGO 2 (paper), 3 (release, the third is cutmix)."""
+    if record.kind == "pretrain":
+        return 1
+    return 3 if record.config["objective"] == "release" and record.config["cutmix"] else 2
+
+
+def t_quantile(freedom: int) -> float:
+    """Half the width of Student's central 95 % interval, from the closed form of its distribution function
+    (Abramowitz and Stegun 26.7.3 and 26.7.4), so that no statistics library is needed."""
+
+    def inside(theta: float) -> float:
+        cosine, term, total = math.cos(theta), 1.0, 0.0
+        powers = range(3, freedom + 1, 2) if freedom % 2 else range(2, freedom + 1, 2)
+        if freedom % 2:
+            term = cosine
+        for power in powers:
+            total += term
+            term *= cosine**2 * (power - 1) / power
+        return 2 / math.pi * (theta + math.sin(theta) * total) if freedom % 2 else math.sin(theta) * total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) < CONFIDENCE else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def compare(before: tuple[Student, ...], after: tuple[Student, ...], metric: str) -> Difference | None:
+    """after - before, paired by seed; None without a common seed.
+
+    The verdict is `better` or `worse` where the 95 % t interval of the mean difference leaves out zero.
+    """
+    old, new = ({s.seed: s.scores[metric] for s in arm} for arm in (before, after))
+    pairs = np.array([new[seed] - old[seed] for seed in sorted(old.keys() & new.keys())])
+    if not len(pairs):
+        return None
+    mean = float(pairs.mean())
+    if len(pairs) == 1:
+        return Difference(1, mean, None, None, None, "one seed")
+    std = float(pairs.std(ddof=1))
+    error = std / math.sqrt(len(pairs))
+    half = t_quantile(len(pairs) - 1) * error
+    verdict = "better" if mean - half > 0 else "worse" if mean + half < 0 else "within noise"
+    return Difference(len(pairs), mean, std, error, half, verdict)

@@ -1,0 +1,1 @@
+"""A distillation step beside a release-style one."""

@@ -1,0 +1,385 @@
+"""`bingo bench step`: one distillation step, ours beside a release-style one: speed, memory, and where the time goes.
+
+Input is what the loader hands over: random uint8 crops on the device and the parameters of a real `Plan` over made-up
+image sizes and random bags, so neither DALI nor files are needed; loading is not measured. A variant's time is a burst
+of whole steps without any timer inside, divided by their number; the parts come from other steps with a mark between
+them (events on a GPU, the host's clock elsewhere), so their sum can exceed the step. Variants are interleaved, every
+sample is kept, and a speed-up is shown only where the first step's loss agrees with the release-style one. With cached
+keys no teacher is there: the step reads its keys from an array in the host's memory, within `augment`.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bingo.bench.arguments import Parser, pick_device, size, sizes
+from bingo.bench.samples import ratio_interval, with_noise
+from bingo.bench.step.clock import Clock, forward_hooks
+from bingo.bench.step.release import ReleaseStyle
+from bingo.bench.step.table import table
+from bingo.config import DistillConfig
+from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
+from bingo.distributed import World
+from bingo.environment import cpu_name
+from bingo.errors import UserError
+from bingo.features.keys import CachedKeys, as_stored
+from bingo.files import write_json
+from bingo.kernels.dispatch import IMPLEMENTATIONS, resolve_impl
+from bingo.models import Encoder, seeded_encoder
+from bingo.train.distill import Bingo, view_counts
+from bingo.views.loader import Batch, augmenter
+from bingo.views.plan import Plan
+
+BASE = "release-style fp32"
+TWIN = "ours bf16 channels-last"
+LOSS_GATE = 0.02
+WARM_UP = 3
+LEAST_SAMPLES = 3
+# What a first torch.compile of student and backward pass may take, seconds; with less time left it is not begun.
+COMPILE_SECONDS = 60.0
+# Names of networks that need nothing but torch, for machines without torchvision.
+STAND_INS = ("tiny-16", "tiny-32")
+Mark = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is run: networks, pixels, images per step, keys and channels, head width, timed samples, steps in each."""
+
+    device: torch.device
+    student: str = "resnet18"
+    teacher: str = "resnet50"
+    size: int = 224
+    batch: int = 256
+    queue: int = 65536
+    dim: int = 128
+    hidden: int = 2048
+    samples: int = 12
+    burst: int = 3
+    impl: str = "auto"
+    compile: bool = True
+
+
+def default_shape(device: torch.device) -> Shape:
+    """The published setting on a GPU, a toy elsewhere."""
+    if device.type == "cuda":
+        return Shape(device)
+    return Shape(device, "tiny-4", "tiny-8", 32, 16, 512, 16, 32, samples=5, burst=1, compile=False)
+
+
+@dataclass
+class Runner:
+    """One variant with its optimiser, the batches it goes through in turn, and what was measured."""
+
+    name: str
+    method: Bingo | ReleaseStyle
+    optimiser: torch.optim.Optimizer
+    batches: list[Batch]
+    first_loss: float = float("nan")
+    peak_bytes: int | None = None
+    taken: int = 0
+    seconds: list[float] = field(default_factory=list)
+    parts: dict[str, list[float]] = field(default_factory=dict)
+
+    def step(self, mark: Mark = lambda part: None) -> Tensor:
+        """Everything the training loop does between two batches, in its order."""
+        loss = loss_of(self.method, self.batches[self.taken % len(self.batches)])
+        mark("loss")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        mark("backward")
+        self.optimiser.step()
+        mark("optimiser")
+        self.method.after_step()
+        mark("queue")
+        self.taken += 1
+        return loss.detach()
+
+
+def loss_of(method: Bingo | ReleaseStyle, batch: Batch) -> Tensor:
+    """The scalar loss."""
+    return next(method.losses([batch]))[0] if isinstance(method, Bingo) else method.loss(batch)
+
+
+def variants(shape: Shape) -> dict[str, dict[str, Any]]:
+    """Variant -> settings that differ from `DistillConfig`'s; the compiled one is last."""
+    half = {"precision": "bf16", "channels_last": True, "queue_dtype": "bf16"}
+    every = {
+        BASE: {"precision": "fp32", "channels_last": False},
+        "ours fp32": {"precision": "fp32", "channels_last": False},
+        "ours fp32, cached keys": {"precision": "fp32", "channels_last": False, "cached": True},
+        TWIN: half,
+        f"{TWIN}, cached": {**half, "cached": True},
+        f"{TWIN}, compiled": {**half, "compile": True},
+    }
+    return {name: settings for name, settings in every.items() if shape.compile or not settings.get("compile")}
+
+
+def make_config(shape: Shape, settings: dict[str, Any]) -> DistillConfig:
+    """The release objective past its warm-up epochs, so that every positive has a weight."""
+    settings = dict(settings)
+    dtype, cached = settings.pop("queue_dtype", "fp32"), settings.pop("cached", False)
+    nowhere = Path("synthetic")
+    return DistillConfig(
+        data=nowhere, out=nowhere, bags=nowhere, student=shape.student, warm_epochs=0,
+        teacher=None if cached else nowhere, keys=nowhere if cached else None,
+        contrast=Contrast(shape.dim, shape.hidden, shape.queue, dtype), augment=Augmentation(size=shape.size),
+        optim=Optimiser(batch=shape.batch), runtime=Runtime(impl=shape.impl, **settings),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def make_batches(shape: Shape, config: DistillConfig, steps: int = 4) -> tuple[Plan, list[Batch]]:
+    """A plan over made-up images with random bags of five, and its first steps on random crops (uint8 noise)."""
+    rng = np.random.default_rng(0)
+    images = max(steps * shape.batch, 1000)
+    sizes = rng.integers(320, 560, size=(images, 2)).astype(np.int32)
+    bags = rng.integers(images, size=(images, 5)).astype(np.int32)
+    plan = Plan(sizes, shape.batch, config.augment, config.seed, views=view_counts(config), bags=bags)
+    pixels = (shape.batch, shape.size, shape.size, 3)
+    crops = [
+        [torch.randint(256, pixels, dtype=torch.uint8, device=shape.device) for _ in range(count)]
+        for count in plan.views
+    ]
+    return plan, [Batch(plan.step(step), crops) for step in range(steps)]
+
+
+def make_cache(config: DistillConfig, teacher: Encoder, batches: list[Batch], images: int) -> CachedKeys:
+    """One key per image: the teacher's of the key view where the image is an anchor of a batch, elsewhere another's."""
+    device = batches[0].crops[0][-1].device
+    teacher.to(device).eval()
+    views = augmenter(config.augment, torch.float32)
+    with torch.no_grad():
+        keys = torch.cat([teacher(views(batch.crops[0][-1], batch.params(0, -1))) for batch in batches])
+    owner = np.arange(images) % len(keys)
+    owner[np.concatenate([batch.plan.groups[0] for batch in batches])] = np.arange(len(keys))
+    return CachedKeys(as_stored(keys, "bf16")[owner][:, None], "bf16", "synthetic", device)
+
+
+def build(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
+    """A variant before its first step; teachers and students of all variants start from the same weights."""
+    config = make_config(shape, settings)
+    teacher = seeded_encoder(shape.teacher, dim=shape.dim, hidden=shape.hidden, seed=1)
+    method: Bingo | ReleaseStyle
+    if name == BASE:
+        method = ReleaseStyle(config, teacher, plan, shape.device)
+    elif config.keys is None:
+        method = Bingo(config, teacher, plan, World(0, 1, shape.device, 1))
+    else:
+        cache = make_cache(config, teacher, batches, len(plan.sizes))
+        plan = replace(plan, views=view_counts(config))
+        batches = [Batch(plan.step(step), [crops[:1] for crops in batch.crops]) for step, batch in enumerate(batches)]
+        method = Bingo(config, cache, plan, World(0, 1, shape.device, 1))
+    method.encoder.train()
+    optim = config.optim
+    optimiser = torch.optim.SGD(
+        method.model.parameters(), lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay
+    )
+    return Runner(name, method, optimiser, batches)
+
+
+def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
+    """Build a variant, warm it up, and measure what it adds to the device's memory at its peak."""
+    gpu = shape.device.type == "cuda"
+    gc.collect()
+    if gpu:
+        torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(shape.device) if gpu else 0
+    runner = build(name, settings, shape, batches, plan)
+    runner.first_loss = runner.step().item()
+    for _ in range(WARM_UP):
+        runner.step()
+    if gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats(shape.device)
+        runner.step()
+        torch.cuda.synchronize()
+        runner.peak_bytes = torch.cuda.max_memory_allocated(shape.device) - before
+    return runner
+
+
+def settle(runner: Runner, shape: Shape) -> None:
+    """On a GPU: give back the memory that other variants hold in the allocator, and take this one's in a step."""
+    if shape.device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        runner.step()
+        torch.cuda.synchronize()
+
+
+def time_whole(runner: Runner, shape: Shape) -> None:
+    """One sample: seconds per step of a burst, started and ended with an idle device."""
+    settle(runner, shape)
+    start = time.perf_counter()
+    for _ in range(shape.burst):
+        runner.step()
+    if shape.device.type == "cuda":
+        torch.cuda.synchronize()
+    runner.seconds.append((time.perf_counter() - start) / shape.burst)
+
+
+def time_parts(runner: Runner, shape: Shape) -> None:
+    """One sample of every part. The forward passes are told by hooks; what lies before them is `augment`."""
+    settle(runner, shape)
+    clock = Clock(shape.device)
+    with forward_hooks(runner.method, clock):
+        clock("start")
+        runner.step(clock)
+    for part, seconds in clock.seconds().items():
+        runner.parts.setdefault(part, []).append(seconds)
+
+
+def measure(runners: list[Runner], shape: Shape, deadline: float) -> None:
+    """Interleave the runners, forwards and backwards in turn; stops early at the deadline (time.monotonic)."""
+    for sample in range(shape.samples):
+        if sample >= LEAST_SAMPLES and time.monotonic() > deadline:
+            return
+        for runner in runners if sample % 2 == 0 else reversed(runners):
+            time_whole(runner, shape)
+        for runner in runners if sample < LEAST_SAMPLES else ():
+            time_parts(runner, shape)
+
+
+def run(
+    shape: Shape, seconds_budget: float = float("inf"), on_change: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
+    """Measure every variant at one shape; `on_change` gets the result so far whenever there is more of it.
+
+    A variant that fails (out of memory, no compiler) is an entry that says so.
+    """
+    deadline = time.monotonic() + seconds_budget
+    old, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True  # for all: shapes never change
+    try:
+        return _run(shape, deadline, on_change)
+    finally:
+        torch.backends.cudnn.benchmark = old
+
+
+def _run(shape: Shape, deadline: float, on_change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    plan, batches = make_batches(shape, make_config(shape, {}))
+    runners: dict[str, Runner] = {}
+    errors: dict[str, str] = {}
+    for compiled in (False, True):
+        chosen = {name: s for name, s in variants(shape).items() if bool(s.get("compile")) == compiled}
+        for name, settings in chosen.items():
+            if compiled and deadline - time.monotonic() < COMPILE_SECONDS:
+                errors[name] = "not begun: too little of the time budget was left"
+                continue
+            try:
+                runners[name] = set_up(name, settings, shape, batches, plan)
+            except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:  # also torch's compiler errors
+                errors[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            on_change(result(shape, runners, errors))
+        # With the compiled variant its uncompiled twin is measured again, so that neither has a quieter machine.
+        group = [runners[name] for name in chosen if name in runners]
+        twin = [runners[name] for name in (TWIN,) if compiled and group and name in runners]
+        measure(twin + group, shape, deadline)
+        on_change(result(shape, runners, errors))
+    return result(shape, runners, errors)
+
+
+def result(shape: Shape, runners: dict[str, Runner], errors: dict[str, str]) -> dict[str, Any]:
+    """A JSON-ready record: shape, settings, and per variant samples, parts (seconds) and peak memory (bytes)."""
+    found: dict[str, Any] = {name: _figures(runner, shape, runners) for name, runner in runners.items()}
+    found |= {name: {"error": text} for name, text in errors.items()}
+    gpu = shape.device.type == "cuda"
+    return {
+        "shape": {**{k: v for k, v in vars(shape).items() if k != "device"}, "device": str(shape.device)},
+        "hardware": torch.cuda.get_device_name(shape.device) if gpu else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "settings": {
+            "cudnn_benchmark": True,
+            "convolutions_may_use_tf32": torch.backends.cudnn.allow_tf32,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        },
+        "variants": found,
+    }
+
+
+def _figures(runner: Runner, shape: Shape, runners: dict[str, Runner]) -> dict[str, Any]:
+    base = runners.get(BASE)
+    figures: dict[str, Any] = {
+        "first_loss": runner.first_loss,
+        "peak_bytes": runner.peak_bytes,
+        "parts": runner.parts,
+        "order": "interleaved, reversed every other sample",
+        "discarded_steps": WARM_UP + 1,
+    }
+    if runner.seconds:
+        whole = with_noise(runner.seconds)
+        figures |= {"seconds": whole, "samples_per_second": shape.batch / whole["median"]}
+    if base is None or runner is base:
+        return figures
+    error = abs(runner.first_loss / base.first_loss - 1)
+    figures["loss_gate"] = {"ok": error <= LOSS_GATE, "error": error, "bound": LOSS_GATE}
+    if runner.seconds and base.seconds and error <= LOSS_GATE:
+        figures["over_release"] = ratio_interval(base.seconds, runner.seconds)
+    return figures
+
+
+def main(argv: list[str]) -> int:
+    """`bingo bench step`; `--json FILE` keeps every sample."""
+    parser = Parser(prog="bingo bench step", description=__doc__)
+    parser.add_argument("--batch", type=sizes, help="images per step; several with commas (default 256; CPU: 16)")
+    parser.add_argument("--student", help="default resnet18; CPU: tiny-4")
+    parser.add_argument("--teacher", help="default resnet50; CPU: tiny-8")
+    parser.add_argument("--size", type=size, help="pixels per side (default 224; CPU: 32)")
+    parser.add_argument("--queue", type=size, help="keys in the queue (default 65536; CPU: 512)")
+    parser.add_argument("--dim", type=size, help="channels of a key (default 128; CPU: 16)")
+    parser.add_argument("--samples", type=size, help="timed samples per variant (default 12; CPU: 5)")
+    parser.add_argument("--burst", type=size, help="whole steps per sample (default 3; CPU: 1)")
+    parser.add_argument("--impl", choices=IMPLEMENTATIONS, help="of the loss in our variants (default auto)")
+    parser.add_argument("--compile", choices=["yes", "no"], help="a torch.compile variant too (default yes; CPU: no)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--json", type=Path, help="write the results and the environment here")
+    options = parser.parse_args(argv)
+    base = default_shape(pick_device(options.device))
+    names = ("student", "teacher", "size", "queue", "dim", "samples", "burst", "impl")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.compile:
+        given["compile"] = options.compile == "yes"
+    shapes = [replace(base, **given, batch=batch) for batch in options.batch or (base.batch,)]
+    check(shapes)
+    found = []
+    for shape in shapes:
+        found.append(run(shape))
+        print("\n".join(table(found[-1])), end="\n\n", flush=True)
+        if options.json:
+            from bingo.environment import fingerprint
+
+            write_json(options.json, {"environment": fingerprint(), "step": found})
+    return 0
+
+
+def check(shapes: list[Shape]) -> None:
+    """`UserError` for what could not run; no measurement is begun before all of them can."""
+    for shape in shapes:
+        if shape.queue % shape.batch:
+            raise UserError(
+                f"--queue {shape.queue} is not a multiple of --batch {shape.batch}, as the release-style step needs"
+            )
+        if not has_torchvision() and not {shape.student[:4], shape.teacher[:4]} == {"tiny"}:
+            raise UserError(
+                f"{shape.student} and {shape.teacher} need torchvision, which does not import; "
+                f"add --student {STAND_INS[0]} --teacher {STAND_INS[1]}"
+            )
+        try:
+            resolve_impl(shape.impl, shape.device)
+        except ValueError as error:
+            raise UserError(f"--impl {shape.impl}: {error}") from error
+
+
+def has_torchvision() -> bool:
+    """Whether torchvision's networks are there."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+        return False
+    return True

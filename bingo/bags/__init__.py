@@ -1,0 +1,1 @@
+"""Bags: for every image the images that belong to it."""

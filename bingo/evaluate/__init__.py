@@ -1,0 +1,1 @@
+"""Accuracy of frozen features, and weights for others."""

@@ -1,0 +1,69 @@
+"""The `eval` stage: extract a model's features once, then linear, kNN and few-label accuracy on them."""
+
+from typing import Any
+
+import torch
+
+from bingo.config import EvalConfig
+from bingo.distributed import World
+from bingo.errors import UserError
+from bingo.evaluate.accuracy import fewshot_accuracy, knn_accuracy, linear_probe
+from bingo.features.extract import extract
+from bingo.files import write_json, write_torch
+from bingo.images.image_folder import open_images
+from bingo.models import load_encoder
+
+
+def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
+    """Write `results.json` (accuracies as fractions) and, for `linear`, the classifier in `linear.pt`."""
+    train, val = (open_images(path, config.loader, tell=world.main) for path in (config.train, config.val))
+    if train.classes != val.classes:
+        raise UserError(
+            f"{config.train} and {config.val} have different classes; pack them from folders with the same class names"
+        )
+    encoder, model_hash = load_encoder(config.run)
+    encoder.to(world.device)
+    x, y = [], []
+    for data in (train, val):
+        x.append(extract(encoder, data, config.augment, config.batch, config.runtime, world, loader=config.loader))
+        y.append(torch.from_numpy(data.labels).long().to(world.device))
+    if not world.main:
+        return {}
+    results = evaluate(config, x[0], y[0], x[1], y[1], len(train.classes))
+    write_json(config.out / "results.json", {"model": model_hash, "train": train.hash, "val": val.hash, **results})
+    return {name: value for name, value in results.items() if isinstance(value, float)}
+
+
+def evaluate(
+    config: EvalConfig,
+    train_x: torch.Tensor,
+    train_y: torch.Tensor,
+    val_x: torch.Tensor,
+    val_y: torch.Tensor,
+    classes: int,
+) -> dict[str, Any]:
+    """The accuracies asked for, on N x D features."""
+    results: dict[str, Any] = {}
+    if "knn" in config.kinds:
+        results["knn"] = knn_accuracy(train_x, train_y, val_x, val_y, k=config.k)
+    if "fewshot" in config.kinds:
+        draws = fewshot_accuracy(
+            train_x, train_y, val_x, val_y, classes=classes, shots=config.shots, draws=config.draws, seed=config.seed
+        )
+        results |= {"fewshot": sum(draws) / len(draws), "fewshot_draws": draws, "shots": config.shots}
+    if "linear" in config.kinds:
+        probe = linear_probe(
+            train_x,
+            train_y,
+            val_x,
+            val_y,
+            classes=classes,
+            solver=config.solver,
+            lr=config.linear_lr,
+            epochs=config.linear_epochs,
+            milestones=(config.linear_epochs * 3 // 5, config.linear_epochs * 4 // 5),
+            seed=config.seed,
+        )
+        results |= {"linear": probe.top1, "linear_top5": probe.top5, "solver": config.solver}
+        write_torch(config.out / "linear.pt", {"weight": probe.weight.cpu(), "bias": probe.bias.cpu()})
+    return results

@@ -1,0 +1,1 @@
+"""What a frozen network says about every image, computed once: features and keys."""

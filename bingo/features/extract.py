@@ -1,0 +1,126 @@
+"""Pooled backbone features of a dataset, computed by all ranks, in file order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bingo.config import FeaturesConfig
+from bingo.config_parts import Augmentation, Loader, Runtime
+from bingo.distributed import World, shard
+from bingo.errors import UserError
+from bingo.features.blocks import Range, fill_blocks
+from bingo.files import hash_file, read_json, write_json
+from bingo.images.dataset import Dataset
+from bingo.images.image_folder import open_images
+from bingo.models import Encoder, autocast, load_encoder
+from bingo.progress import progress
+from bingo.views.decode_failures import Failures
+from bingo.views.loader import evaluation_batches
+
+BLOCK_IMAGES = 4096
+"""About how many images' features are computed before they are written: what a kill costs at most, on each rank."""
+
+
+@torch.no_grad()
+def features_of_batches(
+    encoder: Encoder,
+    dataset: Dataset,
+    augment: Augmentation,
+    batches: list[np.ndarray],
+    runtime: Runtime,
+    world: World,
+    *,
+    loader: Loader | None = None,
+    failures: Failures | None = None,
+) -> Iterator[torch.Tensor]:
+    """float32 features (B x D) of each batch of indices, on the rank's device; leaves the encoder in eval mode."""
+    encoder.eval()
+    images = evaluation_batches(
+        dataset, augment, batches, device=world.device, threads=world.threads, settings=loader, failures=failures
+    )
+    for block in images:
+        with autocast(runtime, world.device):
+            features = encoder.features(block)
+        yield features.float()
+
+
+def cut(first: int, last: int, batch: int) -> list[np.ndarray]:
+    """The indices first .. last in batches."""
+    return [np.arange(start, min(start + batch, last)) for start in range(first, last, batch)]
+
+
+def extract(
+    encoder: Encoder,
+    dataset: Dataset,
+    augment: Augmentation,
+    batch: int,
+    runtime: Runtime,
+    world: World,
+    *,
+    loader: Loader | None = None,
+    failures: Failures | None = None,
+) -> torch.Tensor:
+    """N x D float32 features on the rank's device, complete on every rank; leaves the encoder in eval mode.
+
+    Without `failures` an image that cannot be decoded is a `UserError`; with them its row is some other image's.
+    """
+    batches = cut(*shard(len(dataset), world.rank, world.size), batch)
+    rows = list(
+        features_of_batches(encoder, dataset, augment, batches, runtime, world, loader=loader, failures=failures)
+    )
+    mine = torch.cat(rows) if rows else torch.zeros(0, encoder.feature_dim, device=world.device)
+    return world.gather_shards(mine, len(dataset))
+
+
+def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
+    """Write `features.npy` (N x D float16) and `features.json` with the hashes of the dataset and the model.
+
+    All ranks fill the file block by block; a killed run goes on after the blocks that are done. A block is a whole
+    number of batches, so who computes it changes nothing.
+    """
+    dataset = open_images(config.data, config.loader, tell=world.main)
+    encoder, model_hash = load_encoder(config.model)
+    encoder.to(world.device)
+    path = config.out / "features.npy"
+
+    def compute(ranges: list[Range]) -> Iterator[np.ndarray]:
+        batches = [rows for first, last in ranges for rows in cut(first, last, config.batch)]
+        found = features_of_batches(
+            encoder, dataset, config.augment, batches, config.runtime, world, loader=config.loader
+        )
+        for first, last in ranges:
+            parts = [next(found) for _ in cut(first, last, config.batch)]
+            yield torch.cat(parts).to(torch.float16).cpu().numpy()
+
+    with progress("features", show=world.main) as advance:
+        resumed = fill_blocks(
+            path, (len(dataset), encoder.feature_dim), np.float16, key=key, world=world, compute=compute,
+            block=config.batch * max(1, BLOCK_IMAGES // config.batch), progress=advance,
+        )  # fmt: skip
+    if world.main:
+        header = {"dataset": dataset.hash, "teacher": model_hash, "count": len(dataset), "dim": encoder.feature_dim}
+        write_json(config.out / "features.json", {**header, "hash": hash_file(path)})
+    return {
+        "images": len(dataset),
+        "left_out": dataset.counts["excluded"] or None,
+        "dim": encoder.feature_dim,
+        "resumed_blocks": resumed or None,
+    }
+
+
+def load_features(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """(N x D float16, mapped from disk, header) of a features folder; `UserError` when it is absent or incomplete."""
+    header = read_json(folder / "features.json")
+    try:
+        features = np.load(folder / "features.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / 'features.npy'} cannot be read ({error}); run `bingo features` again") from error
+    if len(features) != header["count"]:
+        raise UserError(
+            f"{folder / 'features.npy'} has {len(features)} rows, its header says {header['count']}; "
+            "run `bingo features` again"
+        )
+    return features, header

@@ -1,0 +1,226 @@
+"""Cached keys: the teacher's keys of several augmented views of every image, written once, read by `distill --keys`.
+
+BINGO's key view is drawn independently of the query views, so a key from a fixed stock of M views per image can stand
+for a fresh one: then no teacher runs while a student trains, nothing but the query views is decoded and augmented, and
+every rank reads the keys of all ranks from the file where it would have gathered them.
+Legend: N images, M views per image, C channels of a key, R rows that are read.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from bingo.config import KeysConfig
+from bingo.config_json import to_json
+from bingo.config_parts import Augmentation
+from bingo.distributed import World
+from bingo.errors import TransientError, UserError
+from bingo.features.blocks import Range, fill_blocks
+from bingo.files import hash_file, hash_json, read_json, write_json
+from bingo.images.dataset import Dataset
+from bingo.images.image_folder import open_images
+from bingo.kernels.augment import to_device
+from bingo.models import Encoder, autocast, load_encoder
+from bingo.progress import progress
+from bingo.views.decode_failures import Failures
+from bingo.views.loader import ONE_ROW_EACH, CropStream, Group, augmenter, view_dtype
+from bingo.views.plan import Plan, View
+
+log = logging.getLogger(__name__)
+
+FORMAT = "bingo-keys-1"
+FILE, HEADER = "keys.npy", "keys.json"
+# numpy has no bf16: its bits are stored as whole numbers.
+STORED: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "fp16": np.dtype("<f2")}
+TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Uint8 crops of one decoded batch at most; DALI and the copy out of it hold four such batches.
+CROP_BYTES = 1 << 29
+
+
+def run(config: KeysConfig, key: str, world: World) -> dict[str, Any]:
+    """Write `keys.npy` (N x M x C unit rows) and `keys.json`: what they were made from, and the file's content hash.
+
+    The bytes do not depend on the number of ranks (on a CPU: at the same threads per rank).
+    """
+    dataset = open_images(config.data, config.loader, tell=world.main)
+    teacher, teacher_hash = load_encoder(config.teacher)
+    shape = (len(dataset), config.views, teacher.dim)
+    check_space(config, shape, world)
+    world.barrier()  # every rank has seen the free space before the first of them takes some
+    with progress("block", show=world.main) as advance:
+        maker = KeyMaker(config, dataset, teacher, world)
+        path, stored, block = config.out / FILE, STORED[config.dtype], images_per_block(config)
+        fill_blocks(path, shape, stored, block=block, key=key, world=world, compute=maker.blocks, progress=advance)
+    if world.main:
+        header = {
+            "format": FORMAT, "dataset": dataset.hash, "teacher": teacher_hash, "images": shape[0], "views": shape[1],
+            "dim": shape[2], "dtype": config.dtype, "precision": config.runtime.precision, "seed": config.seed,
+            "augment": to_json(config.augment), "bytes": path.stat().st_size, "hash": hash_file(path),
+        }  # fmt: skip
+        write_json(config.out / HEADER, {**header, "header_hash": hash_json(header)})
+    return {
+        "images": shape[0],
+        "views": shape[1],
+        "dim": shape[2],
+        "gigabytes": round(array_bytes(config, shape) / 1e9, 3),
+    }
+
+
+def images_per_block(config: KeysConfig) -> int:
+    """Images that are decoded together, and the rows of a block of the file: as many as the crops' memory allows."""
+    return max(1, min(config.batch, CROP_BYTES // (config.views * 3 * config.augment.size**2)))
+
+
+def array_bytes(config: KeysConfig, shape: tuple[int, int, int]) -> int:
+    """Size of the keys without the file's header."""
+    return int(np.prod(shape, dtype=np.int64)) * STORED[config.dtype].itemsize
+
+
+def check_space(config: KeysConfig, shape: tuple[int, int, int], world: World) -> None:
+    """Say how large the file will be; `TransientError` if the disk lacks room for what is not written yet."""
+    there = sum(512 * part.stat().st_blocks for part in config.out.glob(f".{FILE}.partial"))
+    size, free = array_bytes(config, shape), shutil.disk_usage(config.out).free
+    if size - there > free:
+        raise TransientError(
+            f"keys of {shape[0]} images x {shape[1]} views need {size / 1e9:.1f} GB, {config.out} has room for "
+            f"{free / 1e9:.1f} GB more; choose another --out, or lower --views"
+        )
+    if world.main:
+        log.info(
+            "keys of %d images x %d views x %d channels in %s: %.3g GB; %s has %.3g GB free",
+            *shape, config.dtype, size / 1e9, config.out, free / 1e9,
+        )  # fmt: skip
+
+
+class KeyMaker:
+    """The frozen teacher on the cache's views, each image decoded once."""
+
+    def __init__(self, config: KeysConfig, dataset: Dataset, teacher: Encoder, world: World) -> None:
+        self.config, self.dataset, self.world = config, dataset, world
+        self.teacher = teacher.to(world.device).eval().requires_grad_(False)
+        if config.runtime.channels_last:
+            self.teacher.to(memory_format=torch.channels_last)
+        self.plan = Plan(dataset.sizes, 1, config.augment, config.seed)
+        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
+
+    def blocks(self, ranges: list[Range]) -> Iterator[np.ndarray]:
+        """Keys of each range of images, as stored: (past - first) x M x C. An undecodable image stops it by name."""
+        pending: dict[int, list[View]] = {}
+
+        def request(number: int) -> list[Group]:
+            first, past = ranges[number]
+            views = pending[number] = [self.plan.key_view(first, past, view) for view in range(self.config.views)]
+            return [(np.arange(first, past), [(view.start, view.end) for view in views])]
+
+        stream = CropStream(
+            self.dataset,
+            request,
+            len(ranges),
+            (self.config.views,),
+            Failures(self.dataset, remedy=ONE_ROW_EACH),
+            batch=images_per_block(self.config),
+            size=self.config.augment.size,
+            device=self.world.device,
+            threads=self.world.threads,
+            settings=self.config.loader,
+            whole_pixels=True,
+        )
+        for number, crops in enumerate(stream):
+            yield as_stored(self._keys(crops, pending.pop(number)), self.config.dtype)
+
+    @torch.no_grad()
+    def _keys(self, crops: list[torch.Tensor], views: list[View]) -> torch.Tensor:
+        """images x M x C fp32 unit rows. Whole views go through the teacher together, up to about a batch of rows."""
+        together = max(1, self.config.batch // len(crops[0]))
+        keys = []
+        for start in range(0, len(views), together):
+            part = range(start, min(start + together, len(views)))
+            images = torch.cat([self.augment(crops[view], views[view].params) for view in part])
+            with autocast(self.config.runtime, self.world.device):
+                keys += self.teacher(images).chunk(len(part))
+        return torch.stack(keys, dim=1)
+
+
+def as_stored(keys: torch.Tensor, dtype: str) -> np.ndarray:
+    """Keys on the host in the file's dtype (bf16 as its bits)."""
+    rounded = keys.to(TORCH[dtype]).cpu()
+    return rounded.view(torch.uint16).numpy() if dtype == "bf16" else rounded.numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class CachedKeys:
+    """An opened cache. rows_NMC: as stored, memory-mapped; teacher: content hash of the network that made them."""
+
+    rows_NMC: np.ndarray
+    dtype: str
+    teacher: str
+    device: torch.device
+
+    @property
+    def dim(self) -> int:
+        return int(self.rows_NMC.shape[2])
+
+    @property
+    def views(self) -> int:
+        return int(self.rows_NMC.shape[1])
+
+    def read(self, images_R: np.ndarray, views_R: np.ndarray) -> torch.Tensor:
+        """R x C fp32 rows of unit length on the device: one gather on the host, one copy that is not waited for."""
+        rows_RC = to_device(self.rows_NMC[images_R, views_R], self.device)
+        # Rounding to the file's dtype has moved the lengths a little.
+        return F.normalize(rows_RC.view(TORCH[self.dtype]).float(), dim=1)
+
+
+def load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: World) -> CachedKeys:
+    """Open the cache in `folder`; its content is hashed, by rank 0, only if its stage record does not vouch for it.
+
+    `UserError`, one sentence each: no finished cache, altered header, other dataset, other augmentation, truncated or
+    altered file.
+    """
+    header = _header(folder)
+    if header["dataset"] != dataset.hash:
+        raise UserError(f"{folder} holds keys of another dataset than {dataset.path}; run `bingo keys` on that one")
+    wanted, found = to_json(augment), header["augment"]
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise UserError(
+                f"{folder} holds keys with augment.{name}={found.get(name)}, this run has {wanted.get(name)}: "
+                f"set --augment.{name.replace('_', '-')} to the cache's, or run `bingo keys` with this run's"
+            )
+    path = folder / FILE
+    try:
+        rows = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is truncated or cannot be read ({error}); run `bingo keys` again") from error
+    shape = (header["images"], header["views"], header["dim"])
+    altered = rows.shape != shape or rows.dtype != STORED[header["dtype"]] or path.stat().st_size != header["bytes"]
+    if altered or (world.main and not _vouched(folder, header["hash"]) and hash_file(path) != header["hash"]):
+        raise UserError(f"{path} is not the file that {folder / HEADER} describes; run `bingo keys` again")
+    return CachedKeys(rows, header["dtype"], header["teacher"], world.device)
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    if not (folder / HEADER).exists():
+        raise UserError(f"{folder} holds no finished key cache (no {HEADER} in it); make one with `bingo keys`")
+    header = read_json(folder / HEADER)
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{folder / HEADER} was not written by this release's `bingo keys`; run it again")
+    if header.pop("header_hash", None) != hash_json(header):
+        raise UserError(f"{folder / HEADER} was altered after it was written; run `bingo keys` again")
+    return header
+
+
+def _vouched(folder: Path, content: str) -> bool:
+    """Whether the file still has the size and time under which its stage recorded this content hash."""
+    from bingo.stages import RECORD
+
+    record, now = folder / RECORD, (folder / FILE).stat()
+    known = read_json(record).get("files", {}).get(FILE, {}) if record.exists() else {}
+    return (known.get("hash"), known.get("size"), known.get("mtime")) == (content, now.st_size, now.st_mtime_ns)

@@ -1,0 +1,1 @@
+"""Images: where they come from, whether they are sound, how they are stored and read."""

@@ -1,0 +1,235 @@
+"""A packed dataset: flat files of encoded images and one index. `bingo.images.pack` writes it, this file reads it.
+
+The index, `index.npz`, is written last: it names the flat files and is what makes the dataset exist.
+"""
+
+import contextlib
+import json
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bingo.errors import UserError
+from bingo.files import HASH_BYTES, new_hash
+from bingo.images.names import Names
+from bingo.images.parallel import Progress, in_order
+
+KIND = "bingo packed images"
+VERSION = 2
+INDEX = "index.npz"
+JPEG, PNG = 1, 2  # values of `formats`
+COLUMNS = {
+    "shard": np.int32,
+    "offset": np.int64,
+    "size": np.int64,
+    "height": np.int32,
+    "width": np.int32,
+    "label": np.int32,
+    "format": np.uint8,
+    "digest": np.uint8,
+    "paths": np.uint8,
+    "path_ends": np.int64,
+}
+PER_IMAGE = ("shard", "offset", "size", "height", "width", "label", "format", "path_ends")
+VERIFIED_AT_ONCE = 256  # images
+
+
+def image_digest(data: bytes | npt.NDArray[np.uint8]) -> bytes:
+    """Content hash of one encoded image, 16 bytes."""
+    digest = new_hash()
+    digest.update(data)
+    return digest.digest()
+
+
+def content_hash(digests: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], classes: list[str]) -> str:
+    """Hex hash of digests (N×16), labels (N) and class names; folder and file names play no part."""
+    digest = new_hash()
+    digest.update(json.dumps([VERSION, classes, len(labels)]).encode())
+    digest.update(np.ascontiguousarray(labels, dtype="<i4").tobytes())
+    digest.update(np.ascontiguousarray(digests, dtype=np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def first_with_digest(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """For each of N digests (N×16) the lowest index with the same one: int64 (N)."""
+    keys = np.ascontiguousarray(digests).view(f"V{HASH_BYTES}").ravel()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse]
+
+
+def json_column(value: Any) -> npt.NDArray[np.uint8]:
+    """A JSON value as UTF-8 bytes in an array, so that the index needs no pickling."""
+    return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N encoded images with labels, memory-mapped.
+
+    `hash` is the content hash; `labels` int32 (N), an index into `classes`; `sizes` int32 (N×2), height and width in
+    pixels as stored (EXIF orientation ignored); `formats` uint8 (N), `JPEG` or `PNG`; `digests` uint8 (N×16);
+    `paths` where each image came from, relative to the source; `counts` how many files of the source are stored as
+    they are ("ok"), "converted" or "excluded" (`verdicts.json` beside the index says which).
+    """
+
+    path: Path
+    hash: str
+    classes: list[str]
+    labels: npt.NDArray[np.int32]
+    sizes: npt.NDArray[np.int32]
+    formats: npt.NDArray[np.uint8]
+    digests: npt.NDArray[np.uint8]
+    paths: Names
+    counts: dict[str, int]
+    _shards: npt.NDArray[np.int32]
+    _offsets: npt.NDArray[np.int64]
+    _lengths: npt.NDArray[np.int64]
+    _files: tuple[Path, ...]
+    _maps: tuple[npt.NDArray[np.uint8], ...]
+
+    @classmethod
+    def open(cls, path: Path) -> "Dataset":
+        """Map the dataset in folder `path`; a folder of class sub-folders is an `ImageFolder`.
+
+        Raises `UserError` when it is missing, is no packed dataset, or when index and flat file do not fit together.
+        The images themselves are not read: `verify` does that.
+        """
+        path = Path(path)
+        if is_image_folder(path):
+            from bingo.images.image_folder import ImageFolder  # a subclass of this class
+
+            return ImageFolder(path)
+        header, columns = read_index(path)
+        _check_index(path, header, columns)
+        return cls(
+            path=path,
+            hash=header["hash"],
+            classes=header["classes"],
+            labels=columns["label"],
+            sizes=np.stack([columns["height"], columns["width"]], axis=1),
+            formats=columns["format"],
+            digests=columns["digest"],
+            paths=Names(columns["paths"], columns["path_ends"]),
+            counts=header["counts"],
+            _shards=columns["shard"],
+            _offsets=columns["offset"],
+            _lengths=columns["size"],
+            _files=tuple(path / name for name, _ in header["files"]),
+            _maps=tuple(_map_images(path / name, size) for name, size in header["files"]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def encoded(self, index: int) -> npt.NDArray[np.uint8]:
+        """The encoded image `index` (uint8, read-only): a view of the mapped file, nothing is copied."""
+        start = self._offsets[index]
+        return self._maps[self._shards[index]][start : start + self._lengths[index]]
+
+    @cached_property
+    def duplicates(self) -> npt.NDArray[np.int64]:
+        """For each image the lowest index with the same bytes (its own, unless it is a duplicate): int64 (N)."""
+        return first_with_digest(self.digests)
+
+    def verify(self, *, workers: int = 0, progress: Progress | None = None) -> list[str]:
+        """Hash every image again and return the paths of those whose bytes are not, or no longer, the ones packed.
+
+        `workers` threads, 0 = one per available core; `progress(done, total)` is called from the calling thread.
+        """
+        workers = workers or len(os.sched_getaffinity(0))
+        damaged = []
+        with ThreadPoolExecutor(workers) as pool:
+            for part in in_order(pool, self._damaged, range(0, len(self), VERIFIED_AT_ONCE), 2 * workers):
+                damaged += part[1]
+                if progress is not None:
+                    progress(part[0], len(self))
+        return [self.paths[index] for index in damaged]
+
+    def _damaged(self, start: int) -> tuple[int, list[int]]:
+        """Where a batch that begins at `start` ends, and which images of it are damaged.
+
+        Read, not mapped: an unreadable block is then an error that can be named, and no page stays in memory.
+        """
+        stop, damaged = min(start + VERIFIED_AT_ONCE, len(self)), []
+        with contextlib.ExitStack() as stack:
+            files = {k: stack.enter_context(open(self._files[k], "rb", 0)) for k in set(self._shards[start:stop])}
+            for index in range(start, stop):
+                place = int(self._lengths[index]), int(self._offsets[index])
+                try:
+                    data = os.pread(files[self._shards[index]].fileno(), *place)
+                except OSError:
+                    data = b""
+                if image_digest(data) != self.digests[index].tobytes():
+                    damaged.append(index)
+        return stop, damaged
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled by location: the default would copy the whole mapped file into the stream.
+        return Dataset.open, (self.path,)
+
+
+def read_index(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """The header and the columns of the index in folder `path`; errors as for `Dataset.open`."""
+    if not path.exists():
+        raise UserError(f"the packed dataset {path} does not exist; make one with: bingo pack DIR {path}")
+    index = path / INDEX
+    if not index.is_file():
+        raise UserError(_not_packed(path))
+    try:
+        with np.load(index, allow_pickle=False) as file:
+            header = json.loads(file["header"].tobytes())
+            known = isinstance(header, dict) and (header.get("kind"), header.get("version")) == (KIND, VERSION)
+            columns = {name: file[name] for name in COLUMNS} if known else {}
+    except PermissionError:
+        raise UserError(f"{index} cannot be read: permission denied") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{index} is truncated or not an index written by bingo pack; pack the images again") from error
+    if not isinstance(header, dict) or header.get("kind") != KIND:
+        raise UserError(f"{index} was not written by bingo pack; name the folder of a packed dataset")
+    if not known:
+        raise UserError(
+            f"{index} has format version {header.get('version')}, this release reads {VERSION}; pack the images again"
+        )
+    return header, columns
+
+
+def _not_packed(path: Path) -> str:
+    if not path.is_dir():
+        return f"{path} is a file, not a packed dataset; name the folder that bingo pack wrote, or an image folder"
+    return f"{path} is not a packed dataset (no {INDEX} in it) and has no class sub-folders; name one of the two"
+
+
+def is_image_folder(path: Path) -> bool:
+    """Whether a folder looks like one of class sub-folders: there is a visible folder in it, and no index."""
+    if not path.is_dir() or (path / INDEX).exists():
+        return False
+    with os.scandir(path) as entries:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+
+
+def _check_index(path: Path, header: dict[str, Any], columns: dict[str, npt.NDArray[Any]]) -> None:
+    """Refuse an index that was changed after packing: its columns no longer give its own content hash."""
+    rows = columns["label"].shape
+    shapes = dict.fromkeys(PER_IMAGE, rows)
+    shapes["digest"] = (*rows, HASH_BYTES)
+    sound = all(columns[name].shape == shape and columns[name].dtype == COLUMNS[name] for name, shape in shapes.items())
+    if not sound or header["hash"] != content_hash(columns["digest"], columns["label"], header["classes"]):
+        raise UserError(f"{path / INDEX} does not match its own content hash; pack the images again")
+
+
+def _map_images(file: Path, size: int) -> npt.NDArray[np.uint8]:
+    if not file.is_file():
+        raise UserError(f"{file} is missing, the index beside it refers to it; restore it or pack the images again")
+    if file.stat().st_size != size:
+        raise UserError(f"{file} has {file.stat().st_size} bytes instead of {size}; copy it whole or pack again")
+    try:
+        return np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error

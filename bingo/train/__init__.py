@@ -1,0 +1,1 @@
+"""Training: the loop, the two methods, their loss and queue."""

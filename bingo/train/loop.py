@@ -1,0 +1,291 @@
+"""The training loop of `pretrain` and `distill`, read from top to bottom: plan, decode, loss, step, checkpoint."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bingo.config import TrainingConfig
+from bingo.distributed import World
+from bingo.errors import UserError
+from bingo.evaluate.accuracy import knn_accuracy
+from bingo.features.extract import extract
+from bingo.images.dataset import Dataset
+from bingo.images.image_folder import open_images
+from bingo.kernels import resolve_impl
+from bingo.kernels.augment import to_device
+from bingo.models import Encoder, autocast, save_encoder
+from bingo.progress import progress
+from bingo.train.checkpoint import load_newest, save_checkpoint
+from bingo.train.loss import Options
+from bingo.train.metrics import Metrics, read_metrics
+from bingo.train.queue import KeyQueue
+from bingo.train.shares import Method, backward
+from bingo.views.decode_failures import Failures
+from bingo.views.loader import Batch, training_batches, view_dtype
+from bingo.views.plan import Plan
+
+log = logging.getLogger(__name__)
+
+
+class PerView(nn.Module):
+    """Raw queries of several views in one forward pass, so that DDP sees one; batch norm per view or joint."""
+
+    def __init__(self, encoder: Encoder, *, joint: bool, compiled: bool) -> None:
+        super().__init__()
+        self.encoder, self.joint = encoder, joint
+        self._project = torch.compile(encoder.project) if compiled else encoder.project
+
+    def forward(self, *views: torch.Tensor) -> list[torch.Tensor]:
+        if self.joint:
+            return list(self._project(torch.cat(views)).chunk(len(views)))
+        return [self._project(view) for view in views]
+
+
+def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, views: int = 1, joint: bool = False) -> nn.Module:
+    """The encoder on its device, compiled if asked for, in DDP if there are peers. views: how many a call is given.
+
+    No buffers are broadcast: batch-norm statistics never enter the training forward pass, and rank 0's are saved.
+    """
+    if config.runtime.channels_last:
+        encoder.to(memory_format=torch.channels_last)
+    model: nn.Module = PerView(encoder, joint=joint, compiled=config.runtime.compile)
+    if world.size > 1:
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        with warnings.catch_warnings():
+            # torch 2.14 announces a successor of broadcast_buffers that torch 2.11 does not have.
+            warnings.simplefilter("ignore", FutureWarning)
+            model = nn.parallel.DistributedDataParallel(
+                model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+        _settle_buckets(model, encoder, config, world, views)
+    return model
+
+
+def _settle_buckets(model: nn.Module, encoder: Encoder, config: TrainingConfig, world: World, views: int) -> None:
+    """One forward and backward pass whose gradients are thrown away.
+
+    After its first backward pass DDP sorts its gradient buckets anew, and with three ranks or more other places in a
+    bucket mean other orders of summation. That must lie behind every start, or a resumed run would round otherwise.
+    """
+    rows, size = config.optim.batch // world.ranks, config.augment.size
+    images = torch.zeros(rows, 3, size, size, dtype=view_dtype(config.runtime, world.device), device=world.device)
+    kept = [buffer.clone() for buffer in encoder.buffers()]
+    with autocast(config.runtime, world.device):
+        queries = model(*[images.to(memory_format=torch.channels_last)] * views)
+    torch.stack([query.sum() for query in queries]).sum().backward()
+    model.zero_grad(set_to_none=True)
+    for buffer, value in zip(encoder.buffers(), kept, strict=True):
+        buffer.copy_(value)
+
+
+def step_options(
+    config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor | None
+) -> Options:
+    """What a step's loss is told: the new keys of all ranks with their ids, and, if asked for, whose keys to leave out.
+
+    keys_NC: this step's keys in rank order; None for a queue that stays as it is.
+    """
+    device = queue.keys_KC.device
+    new = None
+    if keys_NC is not None:
+        new = queue.entry(keys_NC, to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device))
+    exclude = None
+    if config.contrast.negatives == "strangers":
+        exclude = to_device(plan.relatives(batch.plan.groups[0]), device)
+    return {
+        "impl": config.runtime.impl,
+        "normalize": True,
+        "unit_rows": True,  # the queue's: it holds normalised keys
+        "exclude": exclude,
+        "queue_ids": queue.ids_K,
+        "new_keys": new,
+    }
+
+
+def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
+    """Refuse, before any work, what cannot be trained."""
+    if config.optim.batch > len(dataset):
+        raise UserError(
+            f"the global batch of {config.optim.batch} is larger than the {len(dataset)} images of {config.data}; "
+            "lower --optim.batch"
+        )
+    if config.optim.batch % world.ranks:
+        raise UserError(
+            f"the global batch of {config.optim.batch} does not divide among {world.ranks} ranks; "
+            "set --optim.batch to a multiple"
+        )
+    if config.contrast.queue >= len(dataset):
+        raise UserError(
+            f"a queue of {config.contrast.queue} keys is not smaller than the {len(dataset)} images of {config.data}: "
+            f"every image would be its own negative; set --contrast.queue below {len(dataset)} "
+            f"({max(1, len(dataset) // 8)} is a good start)"
+        )
+    if config.contrast.queue > len(dataset) // 2 and config.contrast.negatives == "all" and world.main:
+        log.warning(
+            "a queue of %d keys holds most of the %d images of %s, relatives of each among its negatives; "
+            "lower --contrast.queue or set --contrast.negatives strangers",
+            config.contrast.queue, len(dataset), config.data,
+        )  # fmt: skip
+    try:
+        resolve_impl(config.runtime.impl, world.device)
+    except ValueError as error:
+        raise UserError(f"runtime.impl={config.runtime.impl}: {error}") from error
+
+
+def resume(config: TrainingConfig, key: str, world: World) -> tuple[dict[str, Any] | None, World]:
+    """The state to go on from, if there is one, and the processes as the ranks that the run was begun with."""
+    state = load_newest(config.out / "checkpoints", key, world.device)
+    return state, world.counting_as(state["ranks"]) if state and "ranks" in state else world
+
+
+def train(
+    config: TrainingConfig,
+    key: str,
+    dataset: Dataset,
+    plan: Plan,
+    method: Method,
+    world: World,
+    state: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Run the training, or go on from `state`; returns the figures for the stage record.
+
+    Asked to leave, all ranks save a checkpoint at the same step boundary and raise `Leaving`.
+    Writes `model.pt`, `metrics.jsonl` and `checkpoints/` below `config.out`. Bit-exact on the CPU for a fixed number of
+    processes and threads: killed at any point and started again, it ends with the weights of an uninterrupted run. So
+    does one of two ranks that goes on in one process; fewer processes than ranks change roundings at most.
+    """
+    per_epoch = plan.steps_per_epoch
+    total = config.optim.epochs * per_epoch
+    optimiser = torch.optim.SGD(
+        method.model.parameters(),
+        lr=config.optim.lr,
+        momentum=config.optim.momentum,
+        weight_decay=config.optim.weight_decay,
+    )
+    folder, metrics_path = config.out / "checkpoints", config.out / "metrics.jsonl"
+    start, offset = (state["step"], state["metrics_offset"]) if state else (0, 0)
+    if state:
+        _restore(state, method, optimiser)
+        world.watch.event("resumed", step=start, ranks=world.ranks, size=world.size)
+    metrics = Metrics(metrics_path, world, offset)
+    val = open_images(config.monitor.val, config.loader, tell=world.main) if config.monitor.val else None
+    failures, val_failures = (
+        Failures(data, config.loader.most_bad(len(data)), "raise --loader.max-bad, or run `bingo check` and pack again")
+        for data in (dataset, val or dataset)
+    )
+    batches = training_batches(
+        dataset,
+        plan,
+        start=start,
+        stop=total,
+        rank=world.first_share,
+        world=world.ranks,
+        shares=world.shares,
+        device=world.device,
+        threads=world.threads,
+        settings=config.loader,
+        failures=failures,
+    )
+    began = time.perf_counter()
+    method.encoder.train()
+    with progress("step", total, start, show=world.main) as advance:
+        for step in range(start, total):
+            shares = [next(batches) for _ in range(world.shares)]
+            learning_rate = config.optim.lr_at(step, per_epoch)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate
+            done = step + 1
+            epoch_ends = done % per_epoch == 0
+            optimiser.zero_grad(set_to_none=True)
+            measure = epoch_ends or done % config.runtime.log_every == 0
+            loss, accuracy = backward(method, shares, config.seed * 1_000_003 + step, measure=measure)
+            optimiser.step()
+            method.after_step()
+            line = {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
+            metrics.step(loss, line, accuracy)
+            if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
+                knn, left_out = monitor(method.encoder, failures, val_failures, config, world)
+                metrics.flush()
+                metrics.write(
+                    {"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": knn, "left_out": left_out}
+                )
+            world.watch.beat(done)
+            leaves = done < total and world.leaving()
+            saves = epoch_ends or leaves or done % config.runtime.checkpoint_every == 0
+            if saves or done % config.runtime.log_every == 0:
+                metrics.bad(done, failures)
+            if saves:
+                offset = metrics.flush()
+                if world.main:
+                    _save(folder, done, _state(method, optimiser, key, offset, world), world)
+            elif done % config.runtime.log_every == 0:
+                metrics.flush()
+            advance(done)
+            if leaves:
+                world.barrier()  # until the checkpoint is there: who ends first may take the others with it
+                world.leave(done, f"at step {done}")
+    world.settle()
+    weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
+    seconds = time.perf_counter() - began
+    evaluations = read_metrics(metrics_path, "eval")
+    return {
+        "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}) or None,
+        "left_out": dataset.counts["excluded"] or None,
+        "steps": total,
+        "ranks": world.ranks,
+        "resumed_from": start,
+        "knn": evaluations[-1]["knn"] if evaluations else None,
+        "weights": weights,
+        "steps_per_second": round((total - start) / max(seconds, 1e-9), 2),
+    }
+
+
+def monitor(
+    encoder: Encoder, train: Failures, val: Failures, config: TrainingConfig, world: World
+) -> tuple[float, int]:
+    """kNN accuracy (k = 10, cosine) of the current weights with rank 0's batch-norm statistics, as a fraction, and how
+    many images it leaves out because they cannot be decoded."""
+    world.broadcast([buffer for buffer in encoder.buffers() if buffer.is_floating_point()])
+    parts, left_out = [], 0
+    for failures in (train, val):
+        data = failures.dataset
+        features = extract(
+            encoder, data, config.augment, config.optim.batch, config.runtime, world,
+            loader=config.loader, failures=failures,
+        )  # fmt: skip
+        keep = torch.ones(len(data), dtype=torch.bool, device=world.device)
+        keep[world.gather_lists(list(failures.found))] = False
+        left_out += len(data) - int(keep.sum())
+        parts += [features[keep], torch.from_numpy(data.labels).long().to(world.device)[keep]]
+    encoder.train()
+    return knn_accuracy(*parts, k=min(10, len(parts[0]))), left_out
+
+
+def _save(folder: Path, done: int, state: dict[str, Any], world: World) -> None:
+    began = time.perf_counter()
+    save_checkpoint(folder, done, state)
+    world.watch.event("checkpoint", step=done, seconds=round(time.perf_counter() - began, 3))
+
+
+def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int, world: World) -> dict[str, Any]:
+    modules = {name: module.state_dict() for name, module in method.modules().items()}
+    return {
+        "key": key,
+        "ranks": world.ranks,
+        "metrics_offset": offset,
+        "modules": modules,
+        "optimiser": optimiser.state_dict(),
+        "queue": method.queue.state(),
+    }
+
+
+def _restore(state: dict[str, Any], method: Method, optimiser: torch.optim.Optimizer) -> None:
+    for name, module in method.modules().items():
+        module.load_state_dict(state["modules"][name], strict=True)
+    optimiser.load_state_dict(state["optimiser"])
+    method.queue.load(state["queue"])

@@ -1,0 +1,1 @@
+"""Views: which images and crops a step gets, and the loader that cuts them."""

@@ -1,0 +1,116 @@
+"""What a job executes: a few stages in order, as the ranks of one process group."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bingo.files import read_json, write_json
+from bingo.stages import Stage
+
+TIMEOUT_S = 300
+STANDARD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One job of a submission, as job.json in its folder.
+
+    tasks: the stages of each array task; a plain job has one task. nodes, min_nodes: it starts on any number of nodes
+    between the two and counts as `nodes * ranks_per_node` ranks all the same. needs: names of the jobs that must have
+    ended well. limit: array tasks at a time (0: all).
+    """
+
+    name: str
+    tasks: tuple[tuple[Stage, ...], ...]
+    parallel: bool = False
+    nodes: int = 1
+    min_nodes: int = 1
+    ranks_per_node: int = 1
+    needs: tuple[str, ...] = ()
+    array: bool = False
+    limit: int = 0
+    collective_timeout_s: int = TIMEOUT_S
+    preflight: bool = False
+
+    @property
+    def ranks(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+    def to_json(self) -> dict[str, Any]:
+        rest = asdict(replace(self, tasks=()))
+        return {**rest, "tasks": [[stage.to_json() for stage in task] for task in self.tasks]}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "JobSpec":
+        tasks = tuple(tuple(Stage.from_json(stage) for stage in task) for task in value["tasks"])
+        return JobSpec(**{**value, "tasks": tasks, "needs": tuple(value["needs"])})
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "job.json", self.to_json())
+
+    @staticmethod
+    def read(folder: Path) -> "JobSpec":
+        return JobSpec.from_json(read_json(folder / "job.json"))
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A picklable callable for submitit's local executor: stages as JSON, the port of rank 0, where ranks record."""
+
+    stages: tuple[dict[str, Any], ...]
+    port: int
+    folder: Path
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Records of the stages; a rank that fails or is asked to leave ends its process, as `worker.work` says."""
+        import submitit
+
+        from bingo.launch.job.worker import Recorder, work
+
+        job = submitit.JobEnvironment()
+        recorder = Recorder(self.folder, job.global_rank)
+        recorder.start()  # in place of submitit's handlers, which would requeue
+        os.environ.update(rank_environment(job, self.port))
+        stages = [Stage.from_json(value) for value in self.stages]
+        return work(stages, recorder, timeout_s=TIMEOUT_S, ranks=job.num_tasks)
+
+
+def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> dict[str, str]:
+    """The standard variables of torch.distributed: as torchrun or the user set them, else from Slurm's, else one rank.
+
+    The port is a function of the job and its restart, so that no attempt meets what an earlier one left behind; it lies
+    below the ports that systems hand out. shift: another port of the same attempt, for a group before the job's own.
+    """
+    if "RANK" in environ or "SLURM_STEP_NODELIST" not in environ:  # a batch script has a SLURM_PROCID, and no ranks
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        return alone | {name: environ[name] for name in STANDARD if name in environ}
+    tasks, nodes = int(environ["SLURM_NTASKS"]), int(environ["SLURM_STEP_NUM_NODES"])
+    attempt = int(environ["SLURM_JOB_ID"]) * 61 + int(environ.get("SLURM_RESTART_COUNT", 0)) * 2 + shift
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": str(tasks),
+        "LOCAL_RANK": environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(tasks // nodes),
+        "MASTER_ADDR": first_host(environ["SLURM_STEP_NODELIST"]) if nodes > 1 else "127.0.0.1",
+        "MASTER_PORT": str(15_360 + attempt % 16_384),
+    }
+
+
+def first_host(nodelist: str) -> str:
+    """`n[03-05,9]x,m1` -> `n03x`: rank 0's host."""
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", nodelist).split(",")[0]
+
+
+def rank_environment(job: Any, port: int) -> dict[str, str]:
+    """The same variables for a task of submitit's local executor."""
+    return {
+        "RANK": str(job.global_rank),
+        "WORLD_SIZE": str(job.num_tasks),
+        "LOCAL_RANK": str(job.local_rank),
+        "LOCAL_WORLD_SIZE": str(job.num_tasks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }

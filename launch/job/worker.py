@@ -1,0 +1,163 @@
+"""One rank of a job: `python -u -m bingo.launch.job.worker JOBDIR`. A signal only sets a flag; the exit status says how
+it ended: 0 done, 75 left at a step boundary because it was asked to, 65 a user error (no retry mends it), 74 storage
+that may mend itself, 70 any other.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bingo.config_parts import Runtime
+from bingo.errors import TransientError, UserError
+from bingo.launch.job.records import MARKER
+from bingo.launch.job.spec import JobSpec, rank_variables
+from bingo.launch.layout import attempt_folder, rank_beat, rank_events
+from bingo.stages import Stage
+from bingo.watch import Leaving, Watch
+
+DONE, LEFT, USER, TRANSIENT, FAILED = 0, 75, 65, 74, 70
+BUSY_S = 120
+"""How long to wait for a folder that an earlier attempt holds: its last process may still be dying elsewhere."""
+# What torch, gloo and NCCL say when another rank is gone or does not answer.
+PEER = re.compile(
+    r"(?i)connection (?:was )?(?:closed|reset|refused|aborted)|closed by (?:peer|remote)|pair closure|broken pipe|"
+    r"timed? ?out|socket|remote process exited|ncclRemoteError|NCCL (?:error|communicator)|gloo|0 bytes"
+)
+BEAT_BYTES = 160
+
+
+class Recorder(Watch):
+    """Hears as `Watch` does, and writes what it is told into an attempt's folder. Recording never fails a run.
+
+    The file of the beat has one size, so that it can be written on a full disk and is never seen half empty.
+    """
+
+    def __init__(self, attempt: Path, rank: int) -> None:
+        super().__init__()
+        self.attempt, self.rank = attempt, rank
+        self.stage, self.step = "", 0
+        self._begun = False
+        self._told = 0.0
+        with contextlib.suppress(OSError):
+            attempt.mkdir(parents=True, exist_ok=True)
+
+    def event(self, name: str, /, **facts: Any) -> None:
+        if name == "stage":
+            self.stage, self.step, self._begun = facts["name"], 0, False
+        line = json.dumps({"time": round(time.time(), 3), "event": name, **facts})
+        with contextlib.suppress(OSError), open(rank_events(self.attempt, self.rank), "a") as file:
+            file.write(line + "\n")
+
+    def beat(self, step: int) -> None:
+        self.step = step
+        if not self._begun:
+            self._begun = True
+            self.event("step", step=step)
+        if time.monotonic() - self._told < 1:
+            return
+        self._told = time.monotonic()
+        line = f"{step} {time.time():.3f} {self.stage}".encode()[: BEAT_BYTES - 1].ljust(BEAT_BYTES - 1) + b"\n"
+        with contextlib.suppress(OSError):
+            descriptor = os.open(rank_beat(self.attempt, self.rank), os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.pwrite(descriptor, line, 0)
+            finally:
+                os.close(descriptor)
+
+    def start(self) -> None:
+        """Hear and write from now on, in the log too."""
+        self.listen()
+        host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        self.event("start", host=host, pid=os.getpid())
+        # All starts of a job append to one log.
+        print(f"{MARKER}{os.environ.get('SLURM_RESTART_COUNT', 0)} on {host}, process {os.getpid()}", flush=True)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the process with the exit status of whatever is raised inside."""
+        try:
+            yield
+        except BaseException as error:
+            end(self.failed(error))
+
+    def failed(self, error: BaseException) -> int:
+        """Record how this rank ended, say it in its log, and return its exit status."""
+        if isinstance(error, Leaving):
+            print(error, file=sys.stderr)
+            return LEFT
+        status, kind = classify(error)
+        text = f"{type(error).__name__}: {error}".strip()
+        print(text if isinstance(error, UserError) else "".join(traceback.format_exception(error)), file=sys.stderr)
+        self.event(
+            "failed", kind=kind, error=text, step=self.step, stage=self.stage,
+            traceback="".join(traceback.format_exception(error)),
+        )  # fmt: skip
+        return status
+
+
+def classify(error: BaseException) -> tuple[int, str]:
+    """Exit status and kind of a failure; `peer` is what another rank's end does to this one."""
+    if isinstance(error, TransientError):
+        return TRANSIENT, "transient"
+    if isinstance(error, UserError):
+        return USER, "user"
+    distributed = type(error).__name__.startswith("Dist") or type(error) is RuntimeError
+    return FAILED, "peer" if distributed and PEER.search(str(error)) else "exception"
+
+
+def main(folder: Path) -> NoReturn:
+    """Run this rank's share of the job in `folder`; the process ends here, whatever a destructor would wait for."""
+    variables = rank_variables()
+    recorder = Recorder(attempt_folder(folder), int(variables["RANK"]))
+    recorder.start()
+    with recorder.ending():
+        os.environ.update(variables)
+        spec = JobSpec.read(folder)
+        stages = spec.tasks[int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))]
+        work(stages, recorder, timeout_s=spec.collective_timeout_s, ranks=spec.ranks)
+    end(DONE)
+
+
+def work(stages: Sequence[Stage], recorder: Recorder, *, timeout_s: int, ranks: int) -> list[dict[str, Any]]:
+    """Run stages as one rank and return their records. A rank that does not get through them ends its process here:
+    to leave the group would wait for ranks that may be gone."""
+    with recorder.ending():
+        leave_early(recorder)
+        from bingo.distributed import world
+        from bingo.stages import run_stage
+
+        leave_early(recorder)
+        runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
+        with world(runtime, recorder, timeout_s, ranks) as peers, recorder.ending():
+            records = [run_stage(stage, world=peers, replace=True, patience_s=BUSY_S) for stage in stages]
+    recorder.event("done")
+    return records
+
+
+def leave_early(recorder: Recorder) -> None:
+    """Before there is work there is nothing to save: whoever is asked to leave during start-up goes at once."""
+    if recorder.asked:
+        recorder.event("left", step=None, signal=recorder.asked)
+        raise Leaving(f"left before it had started because of {recorder.asked}")
+
+
+def end(status: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Sends jobs, and sends them again."""

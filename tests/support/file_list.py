@@ -1,0 +1,40 @@
+"""Prints every source file with the first sentence of its docstring, folder by folder: `make files`.
+
+Rooms come in the order of the layers, so the list reads from what others rest on to what rests on others.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = (
+    *("kernels", "bingo", "bingo/images", "bingo/views", "bingo/features", "bingo/bags", "bingo/evaluate"),
+    *("bingo/train", "launch", "launch/cluster", "launch/job", "launch/submit", "launch/status"),
+    *("bench", "bench/kernels", "bench/loader", "bench/step", "bench/report", "bench/gpu"),
+)
+
+
+def sentence(path: Path) -> str:
+    """The first sentence of a file's docstring, or its first paragraph if that has no full stop."""
+    text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
+    return text.partition(". ")[0].rstrip(".")
+
+
+def rows(root: Path = ROOT) -> Iterator[tuple[str, str]]:
+    """(folder with a slash or file name, sentence), in the order in which they are printed."""
+    for folder in FOLDERS:
+        yield f"{folder}/", sentence(root / folder / "__init__.py")
+        for path in sorted((root / folder).glob("*.py")):
+            if path.name != "__init__.py":
+                yield path.name, sentence(path)
+
+
+def main() -> None:
+    for name, text in rows():
+        print(f"{name:28s} {text}" if name.endswith("/") else f"  {name:26s} {text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
