@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.inputs import make_bags, make_digits, make_teacher
-from tests.slurm import Cluster, missing
+from tests.cluster.slurm import Cluster, missing
+from tests.support.inputs import make_bags, make_digits, make_teacher
 
 if not torch.cuda.is_available():
     # Kernels read this when their module is imported, so it is set before any test module is.

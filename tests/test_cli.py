@@ -15,7 +15,7 @@ from bingo.bags.file import random_bags, save_bags
 from bingo.cli import VERBS, main
 from bingo.images.dataset import Dataset
 from bingo.models import save_encoder, seeded_encoder
-from tests.ranks import ROOT, bingo
+from tests.support.ranks import ROOT, bingo
 
 SMALL = ["--augment.size", "16", "--contrast.dim", "16", "--contrast.hidden", "32", "--contrast.queue", "100"]
 SMALL += ["--optim.batch", "64", "--optim.epochs", "1"]

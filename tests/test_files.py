@@ -13,8 +13,7 @@ import pytest
 
 from bingo.errors import TransientError, UserError
 from bingo.files import atomic_write, folder_lock, hash_file, hash_json, read_json, write_json
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.ranks import ROOT
 
 
 def test_an_exception_leaves_the_old_file(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import file_list
+from tests.support.ranks import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 LINKS = ("kernels", "launch", "bench")
 # rglob does not follow the three links, so each file is seen once.
 SOURCES = sorted(p for folder in ("bingo", *LINKS) for p in (ROOT / folder).rglob("*.py"))
@@ -137,8 +137,8 @@ def test_commands_of_documents_exist(document: Path) -> None:
         assert verb in VERBS, f"{document.name} names `bingo {verb}`"
     for target in re.findall(r"\bmake ([a-z]+)\b", blocks):
         assert target in targets, f"{document.name} names `make {target}`"
-    for module in re.findall(r"\bpython -m tests\.(\w+)", blocks):
-        assert (ROOT / "tests" / f"{module}.py").exists(), f"{document.name} names tests.{module}"
+    for name in re.findall(r"\bpython -m (tests[\w.]+)", blocks):
+        assert (ROOT / f"{name.replace('.', '/')}.py").exists(), f"{document.name} names {name}"
     for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
         assert (document.parent / link).exists(), f"{document.name} links to {link}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.ranks import ROOT, bingo, wait_for
+from tests.support.ranks import ROOT, bingo, wait_for
 
 
 def chain(out: Path) -> list[object]:

@@ -1,0 +1,161 @@
+"""`bingo bench step` on the CPU with a toy shape: record, table, refusals, and the release-style step itself."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bingo.bench.samples import ratio_interval, with_noise
+from bingo.bench.step import main as bench
+from bingo.bench.step.release import ReleaseStyle
+from bingo.bench.step.table import PARTS, table
+from bingo.cli import main
+from bingo.distributed import World
+from bingo.models import seeded_encoder
+from bingo.train.distill import Bingo
+from tests.support.ranks import ROOT
+
+CPU = torch.device("cpu")
+TOY = bench.Shape(CPU, "tiny-2", "tiny-2", 16, 8, 64, 16, 16, samples=4, burst=1, compile=False)
+
+
+@pytest.fixture(scope="module")
+def found() -> dict:
+    return bench.run(TOY)
+
+
+def test_record_keeps_every_sample(found: dict) -> None:
+    assert list(found["variants"]) == [
+        "release-style fp32", "ours fp32", "ours fp32, cached keys", "ours bf16 channels-last",
+        "ours bf16 channels-last, cached",
+    ]  # fmt: skip
+    json.dumps(found)
+    for name, figures in found["variants"].items():
+        assert len(figures["seconds"]["samples"]) == 4
+        low, high = figures["seconds"]["interval"]
+        assert low <= figures["seconds"]["median"] <= high
+        assert set(figures["parts"]) == set(PARTS)
+        assert all(len(samples) == bench.LEAST_SAMPLES for samples in figures["parts"].values())
+        assert all((seconds > 0) == ("cached" not in name) for seconds in figures["parts"]["teacher"])
+        assert min(figures["parts"]["student"]) > 0
+    for name in ("ours fp32", "ours fp32, cached keys"):
+        ours = found["variants"][name]
+        assert ours["loss_gate"]["error"] < bench.LOSS_GATE
+        assert ours["over_release"]["median"] > 0
+
+
+def test_table(found: dict) -> None:
+    lines = table(found)
+    assert "batch 8, K=64 C=16" in lines[0]
+    assert sum(line.startswith("ours bf16 channels-last  ") for line in lines) == 2
+    assert sum(line.startswith("ours bf16 channels-last, cached") for line in lines) == 2
+    assert "not judged here" in lines[-1]
+    on_gpu = {**found, "shape": {**found["shape"], "device": "cuda:0"}}
+    assert "reached" in table(on_gpu)[-1] or "unsure" in table(on_gpu)[-1]
+
+
+def test_no_speed_up_is_shown_for_a_wrong_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ReleaseStyle._view_loss
+    monkeypatch.setattr(ReleaseStyle, "_view_loss", lambda *args: 1.1 * whole(*args))
+    wrong = bench.run(replace(TOY, samples=1))
+    assert not wrong["variants"]["ours fp32"]["loss_gate"]["ok"]
+    assert "over_release" not in wrong["variants"]["ours fp32"]
+    assert any("% off" in line for line in table(wrong))
+
+
+def test_a_variant_that_fails_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")
+
+    monkeypatch.setattr(ReleaseStyle, "loss", fail)
+    rest = bench.run(replace(TOY, samples=1))
+    assert rest["variants"]["release-style fp32"]["error"] == "OutOfMemoryError: CUDA out of memory. Tried"
+    assert "seconds" in rest["variants"]["ours fp32"]
+    assert any("out of memory" in line for line in table(rest))
+
+
+def test_release_style_step_is_the_same_loss_as_ours() -> None:
+    """With one queue for both, to rounding."""
+    config = bench.make_config(TOY, {"precision": "fp32", "channels_last": False})
+    plan, batches = bench.make_batches(TOY, config)
+    teachers = [seeded_encoder("tiny-2", dim=16, hidden=16, seed=1) for _ in range(2)]
+    ours = Bingo(config, teachers[0], plan, World(0, 1, CPU, 1))
+    theirs = ReleaseStyle(config, teachers[1], plan, CPU)
+    theirs.queue_KC.copy_(ours.queue.keys_KC)
+    for method in (ours, theirs):
+        method.encoder.train()
+    torch.testing.assert_close(bench.loss_of(ours, batches[0]), theirs.loss(batches[0]), rtol=1e-5, atol=1e-5)
+    key = theirs._key
+    theirs.after_step()
+    assert torch.equal(theirs.queue_KC[:8], key)
+
+
+def test_a_short_budget_still_gives_a_few_samples_and_no_compilation() -> None:
+    states: list[dict] = []
+    short = bench.run(replace(TOY, samples=50, compile=True), seconds_budget=0, on_change=states.append)
+    assert len(short["variants"]["ours fp32"]["seconds"]["samples"]) == bench.LEAST_SAMPLES
+    assert "too little of the time" in short["variants"]["ours bf16 channels-last, compiled"]["error"]
+    assert len(states) >= 4
+
+
+def test_samples() -> None:
+    noisy = with_noise([1.0, 2.0, 3.0, 4.0])
+    assert (noisy["median"], noisy["aa_noise"]) == (2.5, pytest.approx(0.4))
+    assert ratio_interval([8.0, 8.0], [2.0, 2.0]) == {"median": 4.0, "interval": [4.0, 4.0]}
+
+
+def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = "bench step --device cpu --batch 4,8 --student tiny-2 --teacher tiny-2 --size 16 --queue 16 --samples 1"
+    assert main([*words.split(), "--json", str(tmp_path / "step.json")]) == 0
+    saved = json.loads((tmp_path / "step.json").read_text())
+    assert [record["shape"]["batch"] for record in saved["step"]] == [4, 8]
+    assert saved["environment"]["python"]
+    assert capsys.readouterr().out.count("release-style fp32") == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--batch 0", "'0' is not a whole number of at least 1"),
+        ("--batch 16,x", "'x' is not a whole number"),
+        ("--samples", "expected one argument"),
+        ("--queue 100", "--queue 100 is not a multiple of --batch 16"),
+        ("--impl fast", "invalid choice: 'fast'"),
+        ("--wrong", "unrecognized arguments: --wrong"),
+    ],
+)
+def test_wrong_flags_are_one_sentence(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--device", "cpu", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_asking_for_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--device", "cuda"]) == 2
+    assert "torch sees no GPU; add --device cpu" in capsys.readouterr().err
+
+
+BARE = """
+import sys
+for name in ("nvidia.dali", "faiss", "submitit", "tyro", "rich", "torchvision", "matplotlib", "jinja2", "sklearn"):
+    sys.modules[name] = None  # importing it raises ImportError
+from bingo.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_runs_with_torch_alone() -> None:
+    words = "bench step --device cpu --batch 4 --size 16 --queue 16 --samples 1"
+    done = subprocess.run([sys.executable, "-c", BARE, *words.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ours bf16 channels-last" in done.stdout
+    words += " --student resnet18"
+    done = subprocess.run([sys.executable, "-c", BARE, *words.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "need torchvision, which does not import; add --student tiny-16" in done.stderr

@@ -1,0 +1,49 @@
+"""The fault matrix: whatever fails, the job ends by itself with the weights of an uninterrupted run, every step once.
+
+One trial per kind, at a random step (the seed is in the message of a failure; $BINGO_FAULT_SEED repeats it); many
+trials: `python -m tests.cluster.fault_campaign`.
+"""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.fault_campaign import campaign, uninterrupted
+from tests.cluster.faults import KINDS
+from tests.cluster.trial import Inputs
+
+# The first test waits for all trials: two run at a time, and most of their time is Slurm's.
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
+MARGIN_S = 10.0
+"""Beyond the bound: the test looks a few times a second, and the machine may be busy with other tests."""
+
+
+@pytest.fixture(scope="module")
+def lines(
+    request: pytest.FixtureRequest,
+    slurm_installed: None,
+    digits: Path,
+    teacher: Path,
+    bags: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, dict[str, Any]]:
+    """Results of the trials that are selected, by kind."""
+    base, inputs = tmp_path_factory.mktemp("faults"), Inputs(digits, teacher, bags)
+    uninterrupted(inputs, base / "reference")
+    chosen = [item.callspec.params["kind"] for item in request.session.items if item.path == Path(__file__)]  # type: ignore[attr-defined]
+    seed = int(os.environ.get("BINGO_FAULT_SEED", random.SystemRandom().randrange(1_000_000)))
+    report = base / "report.jsonl"
+    campaign(base, inputs, base / "reference", [(kind, seed) for kind in chosen], 2, report)
+    return {line["kind"]: line for line in map(json.loads, report.read_text().splitlines())}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_or_repeated(lines: dict[str, dict[str, Any]], kind: str) -> None:
+    line = lines[kind]
+    assert line["ok"], line
+    if line["freed_after"] is not None and line["bound_s"] is not None:
+        assert line["freed_after"] <= line["bound_s"] + MARGIN_S, line

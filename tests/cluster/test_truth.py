@@ -1,0 +1,45 @@
+"""The judge of `bingo status` itself: it lets the truth pass and nothing else."""
+
+from typing import Any
+
+from tests.cluster.truth import Seen, lies
+
+
+def said(at: float, state: str, attempts: int = 1, whole: str = "running") -> Seen:
+    job: dict[str, Any] = {"state": state, "text": "", "attempts": attempts}
+    return Seen(at, status={"time": at, "state": whole, "problems": [], "jobs": [job]})
+
+
+SLURM = [
+    *(Seen(t, "PENDING") for t in (0.0, 1.0)),
+    *(Seen(t, "RUNNING") for t in (2.0, 4.0, 6.0, 8.0)),
+    *(Seen(t, "PENDING", 1) for t in (10.0, 12.0, 14.0)),
+    *(Seen(t, "RUNNING", 1) for t in (16.0, 18.0, 20.0)),
+    *(Seen(t, "COMPLETED", 1) for t in (22.0, 24.0, 30.0)),
+]
+END = said(30.0, "done", 2, "done")
+
+
+def test_the_truth() -> None:
+    told = [said(0.5, "waiting", 0, "waiting"), said(6.0, "running"), said(12.0, "requeued", 1, "waiting"), END]
+    assert lies([*SLURM, *told]) == []
+    assert lies([*SLURM, said(9.0, "ending"), said(9.0, "requeued", 1, "waiting"), END]) == [], (
+        "at a change both may be"
+    )
+
+
+def test_lies() -> None:
+    for told, wrong in (
+        (said(6.0, "failed", 1, "failed"), "status says failed"),
+        (said(6.0, "done", 1, "done"), "status says done"),
+        (said(12.0, "running", 1), "where Slurm says PENDING"),
+        (said(12.0, "cancelled", 1, "cancelled"), "status says cancelled"),
+        (said(18.0, "requeued", 1, "waiting"), "where Slurm says RUNNING"),
+        (said(6.0, "running", 3), "counts 3 attempts"),
+        (Seen(6.0, status={"error": "exit 1"}), "status broke"),
+    ):
+        found = lies([*SLURM, told, END])
+        assert found, told
+        assert wrong in found[0]
+    assert lies([*SLURM, said(30.0, "running", 2)])[-1] == "in the end status says running"
+    assert lies(SLURM) == ["in the end status says never asked"]

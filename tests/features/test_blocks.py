@@ -1,0 +1,143 @@
+"""Arrays filled block by block: the same bytes for any number of ranks and after any kill, nothing done twice."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bingo.distributed import World
+from bingo.errors import UserError
+from bingo.features import blocks
+from bingo.features.blocks import Range, fill_blocks
+from tests.support.ranks import ROOT, finish, start_ranks
+
+ALONE = World(0, 1, torch.device("cpu"), 1)
+SHAPE, BLOCK = (23, 3, 2), 4
+BLOCKS = 6
+
+# One rank of several: makes the array at the path given, and writes which ranges it was asked for.
+PROGRAM = """
+import sys
+from pathlib import Path
+from bingo.config_parts import Runtime
+from bingo.distributed import world
+from tests.features.test_blocks import fill
+with world(Runtime(device="cpu", threads=1)) as peers:
+    asked = fill(Path(sys.argv[1]), peers, stop=int(sys.argv[2]))
+    print(peers.rank, asked)
+"""
+
+
+def values(first: int, last: int) -> np.ndarray:
+    """The rows first .. last of the array in question."""
+    return np.arange(first * 6, last * 6, dtype=np.float16).reshape(-1, *SHAPE[1:])
+
+
+class Killed(Exception):
+    pass
+
+
+def fill(path: Path, world: World = ALONE, *, key: str = "key", stop: int = 99, shape: tuple[int, ...] = SHAPE) -> list:
+    """Fill; dies before the block number `stop` of this rank. Returns the ranges that were computed."""
+    asked: list[Range] = []
+
+    def compute(ranges: list[Range]) -> Iterator[np.ndarray]:
+        for count, (first, last) in enumerate(ranges):
+            if count == stop:
+                raise Killed
+            asked.append((first, last))
+            yield values(first, last)
+
+    fill_blocks(path, shape, np.float16, block=BLOCK, key=key, world=world, compute=compute)
+    return asked
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.npy"
+
+
+def test_whole(path: Path) -> None:
+    asked = fill(path)
+    assert asked == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20), (20, 23)]
+    assert np.array_equal(np.load(path, mmap_mode="r"), values(0, 23))
+    assert [p.name for p in path.parent.iterdir()] == ["rows.npy"]
+
+
+def test_no_rows(path: Path) -> None:
+    fill(path, shape=(0, 3, 2))
+    assert np.load(path).shape == (0, 3, 2)
+
+
+@pytest.mark.parametrize("stop", range(BLOCKS))
+def test_continues_where_it_stopped(path: Path, stop: int) -> None:
+    with pytest.raises(Killed):
+        fill(path, stop=stop)
+    assert not path.exists()
+    assert len(fill(path)) == BLOCKS - stop
+    assert np.array_equal(np.load(path), values(0, 23))
+
+
+def test_another_key_starts_anew_and_keeps_the_old_file_until_then(path: Path) -> None:
+    fill(path)
+    before = path.read_bytes()
+    with pytest.raises(Killed):
+        fill(path, key="other", stop=2)
+    assert path.read_bytes() == before
+    assert len(fill(path, key="third")) == BLOCKS
+
+
+def test_a_block_written_without_its_mark_is_done_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(descriptor: int, rows: np.ndarray, offset: int) -> None:
+        blocks.os.pwrite(descriptor, b"\xff" * 5, offset)
+        raise Killed
+
+    with pytest.raises(Killed):
+        fill(path, stop=3)
+    monkeypatch.setattr(blocks, "_write_at", half)
+    with pytest.raises(Killed):
+        fill(path)
+    monkeypatch.undo()
+    assert len(fill(path)) == BLOCKS - 3
+    assert np.array_equal(np.load(path), values(0, 23))
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_and_another_number_of_them_after_a_kill(path: Path, ranks: int) -> None:
+    fill(path)
+    alone = path.read_bytes()
+    path.unlink()
+    with pytest.raises(Killed):
+        fill(path, stop=1)
+    results = finish(start_ranks([path, 99], ranks, ["-c", PROGRAM]))
+    assert [status for status, _ in results] == [0] * ranks, results
+    assert path.read_bytes() == alone
+    asked = [rows for _, out in results for rows in eval(out.splitlines()[-1].partition(" ")[2])]
+    assert sorted(asked) == [(4, 8), (8, 12), (12, 16), (16, 20), (20, 23)]
+
+
+def test_full_disk_is_one_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(blocks, "_write_at", full)
+    with pytest.raises(UserError, match=r"cannot write .*rows.npy: No space left on device; free space"):
+        fill(path)
+    assert not path.exists()
+
+
+def test_killed_process(path: Path) -> None:
+    """SIGKILL between two blocks."""
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom tests.features import test_blocks as t\n"
+        "t.values = lambda first, last, v=t.values: os.kill(os.getpid(), 9) if first == 12 else v(first, last)\n"
+        "t.fill(Path(sys.argv[1]))"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, check=False)
+    assert killed.returncode == -9
+    assert len(fill(path)) == BLOCKS - 3
+    assert np.array_equal(np.load(path), values(0, 23))

@@ -1,0 +1,472 @@
+"""`queue_softmax`: every implementation against fp64, the op's registration, its properties and its refusals."""
+
+import logging
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bingo.kernels import dispatch, queue_logsumexp, queue_ranks, queue_softmax, resolve_impl, splits
+from bingo.kernels.triton_combine import combine
+from bingo.kernels.triton_queue_softmax import is_interpreted
+from tests.support.naive import DEVICE, unit_rows
+from tests.support.ranks import ROOT
+
+T = 0.2
+SHAPES = [(0, 5, 16), (1, 1, 16), (3, 7, 32), (65, 257, 64), (64, 256, 128), (130, 301, 48), (2, 130, 256)]
+
+
+def oracle(q: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Both outputs in fp64, materialised."""
+    logits = torch.einsum("rc,kc->rk", q.double(), queue.double()) / temperature
+    return torch.logsumexp(logits, 1), torch.einsum("rk,kc->rc", torch.softmax(logits, 1), queue.double())
+
+
+def same_dtype_torch(q: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """What plain PyTorch gives when everything stays in the input's dtype: the error that a kernel may not exceed."""
+    logits = (q @ queue.T) / temperature
+    return torch.logsumexp(logits, 1), torch.softmax(logits, 1) @ queue
+
+
+def worst(ours: Tensor, truth: Tensor) -> float:
+    return (ours.double() - truth).abs().max().item() if truth.numel() else 0.0
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("rows", "keys", "channels"), SHAPES)
+def test_no_less_accurate_than_torch(impl: str, dtype: torch.dtype, rows: int, keys: int, channels: int) -> None:
+    q, queue = unit_rows(rows, channels, 0, dtype), unit_rows(keys, channels, 1, dtype)
+    ours, truth = queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T)
+    peer = same_dtype_torch(q, queue, T)
+    # The fused kernels round q / T once to the queue's dtype: half a unit in the last place of each logit's terms.
+    rounding = torch.finfo(dtype).eps / 2 / T if impl == "triton" else 0.0
+    for mine, theirs, exact in zip(ours, peer, truth, strict=True):
+        assert mine.dtype == torch.float32
+        assert mine.shape == exact.shape
+        assert worst(mine, exact) <= worst(theirs, exact) + 2e-6 + rounding
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_fp32_queries_and_a_half_precision_queue_round_once(impl: str) -> None:
+    q, queue = unit_rows(65, 64, 0, torch.float32), unit_rows(257, 64, 1, torch.float16)
+    ours, truth = queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T)
+    rounded = oracle(q.half(), queue, T)
+    for mine, exact, once in zip(ours, truth, rounded, strict=True):
+        assert worst(mine, exact) <= 2 * worst(once, exact)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+@pytest.mark.parametrize(("rows", "keys", "channels"), [(0, 3, 5), (1, 1, 1), (1100, 4500, 7)])
+def test_fp64_is_exact(impl: str, rows: int, keys: int, channels: int) -> None:
+    q, queue = unit_rows(rows, channels, 0), unit_rows(keys, channels, 1)
+    torch.testing.assert_close(queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T), rtol=1e-12, atol=1e-12)
+
+
+def test_chunked_takes_bfloat16() -> None:
+    q, queue = unit_rows(5, 16, 0, torch.bfloat16), unit_rows(99, 16, 1, torch.bfloat16)
+    for mine, exact in zip(queue_softmax(q, queue, T), oracle(q, queue, T), strict=True):
+        assert mine.dtype == torch.float32
+        assert worst(mine, exact) < 2e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter computes bfloat16 products wrongly")
+@pytest.mark.parametrize(("rows", "keys", "channels"), SHAPES)
+def test_bfloat16_is_no_less_accurate_than_torch(rows: int, keys: int, channels: int) -> None:
+    test_no_less_accurate_than_torch("triton", torch.bfloat16, rows, keys, channels)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize("length", [1.0, 300.0])
+def test_long_rows_and_low_temperatures_stay_finite(impl: str, length: float) -> None:
+    """Logits of up to 6e4: exp overflows without a running maximum. The largest logit also comes in the last tile."""
+    q, queue = length * unit_rows(5, 32, 0, torch.float32), unit_rows(300, 32, 1, torch.float32)
+    queue[-1] = q[0] / length
+    ours, truth = queue_softmax(q, queue, 0.005, impl=impl), oracle(q, queue, 0.005)
+    torch.testing.assert_close(ours[0].double(), truth[0], rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(ours[1].double(), truth[1], rtol=0, atol=1e-6 + 1e-4 * length)
+    assert torch.isfinite(ours[1]).all()
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float16, 1e-2)])
+@pytest.mark.parametrize(
+    ("length", "temperature"), [(30.0, 0.2), (3e4, 0.2), (1.0, 0.012), (1.0, 0.05), (0.01, 0.2), (1e-30, 0.2)]
+)
+def test_rows_of_any_length_whose_logits_leave_the_fast_range(
+    impl: str, dtype: torch.dtype, bound: float, length: float, temperature: float
+) -> None:
+    """Above, below and inside the range where no running maximum is kept, in the same call."""
+    lengths = length ** torch.linspace(0, 1, 9, dtype=torch.float64, device=DEVICE)[:, None]
+    q, queue = (lengths * unit_rows(9, 32, 0)).to(dtype), unit_rows(700, 32, 1, dtype)
+    queue[::2] = -q[8] / q[8].norm().clamp(min=1e-4)  # for the longest row every second key is far below zero
+    queue[1::2] = queue[0]
+    queue[1] = q[7] / q[7].norm().clamp(min=1e-4)
+    ours, truth = queue_softmax(q, queue, temperature, impl=impl), oracle(q, queue, temperature)
+    assert torch.isfinite(ours[0]).all()
+    torch.testing.assert_close(ours[0].double(), truth[0], rtol=bound, atol=bound)
+    torch.testing.assert_close(ours[1].double(), truth[1], rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize("unit_rows_promised", [False, True])
+@pytest.mark.parametrize("temperature", [0.2, 0.005])
+def test_excluded_keys_are_as_if_they_were_not_there(impl: str, unit_rows_promised: bool, temperature: float) -> None:
+    q, queue = unit_rows(6, 32, 0, torch.float32).requires_grad_(), unit_rows(300, 32, 1, torch.float32)
+    ids = torch.arange(300, device=DEVICE) % 7
+    exclude = torch.tensor([[0, 3, -1], [6, 6, 99], [-1, -5, -1]], device=DEVICE)
+    ids[5] = -1  # a key without an id is nobody's
+    options = {"impl": impl, "exclude": exclude, "queue_ids": ids, "unit_rows": unit_rows_promised}
+    lse, mean = queue_softmax(q, queue, temperature, **options)
+    (grad,) = torch.autograd.grad(lse.sum(), q)
+    for row in range(6):
+        kept = [k for k, x in enumerate(ids.tolist()) if x < 0 or x not in exclude[row % 3].tolist()]
+        exact = oracle(q[row : row + 1].detach(), queue[kept], temperature)
+        torch.testing.assert_close(lse[row].double(), exact[0][0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mean[row].double(), exact[1][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(grad[row].double(), exact[1][0] / temperature, rtol=0, atol=1e-5 / temperature)
+    with torch.no_grad():
+        torch.testing.assert_close(queue_logsumexp(q, queue, temperature, **options), lse.detach())
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_a_row_with_every_key_excluded(impl: str) -> None:
+    q, queue = unit_rows(2, 16, 0, torch.float32), unit_rows(200, 16, 1, torch.float32)
+    ids = torch.full((200,), 4, device=DEVICE)
+    exclude = torch.tensor([[4], [5]], device=DEVICE)
+    lse, mean = queue_softmax(q, queue, T, impl=impl, exclude=exclude, queue_ids=ids)
+    assert lse[0] == -math.inf
+    assert torch.equal(mean[0], torch.zeros_like(mean[0]))
+    torch.testing.assert_close(lse[1].double(), oracle(q, queue, T)[0][1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("rows", "keys", "channels"), [(1, 1, 16), (67, 257, 48), (0, 5, 16)])
+def test_ranks_count_the_keys_above_each_score(
+    impl: str, dtype: torch.dtype, rows: int, keys: int, channels: int
+) -> None:
+    q, queue = unit_rows(rows, channels, 0, dtype), unit_rows(keys, channels, 1, dtype)
+    products = torch.einsum("rc,kc->rk", q.double(), queue.double())
+    # Scores half-way between two products: rounding cannot decide.
+    ordered = products.sort(dim=1).values
+    scores = torch.stack([ordered[:, 0] - 0.1, ordered[:, -1] + 0.1, ordered.mean(1)], 1).float()
+    counts = queue_ranks(q, queue, scores, impl=impl)
+    assert counts.dtype == torch.int32
+    assert torch.equal(counts[:, :2].cpu(), torch.tensor([[keys, 0]], dtype=torch.int32).expand(rows, 2))
+    near = (products - scores[:, 2:].double()).abs().amin(1) < 1e-3 if rows else torch.zeros(0, dtype=torch.bool)
+    exact = (products > scores[:, 2:].double()).sum(1).int()
+    assert torch.equal(counts[~near, 2], exact[~near])
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_ranks_leave_excluded_keys_out(impl: str) -> None:
+    q, queue = unit_rows(4, 16, 0, torch.float32), unit_rows(50, 16, 1, torch.float32)
+    ids, exclude = torch.arange(50, device=DEVICE) % 5, torch.tensor([[1], [-1]], device=DEVICE)
+    counts = queue_ranks(q, queue, torch.full((4, 1), -2.0), impl=impl, exclude=exclude, queue_ids=ids)
+    assert counts.flatten().tolist() == [40, 50, 40, 50]
+
+
+@pytest.mark.parametrize("impl", ["chunked", "triton"])
+def test_nothing_around_the_inputs_is_read_and_every_output_is_written(
+    impl: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs sit inside larger buffers full of NaN, and fresh memory is full of NaN too."""
+    poisoned_q, poisoned_n = (torch.full((size, 48), math.nan, device=DEVICE) for size in (40, 90))
+    q, queue = poisoned_q[3:20], poisoned_n[5:72]
+    q.copy_(unit_rows(17, 48, 0, torch.float32))
+    queue.copy_(unit_rows(67, 48, 1, torch.float32))
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills new_empty with NaN
+    try:
+        assert q.new_empty(3).isnan().all()
+        ours = queue_softmax(q, queue, T, impl=impl)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for mine, exact in zip(ours, oracle(q, queue, T), strict=True):
+        assert worst(mine, exact) < 2e-6
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5, 1000])
+def test_any_split_of_the_queue_gives_the_same(parts: int) -> None:
+    q, queue = unit_rows(5, 16, 0, torch.float32), unit_rows(1333, 16, 1, torch.float32)
+    request = splits.Request(q, queue, math.log2(math.e) / T, normalize=False, trusted=True, grad=True)
+    joined = combine(*dispatch.partials(request, "triton", splits=parts), 16, grad=True)
+    for mine, exact in zip(joined, oracle(q, queue, T), strict=True):
+        assert worst(mine, exact) < 2e-6
+
+
+@pytest.mark.parametrize("rows", [256, 768, 1536, 3072])
+def test_splits_fill_the_last_wave_of_an_h200(rows: int) -> None:
+    """132 multiprocessors, tiles of 128 rows: at most 4 % of the time of the blocks is lost."""
+    per_split, count = splits.plan_splits(rows, 65536, 128, 132)
+    waves = math.ceil(rows / 128 * count / 132)
+    assert waves * per_split * 132 * 128 <= 1.04 * rows * 65536
+    assert per_split * (count - 1) < 65536 <= per_split * count
+    assert count * rows * 128 * 4 <= 9e6 * max(1, rows / 1536)  # bytes of partials
+
+
+@pytest.fixture
+def sm_90(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter follows the descriptors of the variant for sm_90 and later."""
+    if not is_interpreted():
+        pytest.skip("only the interpreter can pose as another device")
+    pose = lambda device: (90, splits.INTERPRETER_SMS)  # noqa: E731
+    monkeypatch.setattr("bingo.kernels.triton_queue_softmax.device_limits", pose)
+
+
+@pytest.mark.usefixtures("sm_90")
+def test_the_copy_engine_is_left_out_where_a_queue_starts_at_an_odd_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bingo.kernels.triton_queue_softmax.TensorDescriptor", None)
+    q, flat = unit_rows(3, 16, 0, torch.float16), torch.zeros(1 + 200 * 16, dtype=torch.float16, device=DEVICE)
+    queue = flat[1:].view(200, 16).copy_(unit_rows(200, 16, 1, torch.float16))
+    assert worst(queue_softmax(q, queue, T, impl="triton")[0], oracle(q, queue, T)[0]) < 1e-3
+    with pytest.raises(AttributeError):
+        queue_softmax(q, queue.clone(), T, impl="triton")
+
+
+@pytest.mark.usefixtures("sm_90")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tiles_through_the_copy_engine(dtype: torch.dtype) -> None:
+    for rows, keys, channels in SHAPES[1:]:
+        test_no_less_accurate_than_torch("triton", dtype, rows, keys, channels)
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_repeats_are_bitwise_equal(impl: str) -> None:
+    q, queue = unit_rows(67, 32, 0, torch.float32), unit_rows(500, 32, 1, torch.float32)
+    first, second = (queue_softmax(q, queue, T, impl=impl) for _ in range(2))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
+def test_strided_queries_are_read_by_their_strides() -> None:
+    q, queue = unit_rows(32, 9, 0, torch.float32).T, unit_rows(50, 32, 1, torch.float32)
+    for impl in ("reference", "chunked", "triton"):
+        assert worst(queue_softmax(q, queue, T, impl=impl)[0], oracle(q, queue, T)[0]) < 2e-6
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
+def test_gradcheck(impl: str) -> None:
+    q, queue = unit_rows(4, 6, 0).requires_grad_(), unit_rows(11, 6, 1)
+    assert torch.autograd.gradcheck(lambda q: queue_softmax(q, queue, T, impl=impl)[0], (q,))
+
+
+@pytest.mark.parametrize(
+    ("impl", "dtype"), [("triton", torch.float32), ("triton", torch.float16), ("chunked", torch.float16)]
+)
+def test_gradient_equals_autograd_through_the_definition(impl: str, dtype: torch.dtype) -> None:
+    q, queue = unit_rows(7, 16, 0, dtype).requires_grad_(), unit_rows(45, 16, 1, dtype)
+    truth = q.detach().double().requires_grad_()
+    upstream = torch.linspace(-1, 2, 7, device=DEVICE)
+    (ours,) = torch.autograd.grad(queue_softmax(q, queue, T, impl=impl)[0], q, upstream)
+    (exact,) = torch.autograd.grad(oracle(truth, queue, T)[0], truth, upstream.double())
+    assert ours.dtype == dtype
+    assert worst(ours, exact) < (1e-5 if dtype == torch.float32 else 5e-3)
+
+
+def test_the_registered_op_has_the_same_gradient_as_the_eager_path() -> None:
+    q, queue = unit_rows(7, 16, 0, torch.float32).requires_grad_(), unit_rows(45, 16, 1, torch.float32)
+    lse, _ = torch.ops.bingo.queue_softmax(q, queue, T, "chunked", None, None, True)
+    (registered,) = torch.autograd.grad(lse.square().sum(), q)
+    (eager,) = torch.autograd.grad(queue_softmax(q, queue, T)[0].square().sum(), q)
+    assert torch.equal(registered, eager)
+
+
+def test_mean_key_is_a_constant_and_second_derivatives_are_refused() -> None:
+    q, queue = unit_rows(4, 8, 0).requires_grad_(), unit_rows(11, 8, 1)
+    lse, mean_key = queue_softmax(q, queue, T)
+    assert lse.requires_grad
+    assert not mean_key.requires_grad
+    (grad,) = torch.autograd.grad(lse.square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton", "auto"])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_opcheck(impl: str, rows: int) -> None:
+    q, queue = unit_rows(rows, 16, 0, torch.float32).requires_grad_(), unit_rows(9, 16, 1, torch.float32)
+    ids, exclude = torch.arange(9, device=DEVICE), torch.zeros(1, 2, dtype=torch.int64, device=DEVICE)
+    scores = torch.zeros(rows, 2, device=DEVICE)
+    plain, masked = (q, queue, T, impl, None, None, True), (q.detach(), queue, T, impl, exclude, ids, False)
+    for op, values in (
+        (torch.ops.bingo.queue_softmax, plain),
+        (torch.ops.bingo.queue_softmax, masked),
+        (torch.ops.bingo.queue_logsumexp, masked),
+        (torch.ops.bingo.queue_ranks, (q.detach(), queue, scores, impl, exclude, ids)),
+    ):
+        assert set(torch.library.opcheck(op.default, values).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("impl", ["chunked", "triton"])
+def test_compiles_into_one_graph_for_any_number_of_rows(impl: str) -> None:
+    queue = unit_rows(37, 16, 1, torch.float32)
+
+    def step(q: Tensor) -> Tensor:
+        lse, mean_key = queue_softmax(2 * q, queue, T, impl=impl)
+        return (lse * mean_key.sum(1)).sum()
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager", dynamic=True)
+    for rows in (3, 5):
+        q = unit_rows(rows, 16, rows, torch.float32).requires_grad_()
+        torch.testing.assert_close(compiled(q), step(q))
+        torch.testing.assert_close(torch.autograd.grad(compiled(q), q), torch.autograd.grad(step(q), q))
+
+
+shapes = st.tuples(st.integers(1, 6), st.integers(2, 40), st.sampled_from([16, 32]), st.integers(0, 1000))
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=shapes, impl=st.sampled_from(["reference", "chunked", "triton"]))
+def test_queue_order_does_not_matter(shape: tuple[int, int, int, int], impl: str) -> None:
+    rows, keys, channels, seed = shape
+    q, queue = unit_rows(rows, channels, seed, torch.float32), unit_rows(keys, channels, seed + 1, torch.float32)
+    order = torch.randperm(keys, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+    whole, permuted = (queue_softmax(q, n, T, impl=impl) for n in (queue, queue[order]))
+    torch.testing.assert_close(whole, permuted, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=shapes, impl=st.sampled_from(["reference", "chunked", "triton"]), data=st.data())
+def test_two_parts_combine_to_the_whole(shape: tuple[int, int, int, int], impl: str, data: st.DataObject) -> None:
+    rows, keys, channels, seed = shape
+    q, queue = unit_rows(rows, channels, seed, torch.float32), unit_rows(keys, channels, seed + 1, torch.float32)
+    cut = data.draw(st.integers(1, keys - 1))
+    (lse, mean), (l1, m1), (l2, m2) = (queue_softmax(q, n, T, impl=impl) for n in (queue, queue[:cut], queue[cut:]))
+    total = torch.logaddexp(l1, l2)
+    combined = torch.exp(l1 - total)[:, None] * m1 + torch.exp(l2 - total)[:, None] * m2
+    torch.testing.assert_close((lse, mean), (total, combined), rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=shapes, factor=st.floats(0.1, 10), impl=st.sampled_from(["reference", "chunked", "triton"]))
+def test_only_the_ratio_of_length_and_temperature_matters(
+    shape: tuple[int, int, int, int], factor: float, impl: str
+) -> None:
+    rows, keys, channels, seed = shape
+    q, queue = unit_rows(rows, channels, seed, torch.float32), unit_rows(keys, channels, seed + 1, torch.float32)
+    scaled = queue_softmax(factor * q, queue, factor * T, impl=impl)
+    torch.testing.assert_close(scaled, queue_softmax(q, queue, T, impl=impl), rtol=1e-5, atol=1e-5)
+
+
+def test_auto_says_once_what_it_chose(caplog: pytest.LogCaptureFixture) -> None:
+    q, queue = unit_rows(2, 16, 0).cpu(), unit_rows(3, 16, 1).cpu()
+    dispatch.choose_impl.cache_clear()
+    with caplog.at_level(logging.INFO, logger="bingo.kernels.dispatch"):
+        queue_softmax(q, queue, T)
+        queue_softmax(q, queue, T)
+        queue_softmax(q, queue, T, impl="reference")
+    assert [record.getMessage() for record in caplog.records] == ["queue_softmax: impl='auto' runs 'chunked' on cpu"]
+
+
+def test_resolve_impl() -> None:
+    assert resolve_impl("auto", "cpu") == "chunked"
+    assert resolve_impl("auto", torch.device("cuda", 0)) == "triton"
+    assert resolve_impl("reference", "cuda") == "reference"
+    assert resolve_impl("triton", DEVICE) == "triton"  # in the interpreter where there is no GPU
+    with pytest.raises(ValueError, match="unknown impl 'fast'; the implementations are auto, reference, chunked"):
+        resolve_impl("fast", "cpu")
+    with pytest.raises(ValueError, match=r"capability 9\.0.*not on a CUDA device; pass impl='triton'"):
+        resolve_impl("hopper", "cpu")
+
+
+def test_triton_on_the_cpu_without_the_interpreter_says_what_it_needs() -> None:
+    code = "import torch, bingo.kernels as k; x = torch.ones(2, 16); k.queue_softmax(x, x, 0.2, impl='triton')"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ValueError: impl 'triton' needs CUDA tensors, these are on 'cpu'" in done.stderr
+    assert "TRITON_INTERPRET=1" in done.stderr
+
+
+good = unit_rows(4, 16, 0, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("q", "queue", "message"),
+    [
+        (good[0], good, r"q must be \(R, C\) and queue \(K, C\), not \(16,\) and \(4, 16\)"),
+        (good, good[:, :8].contiguous(), r"not \(4, 16\) and \(4, 8\)"),
+        (good, good[:0], "at least one key and one channel"),
+        (good[:, :0], good[:, :0], "at least one key and one channel"),
+        (good.int(), good.int(), "q is torch.int32; supported are float16"),
+        (good, good.double(), "q is torch.float32 but queue is torch.float64"),
+        (good, good.to("meta"), "q is on .* but queue is on meta"),
+        (good, unit_rows(16, 16, 0, torch.float32).T, "queue must be contiguous with keys in rows"),
+        (good, good.clone().requires_grad_(), "queue requires a gradient"),
+    ],
+)
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton", "auto"])
+def test_bad_tensors(q: Tensor, queue: Tensor, message: str, impl: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        queue_softmax(q, queue, T, impl=impl)
+    with pytest.raises(ValueError, match=message):
+        queue_logsumexp(q, queue, T, impl=impl)
+
+
+IDS, NONE = torch.arange(4, device=DEVICE), torch.zeros(2, 1, dtype=torch.int64, device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "ids", "message"),
+    [
+        (NONE, None, "exclude is given without queue_ids"),
+        (NONE[:, 0], IDS, r"exclude is \(2,\); it must be \(G, E\) with the 4 rows of q a multiple of G"),
+        (torch.zeros(3, 1, dtype=torch.int64), IDS, r"exclude is \(3, 1\)"),
+        (NONE[:0], IDS, r"exclude is \(0, 1\)"),
+        (NONE.int(), IDS, "exclude is torch.int32 on .*must be contiguous int64"),
+        (NONE.to("meta"), IDS, "exclude is torch.int64 on meta"),
+        (NONE, IDS[:3], r"queue_ids is \(3,\); it must be \(4,\), one id per key"),
+        (NONE, IDS.float(), "queue_ids is torch.float32"),
+        (NONE, IDS.to("meta"), "queue_ids is torch.int64 on meta"),
+    ],
+)
+@pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
+def test_bad_ids(exclude: Tensor, ids: Tensor | None, message: str, impl: str) -> None:
+    for op in (queue_softmax, queue_logsumexp):
+        with pytest.raises(ValueError, match=message):
+            op(good, good, T, impl=impl, exclude=exclude, queue_ids=ids)
+    with pytest.raises(ValueError, match=message):
+        queue_ranks(good, good, good[:, :1], impl=impl, exclude=exclude, queue_ids=ids)
+
+
+def test_bad_scores_and_gradients_that_do_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"scores must be \(4, M\) on .*, not \(3, 1\)"):
+        queue_ranks(good, good, good[:3, :1])
+    with pytest.raises(ValueError, match="q requires a gradient, which queue_logsumexp has not"):
+        queue_logsumexp(good.clone().requires_grad_(), good, T)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.1, math.inf, math.nan])
+def test_bad_temperature(temperature: float) -> None:
+    with pytest.raises(ValueError, match="must be a finite number above 0"):
+        queue_softmax(good, good, temperature)
+
+
+def test_temperature_as_a_tensor() -> None:
+    with pytest.raises(ValueError, match="no gradient for it"):
+        queue_softmax(good, good, torch.tensor(0.2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [8, 24, 272])
+def test_channels_that_triton_cannot_take(channels: int) -> None:
+    x = unit_rows(2, channels, 0, torch.float32)
+    with pytest.raises(ValueError, match=f"multiple of 16 up to 256, not {channels}; pass impl='chunked'"):
+        queue_softmax(x, x, T, impl="triton")
+    assert torch.isfinite(queue_softmax(x, x, T, impl="chunked")[0]).all()
+
+
+def test_dtypes_that_triton_cannot_take() -> None:
+    with pytest.raises(ValueError, match=r"not torch\.float64; pass impl='chunked'"):
+        queue_softmax(good.double(), good.double(), T, impl="triton")
+    if is_interpreted():
+        with pytest.raises(ValueError, match="interpreter computes bfloat16 products wrongly"):
+            queue_softmax(good.bfloat16(), good.bfloat16(), T, impl="triton")

@@ -1,0 +1,98 @@
+"""Site files: every wrong key and value is one sentence; the scripts of three kinds of cluster, byte for byte."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from bingo.cli import main
+from bingo.errors import UserError
+from bingo.launch.cluster.site import read_site, with_size
+from tests.support.ranks import ROOT
+
+WRONG = {
+    "nods = 2": r"unknown key nods; did you mean 'nodes'\? keys: partition, qos, account, .*container, cpu$",
+    "frobnicate = 2": r"unknown key frobnicate; keys: partition, qos, ",
+    'nodes = "2"': r"nodes = '2' is not allowed: it must be a whole number",
+    "nodes = 2.0": r"nodes = 2.0 is not allowed: it must be a whole number",
+    "nodes = true": r"nodes = true is not allowed: it must be a whole number",
+    "nodes = 0": r"nodes = 0 is not allowed: it must be at least 1",
+    "partition = 3": r"partition = 3 is not allowed: it must be text",
+    "mem_gb = '3'": r"mem_gb = '3' is not allowed: it must be a number",
+    "mem_gb = nan": r"mem_gb = nan is not allowed: it must be at least 0",
+    "setup = 'module load x'": r"setup = 'module load x' is not allowed: it must be a list of texts",
+    "setup = [1]": r"setup\[0\] = 1 is not allowed: it must be text",
+    "exclusive = 1": r"exclusive = 1 is not allowed: it must be true or false",
+    "gres = 'gpu:1'\ngpus_per_node = 2": r"gres and gpus_per_node exclude each other",
+    "signal_delay_s = 70000\ntime_min = 9000": r"signal_delay_s = 70000 .* at most 65535",
+    "time_min = 2": r"signal_delay_s = 180 .* at most 119 ",
+    "env = {A = 1}": r"env.A = 1 is not allowed: it must be text",
+    "env = {'A B' = '1'}": r"env.A B is not allowed: it is no name of an environment variable",
+    "sbatch = {time = 3}": r"sbatch.time is not allowed: bingo sets it itself; use the key time_min",
+    "sbatch = {comment = [1]}": r"sbatch.comment = \[1\] is not allowed: it must be text, a number, or true or false",
+    "container = 'x'": r"container = 'x' is not allowed: it must be a table",
+    "container = {imag = 'x'}": r"unknown key container.imag; did you mean 'image'\? keys: image, mounts, workdir$",
+    "container = {}": r"container.image is missing",
+    "cpu = 3": r"cpu = 3 is not allowed: it must be a table",
+    "[cpu]\nnodes = 2": r"cpu.nodes is not allowed: jobs of \[cpu\] have one rank",
+    "[cpu]\nmem_gb = -1": r"cpu.mem_gb = -1.0 is not allowed: it must be at least 0",
+    "[cpu]\npartitio = 'x'": r"unknown key cpu.partitio; did you mean 'partition'\?",
+    "nodes = ": r"is not TOML: ",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_is_one_sentence(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(text + "\n")
+    with pytest.raises(UserError, match=WRONG[text]) as raised:
+        read_site(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_site_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the site file .*nowhere: No such file"):
+        read_site(tmp_path / "nowhere")
+
+
+def test_jobs_of_one_rank_take_the_table_cpu_and_all_else_from_above(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text("""
+        partition = "gpu"
+        nodes = 4
+        ranks_per_node = 8
+        gres = "gpu:h100:8"
+        account = "vision"
+        mem_gb = 500
+        setup = ["module load cuda"]
+        [cpu]
+        partition = "cpu"
+        mem_gb = 16
+        """)
+    cluster = with_size(read_site(path), 2, None)
+    assert (cluster.jobs.nodes, cluster.jobs.ranks_per_node, cluster.jobs.gres) == (2, 8, "gpu:h100:8")
+    assert (cluster.cpu.nodes, cluster.cpu.ranks_per_node, cluster.cpu.gres) == (1, 1, None)
+    assert (cluster.cpu.partition, cluster.cpu.mem_gb, cluster.cpu.account) == ("cpu", 16, "vision")
+    assert cluster.cpu.setup == ("module load cuda",)
+    with pytest.raises(UserError, match="--nodes 0 is not allowed"):
+        with_size(cluster, 0, None)
+
+
+SITES = ["tests/cluster/site.toml", *sorted(f"docs/sites/{path.name}" for path in ROOT.glob("docs/sites/*.toml"))]
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_scripts_of_a_cluster(site: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `--dry-run` prints, byte for byte but for paths and the submission's id. UPDATE_GOLDEN=1 writes it."""
+    words = ["submit", "digits", "--cluster", str(ROOT / site), "--seeds", "1", "--min-nodes", "1", "--preflight"]
+    assert main([*words, "--out", str(tmp_path / "runs"), "--dry-run"]) == 0
+    printed = capsys.readouterr().out.replace(str(tmp_path / "runs"), "ROOT").replace(sys.executable, "PYTHON")
+    printed = re.sub(r"submissions/[0-9-]+", "submissions/ID", printed)
+    assert not (tmp_path / "runs").exists(), "a dry run writes nothing"
+    golden = ROOT / "tests" / "launch" / "golden" / f"{Path(site).parent.name}-{Path(site).stem}.sh"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(printed)
+    assert printed == golden.read_text()

@@ -1,0 +1,59 @@
+"""Start `bingo` verbs as ranks of one process group, the way torchrun or srun would."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bingo(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run one `bingo` command to its end."""
+    command = [sys.executable, "-m", "bingo", *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=250, env={**os.environ, **extra}, check=False
+    )
+
+
+def start_ranks(
+    words: Sequence[object], ranks: int, program: Sequence[str] = ("-m", "bingo")
+) -> list[subprocess.Popen[str]]:
+    """Start `ranks` processes of one verb joined through loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    command = [sys.executable, *program, *map(str, words)]
+    return [
+        subprocess.Popen(
+            command,
+            env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for r in range(ranks)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[str]], timeout: float = 200) -> list[tuple[int, str]]:
+    """Exit status and output of every rank."""
+    return [(p.wait(timeout), out) for p, out in [(p, p.communicate(timeout=timeout)[0]) for p in processes]]
+
+
+def wait_for(condition: Callable[[], bool], timeout: float = 120) -> None:
+    """Poll every 2 ms until a condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        time.sleep(0.002)

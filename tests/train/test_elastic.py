@@ -1,0 +1,175 @@
+"""A run keeps its ranks for life: interrupted, it goes on with fewer processes, or more, as if nothing had happened."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bingo.config import DistillConfig, KeysConfig, PretrainConfig
+from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
+from bingo.stages import Stage, run_stage
+from bingo.watch import Leaving, Watch
+from tests.support.ranks import finish, start_ranks
+
+EPOCHS, PER_EPOCH, LEFT, SAVED, KILLED = 2, 11, 13, 16, 18
+
+# One rank: runs the stages below `out` one after the other. With "whole" to their ends; with "cut" it is asked to leave
+# the first ones in the middle of an epoch, and dies in the middle of the last one; else it goes on to their ends.
+PROGRAM = """
+import json, logging, sys
+from pathlib import Path
+from bingo.config_parts import Runtime
+from bingo.distributed import world
+from tests.train.test_elastic import run
+logging.basicConfig(level=logging.INFO)
+digits, teacher, bags, out, kinds, cut = sys.argv[1:]
+run(*map(Path, (digits, teacher, bags, out)), kinds.split(), cut == "cut")
+"""
+
+
+def stage(kind: str, digits: Path, teacher: Path, bags: Path, out: Path) -> Stage:
+    """A training with hidden layers wide enough for gradients to be summed in several pieces."""
+    shared: dict[str, Any] = {
+        "data": digits / "train",
+        "out": out / kind,
+        "contrast": Contrast(dim=16, hidden=512, queue=100),
+        "augment": Augmentation(size=16),
+        "optim": Optimiser(epochs=EPOCHS, batch=96, lr=1.0),
+        "runtime": Runtime(device="cpu", threads=1, checkpoint_every=8, log_every=4),
+    }
+    if kind == "pretrain":
+        return Stage(kind, "pretrain", PretrainConfig(**shared, model="tiny", key_momentum=0.9))
+    source = {"keys": bags.parent / "keys"} if kind == "keys" else {"teacher": teacher}
+    return Stage(kind, "distill", DistillConfig(**shared, **source, bags=bags, student="tiny", warm_epochs=1))
+
+
+class Cut(Watch):
+    """Asks to leave at step LEFT, or kills this process at step KILLED."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank, self.kill = rank, False
+
+    def beat(self, step: int) -> None:
+        if self.kill and step == KILLED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not self.kill and step == LEFT and self.rank == 0:
+            self.asked = "SIGUSR2"
+
+
+def run(digits: Path, teacher: Path, bags: Path, out: Path, kinds: list[str], cut: bool) -> None:
+    from bingo.distributed import world
+
+    watch = Cut(int(os.environ["RANK"])) if cut else Watch()
+    with world(Runtime(device="cpu", threads=1), watch) as peers:
+        for kind in kinds:
+            if isinstance(watch, Cut):
+                watch.asked, watch.kill = None, kind == kinds[-1]
+            try:
+                run_stage(stage(kind, digits, teacher, bags, out), world=peers)
+            except Leaving as leaving:
+                print(leaving)
+
+
+class Runs:
+    """Starts the program, by some number of processes."""
+
+    def __init__(self, *paths: Path) -> None:
+        self.paths = paths
+
+    def __call__(self, out: Path, kinds: list[str], processes: int, how: str = "whole") -> list[tuple[int, str]]:
+        return finish(start_ranks([*self.paths, out, " ".join(kinds), how], processes, ["-c", PROGRAM]))
+
+    def interrupted(self, out: Path, kinds: list[str], processes: int, then: int) -> str:
+        """What rank 0 says when `then` processes end what `processes` began."""
+        results = self(out, kinds, processes, "cut")
+        assert -signal.SIGKILL in [code for code, _ in results], results
+        assert results[0][1].count(f"left at step {LEFT + 1} because of SIGUSR2") == len(kinds) - 1, results
+        assert not list(out.glob("*/model.pt"))
+        results = self(out, kinds, then)
+        assert [code for code, _ in results] == [0] * then, results
+        return results[0][1]
+
+
+@pytest.fixture(scope="module")
+def runs(digits: Path, teacher: Path, bags: Path) -> Runs:
+    small = Runtime(device="cpu", threads=1)
+    keys = KeysConfig(
+        digits / "train", teacher, bags.parent / "keys", views=2, augment=Augmentation(size=16), runtime=small
+    )
+    run_stage(Stage("keys", "keys", keys))
+    return Runs(digits, teacher, bags)
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    """Everything that training leaves behind: modules, momenta, queue."""
+    saved = torch.load(max((run / "checkpoints").glob("step-*.pt")), weights_only=True)
+    assert saved["step"] == EPOCHS * PER_EPOCH
+    found = {f"{name}.{key}": value for name, part in saved["modules"].items() for key, value in part.items()}
+    found |= {f"momentum.{k}": value["momentum_buffer"] for k, value in saved["optimiser"]["state"].items()}
+    return found | {"keys": saved["queue"]["keys"], "ids": saved["queue"]["ids"]}
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in found] == list(range(EPOCHS * PER_EPOCH)), "every step once"
+    return [{name: value for name, value in line.items() if name != "time"} for line in found]
+
+
+def record(run: Path) -> tuple[int, int]:
+    found = json.loads((run / "stage.json").read_text())
+    return found["ranks"], found["figures"]["resumed_from"]
+
+
+def assert_equal(run: Path, whole: Path) -> None:
+    ours, theirs = state(run), state(whole)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert lines(run) == lines(whole)
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_in_one_process_to_the_same_bits(runs: Runs, tmp_path: Path) -> None:
+    kinds = ["pretrain", "keys", "teacher"]
+    assert [code for code, _ in runs(tmp_path / "whole", kinds, 2)] == [0, 0]
+    runs.interrupted(tmp_path / "cut", kinds, 2, then=1)
+    for kind in kinds:
+        assert record(tmp_path / "cut" / kind) == (2, SAVED if kind == kinds[-1] else LEFT + 1)
+        assert_equal(tmp_path / "cut" / kind, tmp_path / "whole" / kind)
+
+
+@pytest.mark.slow
+def test_three_ranks_resume_to_the_same_bits(runs: Runs, tmp_path: Path) -> None:
+    kinds = ["pretrain", "teacher"]
+    assert [code for code, _ in runs(tmp_path / "whole", kinds, 3)] == [0, 0, 0]
+    runs.interrupted(tmp_path / "cut", kinds, 3, then=3)
+    for kind in kinds:
+        assert_equal(tmp_path / "cut" / kind, tmp_path / "whole" / kind)
+
+
+@pytest.mark.slow
+def test_four_ranks_go_on_in_two_processes(runs: Runs, tmp_path: Path) -> None:
+    """Sums in another order: close. The queue's ids are those of the global batch, so they are the same."""
+    kinds = ["pretrain", "keys", "teacher"]
+    assert [code for code, _ in runs(tmp_path / "whole", kinds, 4)] == [0] * 4
+    runs.interrupted(tmp_path / "cut", kinds, 4, then=2)
+    for kind in kinds:
+        assert record(tmp_path / "cut" / kind)[0] == 4
+        ours, theirs = state(tmp_path / "cut" / kind), state(tmp_path / "whole" / kind)
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+        assert torch.equal(ours["ids"], theirs["ids"])
+        pairs = zip(lines(tmp_path / "cut" / kind), lines(tmp_path / "whole" / kind), strict=True)
+        assert max(abs(a["loss"] - b["loss"]) for a, b in pairs) < 1e-3
+
+
+@pytest.mark.slow
+def test_more_processes_than_ranks_go_on_with_other_shares(runs: Runs, tmp_path: Path) -> None:
+    said = runs.interrupted(tmp_path, ["teacher"], 2, then=4)
+    assert "a run of 2 ranks does not divide among 4 processes: it goes on with 4" in said
+    assert record(tmp_path / "teacher") == (4, SAVED)
+    assert len(lines(tmp_path / "teacher")) == EPOCHS * PER_EPOCH
