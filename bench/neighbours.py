@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bingo.bags.file import import_faiss
-from bingo.bags.neighbours import Search, knn_bags
+from bingo.bags.neighbours import Search, import_faiss, knn_bags
 from bingo.bench.arguments import Parser, pick_device, size
 from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.timing import first_line, interleave, make_timer

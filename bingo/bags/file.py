@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch  # noqa: F401  before faiss: a CUDA-12 faiss ahead of a CUDA-13 torch has crashed hosts
 
 from bingo.errors import UserError, did_you_mean
 from bingo.files import atomic_write, new_hash
@@ -58,18 +57,6 @@ def check_k(k: int, n: int) -> None:
         raise UserError(f"bags need at least 2 images, the dataset has {n}")
     if not 1 <= k < n:
         raise UserError(f"bag size k = {k} is not between 1 and {n - 1} (the {n} images less the anchor)")
-
-
-def import_faiss() -> Any:
-    """The module, or a sentence that says how to get it. The only place that imports it, always after torch."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise UserError(
-            "faiss, which finds knn and kmeans bags, is not installed: type `pip install faiss-gpu`, "
-            "or `pip install faiss-cpu` on a machine without a GPU"
-        ) from error
-    return faiss
 
 
 def draw_from_groups(groups: np.ndarray, k: int, seed: int) -> np.ndarray:

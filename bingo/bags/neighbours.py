@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bingo.bags.file import check_k, draw_from_groups, import_faiss
+from bingo.bags.file import check_k, draw_from_groups
 from bingo.bags.points import CPU, Points, blocks
 from bingo.errors import UserError
 from bingo.kernels.knn import LOWEST, MOST, best_keys, choose_nearest, from_keys, nearest, to_keys
@@ -121,6 +121,19 @@ def propose(points: Points, rows: np.ndarray, wanted: int, engine: "Engine") -> 
             found = to_keys(scores, places + first).masked_fill(places < 0, LOWEST)
             keys[part] = best_keys(torch.cat([keys[part], found], 1), wanted)
     return keys
+
+
+def import_faiss() -> Any:
+    """The module, or a sentence that says how to get it. The only place that imports it, always after torch:
+    a CUDA-12 faiss ahead of a CUDA-13 torch has crashed hosts."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise UserError(
+            "faiss, which finds knn and kmeans bags, is not installed: type `pip install faiss-gpu`, "
+            "or `pip install faiss-cpu` on a machine without a GPU"
+        ) from error
+    return faiss
 
 
 def make_engine(points: Points, wanted: int, search: Search) -> "Engine":
