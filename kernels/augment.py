@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bingo.kernels.dispatch import reference_or_triton
+from bingo.kernels.transfer import to_device
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)
@@ -355,9 +356,3 @@ def cutmix(a: Tensor, b: Tensor, box: tuple[int, int, int, int], *, impl: str = 
         mixed = a.clone()
         mixed[:, :, y0:y1, x0:x1] = b[:, :, y0:y1, x0:x1]
     return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
-
-
-def to_device(array: NDArray, device: torch.device) -> Tensor:
-    """Copy a small host array without waiting for the device (pinned memory, asynchronous)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -26,7 +26,7 @@ from bingo.features.blocks import Range, fill_blocks
 from bingo.files import hash_file, hash_json, read_json, write_json
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import open_images
-from bingo.kernels.augment import to_device
+from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, load_encoder
 from bingo.progress import progress
 from bingo.views.decode_failures import Failures

@@ -14,7 +14,8 @@ from bingo.errors import UserError
 from bingo.features.keys import CachedKeys, load_keys
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import open_images
-from bingo.kernels.augment import cutmix, to_device
+from bingo.kernels.augment import cutmix
+from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, load_encoder, seeded_encoder
 from bingo.train.loop import check_run, resume, step_options, train, wrap
 from bingo.train.loss import contrast_accuracy, paper_loss, release_loss

@@ -17,7 +17,7 @@ from bingo.features.extract import extract
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import open_images
 from bingo.kernels import resolve_impl
-from bingo.kernels.augment import to_device
+from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, save_encoder
 from bingo.progress import progress
 from bingo.train.checkpoint import load_newest, save_checkpoint

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bingo.errors import UserError
 from bingo.kernels import NewKeys, bag_loss, queue_ranks
-from bingo.kernels.augment import to_device
+from bingo.kernels.transfer import to_device
 
 Scalar = float | Tensor
 
