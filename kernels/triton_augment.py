@@ -20,9 +20,9 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bingo.kernels.augment import BRIGHTNESS, CONTRAST, GREY_WEIGHTS, SATURATION, ViewParams, gaussian_taps
 from bingo.kernels.splits import ceil_div
 from bingo.kernels.transfer import to_device
+from bingo.kernels.view_params import BRIGHTNESS, CONTRAST, GREY_WEIGHTS, SATURATION, ViewParams, gaussian_taps
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Words of an image's row of `params`: what is done, in order; factor of each operation (hue: sixths of a turn); what

@@ -8,7 +8,8 @@ from bingo.bench.gpu.checks import Outcome, Setting
 from bingo.bench.gpu.runtime_checks import need_cuda, no_waiting
 from bingo.bench.timing import interleave, make_timer
 from bingo.config_parts import Augmentation
-from bingo.kernels.augment import ViewParams, augment, cutmix
+from bingo.kernels.augment import augment, cutmix
+from bingo.kernels.view_params import ViewParams
 from bingo.views.plan import view_params
 
 # Share of values that may differ: those that the blur leaves between two levels within rounding.

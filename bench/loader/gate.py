@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bingo.bench.loader.variants import AUGMENT
 from bingo.images.dataset import Dataset
-from bingo.kernels.augment import ViewParams
+from bingo.kernels.view_params import ViewParams
 from bingo.views.loader import Batch, augmenter, training_batches
 from bingo.views.plan import Plan
 

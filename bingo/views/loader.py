@@ -19,7 +19,8 @@ from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import ImageFolder
-from bingo.kernels.augment import ViewParams, augment, normalise
+from bingo.kernels.augment import augment, normalise
+from bingo.kernels.view_params import ViewParams
 from bingo.views.decode_failures import Failures
 from bingo.views.plan import Plan, StepPlan, centre_crop
 

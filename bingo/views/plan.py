@@ -13,7 +13,7 @@ import numpy as np
 
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
-from bingo.kernels.augment import ViewParams
+from bingo.kernels.view_params import ViewParams
 
 # Streams of the generator: one per use, so that no two draws ever share a counter.
 PERMUTATION, MEMBER, CUTMIX, CACHED_VIEW, NEGATIVE_IMAGE, NEGATIVE_VIEW, VIEW = 0, 1, 2, 3, 4, 5, 8

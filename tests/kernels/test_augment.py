@@ -8,16 +8,8 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
-from bingo.kernels.augment import (
-    ViewParams,
-    augment,
-    colour_jitter,
-    cutmix,
-    gaussian_blur,
-    horizontal_flip,
-    normalise,
-    to_grey,
-)
+from bingo.kernels.augment import augment, colour_jitter, cutmix, gaussian_blur, horizontal_flip, normalise, to_grey
+from bingo.kernels.view_params import ViewParams
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

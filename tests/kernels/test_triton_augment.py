@@ -14,8 +14,9 @@ from torch import Tensor
 from triton.runtime import interpreter
 
 from bingo.config_parts import Augmentation
-from bingo.kernels.augment import ViewParams, augment, cutmix
+from bingo.kernels.augment import augment, cutmix
 from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels.view_params import ViewParams
 from bingo.views.plan import Plan
 from tests.kernels.test_augment import MEAN, STD, make_images, make_params
 

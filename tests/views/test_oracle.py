@@ -9,8 +9,9 @@ from torch import Tensor
 
 from bingo.config_parts import Augmentation
 from bingo.images.pack import pack_folder
-from bingo.kernels.augment import ViewParams, augment
+from bingo.kernels.augment import augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels.view_params import ViewParams
 from bingo.views.loader import Batch, augmenter, training_batches
 from bingo.views.plan import Plan
 from tests.kernels.test_augment import torchvision_blur, torchvision_jitter
