@@ -29,7 +29,6 @@ bytes) are counted and listed, and stay.
 import contextlib
 import io
 import os
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -43,7 +42,8 @@ from PIL import Image
 from bingo.errors import write_error
 from bingo.images.convert import ACTIONS as CONVERSIONS
 from bingo.images.convert import MOST_PIXELS, ConversionError
-from bingo.images.dataset import image_digest
+from bingo.images.digests import image_digest
+from bingo.images.headers import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
 from bingo.images.journal import SAVE_SECONDS, Journal
 from bingo.images.jpeg_markers import JpegError, parse_jpeg
 from bingo.images.jpeg_strict import StrictDecoder
@@ -52,7 +52,6 @@ from bingo.images.sources import Listing, Unreadable, list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, NOTES, Verdicts
 
 PNG_GREY, PNG_PALETTE, PNG_ALPHA = (0, 4), 3, (4, 6)  # colour types in the PNG header
-CONVERTIBLE_FORMATS = {"GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tiff", "PPM": "ppm"}  # Pillow's names
 SUFFIX_FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".pgm": "ppm"}  # others: the suffix itself
 PLAIN_SAMPLING = {((1, 1),), *(((h, v), (1, 1), (1, 1)) for h, v in ((1, 1), (2, 1), (2, 2), (1, 2)))}
 FILES_PER_START = 2000  # a decoding process takes seconds to start; below this many files a second one does not pay
@@ -169,14 +168,6 @@ def inspect_images(
                 progress(done, total)
 
 
-@contextlib.contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Pillow warns about metadata (EXIF, APNG) that is not read here; size and pixels are judged without warnings."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
-
-
 def inspect_image(listing: Listing, index: int, *, decoder: StrictDecoder, convert: bool = False) -> Inspection:
     """Read one image, judge it and, if wanted, convert it."""
     path = listing.paths[int(index)]
@@ -272,20 +263,6 @@ def _judge_other(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
     notes = tuple(note for note, holds in {"greyscale": grey, "animated": animated}.items() if holds)
     verdict, action = ("convertible", "png") if oddity else ("ok", "")
     return FileVerdict(path, verdict, oddity, name, height, width, len(data), action, notes)
-
-
-def too_many_pixels(height: int, width: int) -> str:
-    limit = Image.MAX_IMAGE_PIXELS
-    excess = limit is not None and width * height > limit
-    return f"too many pixels ({width}x{height}, Pillow's limit is {limit})" if excess else ""
-
-
-def unidentified(data: bytes, error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too many pixels ({error})"
-    if data.startswith(b"\x89PNG"):
-        return "truncated or corrupt PNG header"
-    return "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"not readable as an image ({error})"
 
 
 def _png_damage(data: bytes) -> str:

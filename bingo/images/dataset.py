@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, new_hash
+from bingo.images.digests import first_with_digest, image_digest
 from bingo.images.names import Names
 from bingo.images.parallel import Progress, in_order
 
@@ -41,13 +42,6 @@ PER_IMAGE = ("shard", "offset", "size", "height", "width", "label", "format", "p
 VERIFIED_AT_ONCE = 256  # images
 
 
-def image_digest(data: bytes | npt.NDArray[np.uint8]) -> bytes:
-    """Content hash of one encoded image, 16 bytes."""
-    digest = new_hash()
-    digest.update(data)
-    return digest.digest()
-
-
 def content_hash(digests: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], classes: list[str]) -> str:
     """Hex hash of digests (N×16), labels (N) and class names; folder and file names play no part."""
     digest = new_hash()
@@ -55,13 +49,6 @@ def content_hash(digests: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], 
     digest.update(np.ascontiguousarray(labels, dtype="<i4").tobytes())
     digest.update(np.ascontiguousarray(digests, dtype=np.uint8).tobytes())
     return digest.hexdigest()
-
-
-def first_with_digest(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """For each of N digests (N×16) the lowest index with the same one: int64 (N)."""
-    keys = np.ascontiguousarray(digests).view(f"V{HASH_BYTES}").ravel()
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return first[inverse]
 
 
 def json_column(value: Any) -> npt.NDArray[np.uint8]:

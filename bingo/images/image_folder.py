@@ -23,8 +23,9 @@ from PIL import Image
 from bingo.config_parts import Loader
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
-from bingo.images.check import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
-from bingo.images.dataset import JPEG, PNG, Dataset, image_digest, json_column
+from bingo.images.dataset import JPEG, PNG, Dataset, json_column
+from bingo.images.digests import image_digest
+from bingo.images.headers import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
 from bingo.images.names import first_few
 from bingo.images.parallel import Progress, in_order
 from bingo.images.sources import Listing, Unreadable, list_source, read_regular

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bingo.files import atomic_write
-from bingo.images.dataset import first_with_digest
+from bingo.images.digests import first_with_digest
 from bingo.images.journal import BAD, OK
 from bingo.images.names import printable
 from bingo.images.sources import Listing
