@@ -103,11 +103,11 @@ def verify(packed: Path, argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bingo pack --verify DIR", description="Hash every packed image again.")
     parser.add_argument("--workers", type=int, default=0, help="threads (0: all cores)")
     options = parser.parse_args(argv)
-    from bingo.images.dataset import Dataset
     from bingo.images.names import printable
+    from bingo.images.open import open_dataset
     from bingo.progress import progress
 
-    dataset = Dataset.open(packed)
+    dataset = open_dataset(packed)
     with progress("verify") as advance:
         damaged = dataset.verify(workers=options.workers, progress=advance)
     for path in damaged:

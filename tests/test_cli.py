@@ -13,7 +13,7 @@ import torch
 
 from bingo.bags.file import random_bags, save_bags
 from bingo.cli import VERBS, main
-from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.models import save_encoder, seeded_encoder
 from tests.support.ranks import ROOT, bingo
 
@@ -150,7 +150,7 @@ def test_without_a_package(
 def test_bags_of_another_dataset_and_of_another_teacher(
     distill: Callable[..., list[str]], digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    val = Dataset.open(digits / "val")
+    val = open_dataset(digits / "val")
     header = {"features_hash": None, "engine": "numpy", "seed": 0}
     save_bags(
         tmp_path / "a.npz",
@@ -208,7 +208,7 @@ def test_bad_files_are_named_and_nothing_is_written(
     assert "--allow-bad" in told
     assert main(["pack", str(source), str(tmp_path / "packed"), "--allow-bad"]) == 0
     assert f"{'excluded':12s} 0/{first.name}: zero bytes\n" in capsys.readouterr().out
-    assert len(Dataset.open(tmp_path / "packed")) == len(list((source / "0").iterdir())) - 2
+    assert len(open_dataset(tmp_path / "packed")) == len(list((source / "0").iterdir())) - 2
 
 
 def test_a_config_file_is_taken_back(

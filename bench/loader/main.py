@@ -27,8 +27,8 @@ from bingo.bench.timing import first_line, visits
 from bingo.environment import cpu_name
 from bingo.errors import UserError
 from bingo.files import write_json
-from bingo.images.dataset import Dataset
 from bingo.images.image_folder import ImageFolder
+from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
 
 
@@ -67,7 +67,7 @@ class Runner:
 
 def run(folder: Path, packed: Path, shape: Shape) -> dict[str, Any]:
     """Measure every variant and stage on the images of `folder`, of which `packed` is the packed form."""
-    data = Dataset.open(packed)
+    data = open_dataset(packed)
     threads = torch.get_num_threads()
     torch.set_num_threads(shape.threads)
     try:
@@ -133,7 +133,7 @@ def images(options: Any) -> Iterator[tuple[Path, Path]]:
     """(image folder, its packed form): the user's folder, or made ones, kept below --cache if that is given."""
     with tempfile.TemporaryDirectory(prefix="bingo-bench-") as temporary:
         folder = options.data or (options.cache or Path(temporary)) / "images"
-        data = Dataset.open(folder) if options.data else None
+        data = open_dataset(folder) if options.data else None
         if data is not None and not isinstance(data, ImageFolder):
             raise UserError(f"--data {folder} is a packed dataset; name the image folder that it was packed from")
         count = options.images if data is None else len(data)

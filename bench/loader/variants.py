@@ -16,6 +16,7 @@ import torch
 from bingo.config_parts import Augmentation, Loader
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import ImageFolder
+from bingo.images.open import open_dataset
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import CropStream, augmenter, import_dali, training_batches
 from bingo.views.plan import Plan
@@ -275,8 +276,8 @@ def build(
 ) -> Variant:
     """A variant up to a stage."""
     if name == OURS:
-        return Ours(Dataset.open(packed), stage, batch, threads, device, Loader())
-    data = Dataset.open(folder)
+        return Ours(open_dataset(packed), stage, batch, threads, device, Loader())
+    data = open_dataset(folder)
     assert isinstance(data, ImageFolder)
     if name == OURS_FOLDER:
         return Ours(data, stage, batch, threads, device, Loader())

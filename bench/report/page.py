@@ -17,7 +17,7 @@ from bingo.config_json import from_json
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.files import atomic_write
-from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.train.metrics import read_metrics
 from bingo.views.loader import import_dali
 
@@ -131,7 +131,7 @@ def page(run: Run) -> dict[str, Any]:
         "headline": headline(run),
         "shots": shots(run),
         "draws": evaluation.config.get("draws"),
-        "val_images": len(Dataset.open(run.locate(evaluation.config["val"]))),
+        "val_images": len(open_dataset(run.locate(evaluation.config["val"]))),
         "chart": pictures.comparison(panels, names, "Bar chart. " + ". ".join(lines)),
         "arms": arm_rows(run),
         "unequal": len({s.passes for group in run.arms.values() for s in group}) > 1,
@@ -180,7 +180,7 @@ def bags_section(run: Run) -> dict[str, Any]:
     stages = [s for s in run.stages if s.kind == "bags"]
     kinds = [s.config["kind"] for s in stages]
     for stage in stages:
-        dataset = Dataset.open(run.locate(stage.config["data"]))
+        dataset = open_dataset(run.locate(stage.config["data"]))
         bags = load_bags(stage.out / "bags.npz", dataset_hash=dataset.hash, teacher_hash=None)
         anchors = np.unique(((np.arange(ANCHORS) + 0.5) * len(dataset) / ANCHORS).astype(int))
         name = label(bags.kind) if kinds.count(bags.kind) == 1 else stage.name
@@ -219,7 +219,7 @@ def views_section(run: Run, record: Record) -> dict[str, Any]:
     except UserError as error:
         return {"views": [], "views_note": f"No views can be shown here: {error}."}
     augment = from_json(Augmentation, record.config["augment"], f"{record.name}.augment")
-    dataset = Dataset.open(run.locate(record.config["data"]))
+    dataset = open_dataset(run.locate(record.config["data"]))
     rows = pictures.view_rows(dataset, augment, record.config["seed"], VIEW_IMAGES, VIEWS)
     used = 1 if record.config.get("key_view") == "same" or record.config.get("keys") else 2
     return {"views": rows, "views_note": "", "view_size": augment.size, "views_of": record.name, "views_used": used}

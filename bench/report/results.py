@@ -14,7 +14,7 @@ import numpy as np
 
 from bingo.errors import UserError
 from bingo.files import read_json
-from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 
 METRICS = {"fewshot": "few-label", "knn": "kNN", "linear": "linear"}
 CONFIDENCE = 0.95
@@ -157,7 +157,7 @@ def student(run: Run, evaluation: Record) -> Student:
     if absent:
         raise UserError(f"{evaluation.out / 'results.json'} has no {absent[0]} accuracy; {again}")
     optim = record.config["optim"]
-    steps = optim["epochs"] * (len(Dataset.open(run.locate(record.config["data"]))) // optim["batch"])
+    steps = optim["epochs"] * (len(open_dataset(run.locate(record.config["data"]))) // optim["batch"])
     scores = {metric: float(results[metric]) for metric in METRICS}
     return Student(record.config["seed"], scores, record, optim["batch"] * student_views(record), steps)
 

@@ -21,6 +21,7 @@ from bingo.errors import UserError
 from bingo.features.extract import load_features
 from bingo.files import write_json
 from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 
 RECALL_ROWS = 1000
 PROBES = 64
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def run(config: BagsConfig, key: str, world: World) -> dict[str, Any]:
     """Write `bags.npz` and `diagnostics.json`; what the figures mean is said in `bag_diagnostics`."""
-    dataset = Dataset.open(config.data)
+    dataset = open_dataset(config.data)
     other = load_other(config.compare, dataset) if config.compare else None
     members, header, found = build(config, dataset, world)
     if not world.main:

@@ -10,7 +10,7 @@ from bingo.errors import UserError
 from bingo.evaluate.accuracy import fewshot_accuracy, knn_accuracy, linear_probe
 from bingo.features.extract import extract
 from bingo.files import write_json, write_torch
-from bingo.images.image_folder import open_images
+from bingo.images.open import open_images
 from bingo.models import load_encoder
 
 

@@ -14,7 +14,7 @@ from bingo.errors import UserError
 from bingo.features.blocks import Range, fill_blocks
 from bingo.files import hash_file, read_json, write_json
 from bingo.images.dataset import Dataset
-from bingo.images.image_folder import open_images
+from bingo.images.open import open_images
 from bingo.models import Encoder, autocast, load_encoder
 from bingo.progress import progress
 from bingo.views.decode_failures import Failures

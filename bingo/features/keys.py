@@ -25,7 +25,7 @@ from bingo.errors import TransientError, UserError
 from bingo.features.blocks import Range, fill_blocks
 from bingo.files import hash_file, hash_json, read_json, write_json
 from bingo.images.dataset import Dataset
-from bingo.images.image_folder import open_images
+from bingo.images.open import open_images
 from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, load_encoder
 from bingo.progress import progress

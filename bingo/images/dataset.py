@@ -82,17 +82,13 @@ class Dataset:
     _maps: tuple[npt.NDArray[np.uint8], ...]
 
     @classmethod
-    def open(cls, path: Path) -> "Dataset":
-        """Map the dataset in folder `path`; a folder of class sub-folders is an `ImageFolder`.
+    def from_index(cls, path: Path) -> "Dataset":
+        """Map the packed dataset in folder `path`; `bingo.images.open` also opens image folders.
 
         Raises `UserError` when it is missing, is no packed dataset, or when index and flat file do not fit together.
         The images themselves are not read: `verify` does that.
         """
         path = Path(path)
-        if is_image_folder(path):
-            from bingo.images.image_folder import ImageFolder  # a subclass of this class
-
-            return ImageFolder(path)
         header, columns = read_index(path)
         _check_index(path, header, columns)
         return cls(
@@ -159,11 +155,11 @@ class Dataset:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by location: the default would copy the whole mapped file into the stream.
-        return Dataset.open, (self.path,)
+        return Dataset.from_index, (self.path,)
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The header and the columns of the index in folder `path`; errors as for `Dataset.open`."""
+    """The header and the columns of the index in folder `path`; errors as for `Dataset.from_index`."""
     if not path.exists():
         raise UserError(f"the packed dataset {path} does not exist; make one with: bingo pack DIR {path}")
     index = path / INDEX
@@ -191,14 +187,6 @@ def _not_packed(path: Path) -> str:
     if not path.is_dir():
         return f"{path} is a file, not a packed dataset; name the folder that bingo pack wrote, or an image folder"
     return f"{path} is not a packed dataset (no {INDEX} in it) and has no class sub-folders; name one of the two"
-
-
-def is_image_folder(path: Path) -> bool:
-    """Whether a folder looks like one of class sub-folders: there is a visible folder in it, and no index."""
-    if not path.is_dir() or (path / INDEX).exists():
-        return False
-    with os.scandir(path) as entries:
-        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
 
 
 def _check_index(path: Path, header: dict[str, Any], columns: dict[str, npt.NDArray[Any]]) -> None:

@@ -8,7 +8,6 @@ follows names and byte sizes, not bytes.
 import contextlib
 import fcntl
 import json
-import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bingo.config_parts import Loader
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
 from bingo.images.dataset import JPEG, PNG, Dataset, json_column
@@ -29,8 +27,6 @@ from bingo.images.headers import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pix
 from bingo.images.names import first_few
 from bingo.images.parallel import Progress, in_order
 from bingo.images.sources import Listing, Unreadable, list_source, read_regular
-
-log = logging.getLogger(__name__)
 
 SCAN_VERSION = 2
 CHUNK = 500  # files per task: a task of one file would cost more than the file
@@ -100,24 +96,6 @@ class ImageFolder(Dataset):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageFolder, (self.path,)
-
-
-def open_images(path: Path, settings: Loader, *, tell: bool = True) -> Dataset:
-    """A packed dataset or an image folder. tell: say in the log what was left out (rank 0).
-
-    `UserError` when a folder holds files that cannot be used and `allow_bad` is not set.
-    """
-    dataset = Dataset.open(path)
-    if isinstance(dataset, ImageFolder) and dataset.left_out:
-        many, named = len(dataset.left_out), first_few(dataset.left_out)
-        if not settings.allow_bad:
-            raise UserError(
-                f"{many} file(s) of {path} cannot be used: {named}; repair or delete them, or leave them out with "
-                "--loader.allow-bad"
-            )
-        if tell:
-            log.warning("%d file(s) of %s are left out: %s", many, path, named)
-    return dataset
 
 
 def _threads() -> int:

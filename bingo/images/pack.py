@@ -59,7 +59,7 @@ TEMPORARY = re.compile(r"\.(index\.npz|verdicts\.json)\.\d+\.tmp")
 def pack_folder(source: Path, out: Path, **options: Any) -> Dataset:
     """`pack_source`, with its options, and the dataset opened."""
     pack_source(source, out, **options)
-    return Dataset.open(out)
+    return Dataset.from_index(out)
 
 
 def pack_source(
@@ -273,4 +273,4 @@ def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
         )
     for line in verdicts.lines():
         print(line)
-    return {"images": len(Dataset.open(config.out)), "classes": len(verdicts.listing.classes), **verdicts.counts}
+    return {"images": len(Dataset.from_index(config.out)), "classes": len(verdicts.listing.classes), **verdicts.counts}

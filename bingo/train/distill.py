@@ -13,7 +13,7 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.features.keys import CachedKeys, load_keys
 from bingo.images.dataset import Dataset
-from bingo.images.image_folder import open_images
+from bingo.images.open import open_images
 from bingo.kernels.augment import cutmix
 from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, load_encoder, seeded_encoder

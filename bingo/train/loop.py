@@ -15,7 +15,7 @@ from bingo.errors import UserError
 from bingo.evaluate.accuracy import knn_accuracy
 from bingo.features.extract import extract
 from bingo.images.dataset import Dataset
-from bingo.images.image_folder import open_images
+from bingo.images.open import open_images
 from bingo.kernels import resolve_impl
 from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, save_encoder

@@ -13,7 +13,7 @@ from torch import nn
 
 from bingo.config import PretrainConfig
 from bingo.distributed import World
-from bingo.images.image_folder import open_images
+from bingo.images.open import open_images
 from bingo.models import autocast, seeded_encoder
 from bingo.train.loop import check_run, resume, step_options, train, wrap
 from bingo.train.loss import contrast_accuracy, contrastive_loss

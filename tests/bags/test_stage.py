@@ -11,6 +11,7 @@ from bingo.bags.neighbours import knn_bags
 from bingo.config import BagsConfig, Runtime
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.stages import Stage, run_stage
 from tests.support.ranks import finish, start_ranks
 
@@ -54,7 +55,7 @@ def test_any_number_of_ranks_writes_the_same_file(variant: str, digits: Path, ba
 def test_both_engines_make_the_same_members(digits: Path, bags: Path, tmp_path: Path) -> None:
     features = bags.parent / "features"
     run_stage(stage(digits, tmp_path / "triton", features=features, engine="triton"))
-    dataset = Dataset.open(digits / "train")
+    dataset = open_dataset(digits / "train")
     ours, theirs = (
         load_bags(folder / "bags.npz", dataset_hash=dataset.hash, teacher_hash=None)
         for folder in (tmp_path / "triton", bags)
@@ -67,7 +68,7 @@ def test_both_engines_make_the_same_members(digits: Path, bags: Path, tmp_path: 
 def test_recall_of_inverted_lists_is_recorded(digits: Path, bags: Path, tmp_path: Path) -> None:
     settings = {"features": bags.parent / "features", "index": "ivf", "nlist": 40, "nprobe": 2}
     record = run_stage(stage(digits, tmp_path / "ivf", compare=bags, **settings))
-    dataset = Dataset.open(digits / "train")
+    dataset = open_dataset(digits / "train")
     exact, found = (
         load_bags(folder / "bags.npz", dataset_hash=dataset.hash, teacher_hash=None)
         for folder in (bags, tmp_path / "ivf")
@@ -83,21 +84,20 @@ def test_recall_of_inverted_lists_is_recorded(digits: Path, bags: Path, tmp_path
 
 def test_copies_are_counted_and_collapsed(digits: Path, bags: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Digests of three images made equal, as if the files were."""
-    intact = Dataset.open
 
     def with_copies(path: Path) -> Dataset:
-        dataset = intact(path)
+        dataset = open_dataset(path)
         digests = dataset.digests.copy()
         digests[[40, 700]] = digests[7]
         object.__setattr__(dataset, "digests", digests)
         return dataset
 
-    monkeypatch.setattr(Dataset, "open", with_copies)
+    monkeypatch.setattr("bingo.bags.stage.open_dataset", with_copies)
     features = bags.parent / "features"
     kept = run_stage(stage(digits, tmp_path / "kept", features=features))
     collapsed = run_stage(stage(digits, tmp_path / "collapsed", features=features, duplicates="collapse"))
     assert kept["figures"]["duplicates"] == collapsed["figures"]["duplicates"] == 2
-    dataset = intact(digits / "train")
+    dataset = open_dataset(digits / "train")
     members = load_bags(tmp_path / "collapsed" / "bags.npz", dataset_hash=dataset.hash, teacher_hash=None).members
     groups = np.arange(len(dataset))
     groups[[40, 700]] = 7

@@ -27,7 +27,7 @@ from bingo.config_json import to_json
 from bingo.config_parts import Augmentation, Monitor, Optimiser
 from bingo.errors import UserError
 from bingo.files import write_json
-from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
 from bingo.views.loader import augmenter, training_batches
 from bingo.views.plan import Plan
@@ -68,7 +68,7 @@ class Folder:
         write_json(out / "stage.json", record)
 
     def bags(self, kind: str) -> None:
-        dataset = Dataset.open(self.root / "train")
+        dataset = open_dataset(self.root / "train")
         members = random_bags(len(dataset), 3, 0) if kind == "random" else label_bags(dataset.labels, 3, 0)
         path = self.root / "bags" / kind / "bags.npz"
         save_bags(path, members, kind=kind, dataset_hash=dataset.hash, features_hash=None, teacher_hash=None,
@@ -239,7 +239,7 @@ def test_the_same_run_gives_the_same_page(written: tuple[str, list[str]], root: 
 
 
 def test_bags_show_the_packed_bytes_and_frame_other_classes(page: Page, root: Path) -> None:
-    dataset = Dataset.open(root / "train")
+    dataset = open_dataset(root / "train")
     members = random_bags(len(dataset), 3, 0)
     anchors = [int((i + 0.5) * len(dataset) / 8) for i in range(8)]
     rows = [[anchor, *members[anchor].tolist()] for anchor in anchors]
@@ -256,7 +256,7 @@ def test_bags_show_the_packed_bytes_and_frame_other_classes(page: Page, root: Pa
 
 
 def test_bags_are_described_beside_chance(page: Page, root: Path) -> None:
-    labels = Dataset.open(root / "train").labels
+    labels = open_dataset(root / "train").labels
     n, members = len(labels), label_bags(labels, 3, 0)
     used = np.bincount(members.ravel(), minlength=n)
     sizes = np.bincount(labels)
@@ -276,7 +276,7 @@ def test_bags_are_described_beside_chance(page: Page, root: Path) -> None:
 
 def test_views_are_those_of_the_run(root: Path) -> None:
     """The pictures of views 1 and 2 equal the pixels that a distillation at batch 64 gets at its first step."""
-    dataset = Dataset.open(root / "train")
+    dataset = open_dataset(root / "train")
     plan = Plan(dataset.sizes, 64, AUGMENT, 3, views=(2, 1), bags=random_bags(len(dataset), 3, 0))
     device = torch.device("cpu")
     batch = next(training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=device, threads=1))
@@ -299,7 +299,7 @@ def test_a_photograph_becomes_a_thumbnail_and_a_small_png_stays(tmp_path: Path) 
         (tmp_path / "images" / name).mkdir(parents=True)
         Image.fromarray(generator.integers(0, 256, shape, np.uint8)).save(tmp_path / "images" / name / file)
     pack_folder(tmp_path / "images", tmp_path / "packed")
-    dataset = Dataset.open(tmp_path / "packed")
+    dataset = open_dataset(tmp_path / "packed")
     big, small = photograph(dataset, 0, "big"), photograph(dataset, 1, "small")
     assert Image.open(io.BytesIO(base64.b64decode(big.uri.split(",")[1]))).size == (96, 72)
     assert len(big.uri) < 20_000

@@ -15,6 +15,7 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.features.extract import extract, load_features
 from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.models import load_encoder
 from bingo.stages import Stage, run_stage
 from tests.support.ranks import finish, start_ranks, wait_for
@@ -63,7 +64,7 @@ def figures(out: Path) -> dict[str, object]:
 
 
 def test_the_file_holds_what_extract_computes(whole: Path, digits: Path, teacher: Path) -> None:
-    dataset, (encoder, model_hash) = Dataset.open(digits / "train"), load_encoder(teacher)
+    dataset, (encoder, model_hash) = open_dataset(digits / "train"), load_encoder(teacher)
     world = World(0, 1, torch.device("cpu"), 1)
     features = extract(encoder, dataset, Augmentation(size=16), BATCH, Runtime(device="cpu"), world)
     found, header = load_features(whole)
@@ -89,7 +90,7 @@ def test_sigkill_of_a_rank_then_the_same_bytes_by_two_ranks(
     assert all(codes), "no other rank may report success"
     assert not (out / "features.npy").exists()
     done = marks(out)
-    assert after <= done < -(-len(Dataset.open(digits / "train")) // BATCH)
+    assert after <= done < -(-len(open_dataset(digits / "train")) // BATCH)
     run(command(digits, teacher, out), 2)
     assert (out / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
     assert (out / "features.json").read_bytes() == (whole / "features.json").read_bytes()

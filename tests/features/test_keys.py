@@ -21,7 +21,7 @@ from bingo.errors import UserError
 from bingo.features import keys as cached_keys
 from bingo.features.keys import TORCH, CachedKeys, images_per_block, load_keys
 from bingo.files import hash_file, hash_json
-from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.kernels.augment import augment
 from bingo.models import load_encoder, save_encoder, seeded_encoder
 from bingo.stages import Stage, run_stage, stage_key
@@ -62,7 +62,7 @@ def config(digits: Path, cache: Path, bags: Path, tmp_path: Path) -> DistillConf
 
 def test_the_cache_holds_the_teachers_keys_of_the_planned_views(digits: Path, teacher: Path, cache: Path) -> None:
     """Each key against one image, one crop and one forward pass of its own."""
-    dataset, encoder = Dataset.open(digits / "train"), load_encoder(teacher)[0].eval()
+    dataset, encoder = open_dataset(digits / "train"), load_encoder(teacher)[0].eval()
     opened = load_keys(cache, dataset, SMALL, ALONE)
     assert opened.rows_NMC.shape == (len(dataset), VIEWS, 16)
     assert opened.rows_NMC.dtype == np.uint16
@@ -93,7 +93,7 @@ def test_the_cache_holds_the_teachers_keys_of_the_planned_views(digits: Path, te
 
 
 def test_views_are_functions_of_image_and_view_alone(digits: Path) -> None:
-    dataset = Dataset.open(digits / "train")
+    dataset = open_dataset(digits / "train")
     plan = Plan(dataset.sizes, 1, SMALL, 3)
     whole, part = plan.key_view(0, 50, 2), plan.key_view(20, 30, 2)
     np.testing.assert_array_equal(whole.start[20:30], part.start)
@@ -105,7 +105,7 @@ def test_views_are_functions_of_image_and_view_alone(digits: Path) -> None:
 
 
 def test_a_cached_view_stands_for_a_position_whatever_the_batch(digits: Path) -> None:
-    sizes = Dataset.open(digits / "train").sizes
+    sizes = open_dataset(digits / "train").sizes
     large, small = Plan(sizes, 64, SMALL, 1), Plan(sizes, 16, SMALL, 1)
     drawn = large.cached_views(2, 1, 5)
     np.testing.assert_array_equal(drawn, np.concatenate([small.cached_views(2, step, 5) for step in range(4, 8)]))
@@ -115,7 +115,7 @@ def test_a_cached_view_stands_for_a_position_whatever_the_batch(digits: Path) ->
 
 
 def test_cached_negatives_are_distinct_images_anew_every_epoch(digits: Path) -> None:
-    plan = Plan(Dataset.open(digits / "train").sizes, 64, SMALL, 1)
+    plan = Plan(open_dataset(digits / "train").sizes, 64, SMALL, 1)
     images, views = plan.cached_negatives(0, 500, 7)
     assert len(np.unique(images)) == 500
     assert set(np.unique(views)) == set(range(7))
@@ -197,7 +197,7 @@ def test_a_disk_without_room_is_one_sentence_before_any_work(
 
 
 def first_steps(config: DistillConfig, count: int) -> tuple[Bingo, Plan, list[Any]]:
-    dataset = Dataset.open(config.data)
+    dataset = open_dataset(config.data)
     source, _ = key_source(config, dataset, ALONE)
     members = np.load(config.bags / "bags.npz")["bags"]
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=members)
@@ -431,7 +431,7 @@ def test_the_content_is_hashed_only_where_no_record_vouches_for_it(
     """Gigabytes are not read at every start; a copy without its times is, once per start and by rank 0 alone."""
     hashed: list[Path] = []
     monkeypatch.setattr(cached_keys, "hash_file", lambda path: hashed.append(path) or hash_file(path))
-    dataset = Dataset.open(config.data)
+    dataset = open_dataset(config.data)
     assert config.keys is not None
     load_keys(config.keys, dataset, SMALL, ALONE)
     assert hashed == []
@@ -466,7 +466,7 @@ def test_bf16_autocast_and_keys_of_another_width(digits: Path, tmp_path: Path, c
     save_encoder(path, seeded_encoder("tiny-8", dim=8, hidden=32, seed=6))
     made = keys_config(digits, path, tmp_path / "keys")
     half = replace(made, out=tmp_path / "half", runtime=Runtime(threads=1, precision="bf16"))
-    dataset, rows = Dataset.open(config.data), []
+    dataset, rows = open_dataset(config.data), []
     for settings in (made, half):
         run_stage(Stage("keys", "keys", settings))
         opened = load_keys(settings.out, dataset, SMALL, ALONE)

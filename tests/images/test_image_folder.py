@@ -12,8 +12,9 @@ import torch
 from bingo.config_parts import Augmentation, Loader
 from bingo.errors import UserError
 from bingo.images import image_folder
-from bingo.images.dataset import JPEG, PNG, Dataset
-from bingo.images.image_folder import ImageFolder, open_images
+from bingo.images.dataset import JPEG, PNG
+from bingo.images.image_folder import ImageFolder
+from bingo.images.open import open_dataset, open_images
 from bingo.images.pack import pack_folder
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import evaluation_batches, training_batches
@@ -42,7 +43,7 @@ def make(folder: Path, count: int = 20) -> Path:
 def test_same_as_packed(tmp_path: Path) -> None:
     source = make(tmp_path / "images")
     pack_folder(source, tmp_path / "packed", workers=1)
-    folder, packed = Dataset.open(source), Dataset.open(tmp_path / "packed")
+    folder, packed = open_dataset(source), open_dataset(tmp_path / "packed")
     assert isinstance(folder, ImageFolder)
     assert (folder.paths, folder.classes, len(folder)) == (packed.paths, packed.classes, len(packed))
     for name in ("labels", "sizes", "formats", "digests"):
@@ -63,34 +64,34 @@ def test_same_as_packed(tmp_path: Path) -> None:
 
 def test_hash_follows_names_sizes_labels_and_classes(tmp_path: Path) -> None:
     first = make(tmp_path / "first")
-    base = Dataset.open(first).hash
-    assert Dataset.open(make(tmp_path / "second")).hash == base, "where the folder lies plays no part"
-    assert pickle.loads(pickle.dumps(Dataset.open(first))).hash == base
+    base = open_dataset(first).hash
+    assert open_dataset(make(tmp_path / "second")).hash == base, "where the folder lies plays no part"
+    assert pickle.loads(pickle.dumps(open_dataset(first))).hash == base
     os.utime(first / "b/last.PNG", (1, 1))
-    assert Dataset.open(first).hash == base
+    assert open_dataset(first).hash == base
     (first / "b/last.PNG").write_bytes(png(3) + b"\0")
-    longer = Dataset.open(first).hash
+    longer = open_dataset(first).hash
     (first / "b/last.PNG").rename(first / "a/last.PNG")
-    moved = Dataset.open(first).hash
+    moved = open_dataset(first).hash
     (first / "other").mkdir()
-    assert len({base, longer, moved, Dataset.open(first).hash}) == 4
+    assert len({base, longer, moved, open_dataset(first).hash}) == 4
 
 
 def test_scan_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make(tmp_path / "images")
     scans, whole = [], image_folder._scan
     monkeypatch.setattr(image_folder, "_scan", lambda listing: scans.append(1) or whole(listing))
-    sizes = Dataset.open(source).sizes
-    assert (Dataset.open(source).sizes == sizes).all()
+    sizes = open_dataset(source).sizes
+    assert (open_dataset(source).sizes == sizes).all()
     assert len(scans) == 1
     (source / "a/deep/00.jpg").write_bytes(encode(picture(0, 33, 44)))
-    assert Dataset.open(source).sizes[0].tolist() == [33, 44]
+    assert open_dataset(source).sizes[0].tolist() == [33, 44]
     (file,) = cache.glob("*.npz")
     file.write_bytes(b"no cache")
-    assert Dataset.open(source).sizes[0].tolist() == [33, 44]
+    assert open_dataset(source).sizes[0].tolist() == [33, 44]
     assert len(scans) == 3
     monkeypatch.setenv("XDG_CACHE_HOME", str(source / "a/deep/00.jpg"))  # no folder can be made there
-    assert Dataset.open(source).sizes[0].tolist() == [33, 44]
+    assert open_dataset(source).sizes[0].tolist() == [33, 44]
 
 
 def test_unusable_files_are_named_or_left_out(tmp_path: Path) -> None:
@@ -106,15 +107,15 @@ def test_unusable_files_are_named_or_left_out(tmp_path: Path) -> None:
         "b/gone.jpg": "a link to nothing",
         "b/zero.png": "zero bytes",
     }
-    assert Dataset.open(source).left_out == data.left_out, "and the same from the cache"
+    assert open_dataset(source).left_out == data.left_out, "and the same from the cache"
     with pytest.raises(UserError, match="none of the 1 image files of"):
-        Dataset.open(write(tmp_path / "none", {"a/x.jpg": b"?"}))
+        open_dataset(write(tmp_path / "none", {"a/x.jpg": b"?"}))
     with pytest.raises(UserError, match=r"no \.jpg, .* file in any class folder"):
-        Dataset.open(write(tmp_path / "texts", {"a/x.txt": b"?"}))
+        open_dataset(write(tmp_path / "texts", {"a/x.txt": b"?"}))
 
 
 def test_files_that_go_away_or_change_are_named(tmp_path: Path) -> None:
-    data = Dataset.open(make(tmp_path / "images"))
+    data = open_dataset(make(tmp_path / "images"))
     (tmp_path / "images/b/deep/03.jpg").unlink()
     (tmp_path / "images/a/deep/04.jpg").write_bytes(encode(picture(0, 500, 400)))
     plan = Plan(data.sizes, 21, AUGMENT, views=(1,))

@@ -20,6 +20,7 @@ from bingo.images.convert import ConversionError
 from bingo.images.dataset import INDEX, JPEG, PNG, Dataset
 from bingo.images.jpeg_markers import parse_jpeg
 from bingo.images.jpeg_strict import StrictDecoder
+from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
 from tests.support import bad_images
 
@@ -211,7 +212,7 @@ def test_refusal_names_files_and_flags_and_writes_nothing(tmp_path: Path) -> Non
     assert "--allow-bad leaves out the bad files (12)" in text
     assert "--convert stores the convertible ones (1)" in text
     with pytest.raises(UserError, match="is not a packed dataset"):
-        Dataset.open(tmp_path / "packed")
+        open_dataset(tmp_path / "packed")
 
     with pytest.raises(UserError, match=r"(?s)^1 of 14 .*palette PNG \[convertible\]\nno dataset .*; --convert"):
         pack_folder(source, tmp_path / "packed", allow_bad=True, workers=1)
@@ -226,7 +227,7 @@ def test_refusal_leaves_the_old_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"b/new\.png: zero bytes"):
         pack_folder(source, tmp_path / "packed", workers=1)
     assert contents(tmp_path / "packed").items() >= before.items()
-    assert Dataset.open(tmp_path / "packed").verify() == []
+    assert open_dataset(tmp_path / "packed").verify() == []
 
 
 def test_nothing_left_to_pack(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_nothing_left_to_pack(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"every image of .* is bad"):
         pack_folder(source, tmp_path / "packed", allow_bad=True, workers=1)
     with pytest.raises(UserError, match="is not a packed dataset"):
-        Dataset.open(tmp_path / "packed")
+        open_dataset(tmp_path / "packed")
 
 
 def test_hash_depends_on_content_labels_and_classes_only(tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_a_disk_full_of_images_leaves_the_old_dataset(tmp_path: Path) -> None:
     bad_images.png_folder(source, first=30)
     assert re.fullmatch(FULL_SAYS, pack_with_limit(source, out, next(out.glob("*.bin")).stat().st_size // 2))
     assert contents(out).items() >= before.items()
-    assert Dataset.open(out).verify() == []
+    assert open_dataset(out).verify() == []
     assert len(pack_folder(source, out, workers=1)) == 6
     assert not list(out.glob(".pack*"))
 
@@ -316,7 +317,7 @@ def test_a_disk_full_at_the_index_leaves_the_old_dataset(tmp_path: Path) -> None
     (source / "b").mkdir()  # another class, hence another hash
     assert re.fullmatch(FULL_SAYS, pack_with_limit(source, out, next(out.glob("*.bin")).stat().st_size + 100))
     assert contents(out).items() >= before.items()
-    assert Dataset.open(out).verify() == []
+    assert open_dataset(out).verify() == []
     assert len(pack_folder(source, out, workers=1)) == 40
     assert not list(out.glob(".pack*"))
 
@@ -357,7 +358,7 @@ def packed(tmp_path: Path) -> Path:
 
 def refused(path: Path) -> str:
     with pytest.raises(UserError) as error:
-        Dataset.open(path)
+        open_dataset(path)
     return str(error.value)
 
 
@@ -399,14 +400,14 @@ def test_open_refuses_a_damaged_or_foreign_index(packed: Path) -> None:
 def test_verify_names_the_image_that_changed(packed: Path) -> None:
     flat = next(packed.glob("*.bin"))
     data = bytearray(flat.read_bytes())
-    before = Dataset.open(packed)
+    before = open_dataset(packed)
     data[len(before.encoded(0)) + 100] ^= 1
     flat.write_bytes(data)
-    assert Dataset.open(packed).verify() == [before.paths[1]]
+    assert open_dataset(packed).verify() == [before.paths[1]]
 
 
 def test_a_dataset_is_pickled_by_its_place(packed: Path) -> None:
-    text = pickle.dumps(Dataset.open(packed))
+    text = pickle.dumps(open_dataset(packed))
     assert len(text) < 1000
     assert pickle.loads(text).verify() == []
 

@@ -17,7 +17,7 @@ from bingo.config import DistillConfig, PretrainConfig
 from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.distributed import World
 from bingo.errors import UserError
-from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.kernels.ring import write_keys
 from bingo.models import load_encoder, state_hash
 from bingo.stages import Stage, run_stage
@@ -52,7 +52,7 @@ def config(digits: Path, teacher: Path, bags: Path, tmp_path: Path) -> DistillCo
 
 def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tensor]], torch.Tensor]:
     """The method with the queue as it was before, its plan, the views of step 0 and the loss it computes for them."""
-    dataset = Dataset.open(config.data)
+    dataset = open_dataset(config.data)
     teacher, teacher_hash = load_encoder(config.teacher)
     members = load_bags(config.bags / "bags.npz", dataset_hash=dataset.hash, teacher_hash=teacher_hash).members
     views = view_counts(config)
@@ -133,7 +133,7 @@ def test_strangers_leave_out_the_keys_of_the_image_and_its_bag(config: DistillCo
     related = np.concatenate([anchors[:, None], plan.bags[anchors]], axis=1)
     queue.ids_K[:] = torch.from_numpy(np.resize(related[:, 1:3].ravel(), 100).astype(np.int64))
     keys, ids = queue.keys_KC.clone(), queue.ids_K.clone()
-    dataset = Dataset.open(config.data)
+    dataset = open_dataset(config.data)
     batch = next(training_batches(dataset, plan, start=1, stop=2, rank=0, world=1, device=CPU, threads=1))
     loss, _ = next(method.losses([batch]))
     views = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
@@ -163,7 +163,7 @@ def test_measured_steps_know_how_often_the_own_key_is_nearest(config: DistillCon
 def test_a_queue_that_holds_most_of_the_dataset_is_warned_about(
     config: DistillConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dataset = Dataset.open(config.data)
+    dataset = open_dataset(config.data)
     for negatives, warned in (("all", 1), ("strangers", 0)):
         caplog.clear()
         large = replace(config.contrast, queue=len(dataset) - 1, negatives=negatives)
@@ -249,7 +249,7 @@ def test_moco_keys_follow_by_momentum(config: DistillConfig) -> None:
         contrast=config.contrast,
         augment=config.augment,
     )
-    dataset = Dataset.open(settings.data)
+    dataset = open_dataset(settings.data)
     plan = Plan(dataset.sizes, settings.optim.batch, settings.augment, settings.seed, views=(2,))
     method = MoCo(settings, plan, ALONE)
     with torch.no_grad():

@@ -13,6 +13,7 @@ from bingo.config import EvalConfig, FeaturesConfig
 from bingo.config_parts import Augmentation, TrainingLoader
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
 from bingo.stages import Stage, run_stage
 from bingo.views.decode_failures import Failures
@@ -27,7 +28,7 @@ IMAGES, BATCH = 24, 8
 
 def damage(folder: Path, *images: int) -> None:
     """Flip the first bytes of images inside the flat file; the index stays as it is."""
-    data = Dataset.open(folder)
+    data = open_dataset(folder)
     (flat,) = folder.glob("*.bin")
     with open(flat, "r+b") as file:
         for image in images:
@@ -71,7 +72,7 @@ def joined(parts: list[Batch]) -> list[torch.Tensor]:
 @pytest.fixture(scope="module")
 def bad(intact: Path) -> tuple[int, int, int]:
     """An anchor of step 1 with the image after it, and a positive of step 2 that is neither."""
-    plan = plan_of(Dataset.open(intact))
+    plan = plan_of(open_dataset(intact))
     first = int(plan.step(1).groups[0][2])
     second = (first + 1) % IMAGES
     third = next(int(i) for i in plan.step(2).groups[1] if int(i) not in (first, second))
@@ -88,14 +89,14 @@ def damaged(intact: Path, bad: tuple[int, int, int], tmp_path_factory: pytest.Te
 
 def test_replacements_and_all_other_bytes(intact: Path, damaged: Path, bad: tuple[int, int, int]) -> None:
     """Expected: the plan with the replacements known beforehand, on the dataset before the damage."""
-    data = Dataset.open(damaged)
+    data = open_dataset(damaged)
     failures = Failures(data, None)
     found = stream(data, failures)
     assert set(failures.found) == set(bad)
     assert all("JPEG" in reason or "image" in reason for reason in failures.found.values())
     after = next(i % IMAGES for i in range(bad[1] + 1, bad[1] + IMAGES) if i % IMAGES not in bad)
     assert failures.instead[bad[0]] == failures.instead[bad[1]] == after
-    known = Failures(Dataset.open(intact), None)
+    known = Failures(open_dataset(intact), None)
     known.instead = {image: failures.instead[image] for image in bad}
     expected, untouched = stream(known.dataset, known), stream(known.dataset, Failures(known.dataset))
     replaced = 0
@@ -121,7 +122,7 @@ def test_replacements_and_all_other_bytes(intact: Path, damaged: Path, bad: tupl
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_any_number_of_ranks_and_a_resumed_run_replace_alike(damaged: Path, world: int) -> None:
-    data = Dataset.open(damaged)
+    data = open_dataset(damaged)
     whole = stream(data, Failures(data, None))
     parts = [stream(data, Failures(data, None), 0, rank, world) for rank in range(world)]
     for step, batch in enumerate(whole):
@@ -131,7 +132,7 @@ def test_any_number_of_ranks_and_a_resumed_run_replace_alike(damaged: Path, worl
 
 
 def test_the_limit(damaged: Path, bad: tuple[int, int, int]) -> None:
-    data = Dataset.open(damaged)
+    data = open_dataset(damaged)
     assert len(stream(data, Failures(data, 3))) == 6
     with pytest.raises(UserError, match=r"3 image\(s\) of .* cannot be decoded, 2 may be: .*\.jpg \("):
         stream(data, Failures(data, 2))
@@ -149,7 +150,7 @@ def test_the_limit(damaged: Path, bad: tuple[int, int, int]) -> None:
 def test_all_bad(intact: Path, tmp_path: Path) -> None:
     shutil.copytree(intact, tmp_path / "packed")
     damage(tmp_path / "packed", *range(IMAGES))
-    data = Dataset.open(tmp_path / "packed")
+    data = open_dataset(tmp_path / "packed")
     with pytest.raises(UserError, match=r"no image of .* can be decoded"):
         stream(data, Failures(data, None))
 
@@ -179,7 +180,7 @@ def test_a_run_goes_on_and_its_record_has_the_count(
     assert [code for code, _ in results] == [0, 0], results
     assert json.loads((out / "stage.json").read_text())["figures"]["bad_images"] == 3
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    paths = Dataset.open(spoiled).paths
+    paths = open_dataset(spoiled).paths
     assert {line["path"] for line in lines if line["kind"] == "bad"} == {paths[5], paths[100], paths[101]}
     assert [line["left_out"] for line in lines if line["kind"] == "eval"] == [3]
     assert "bad_images=3" in results[0][1]

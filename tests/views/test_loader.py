@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as TF
 from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import (
     Batch,
@@ -39,7 +40,7 @@ from bingo.images.dataset import Dataset
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
 data, out, start, stop = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-data = Dataset.open(data)
+data = open_dataset(data)
 bags = np.random.default_rng(0).integers(0, len(data), (len(data), 5)).astype(np.int32)
 plan = Plan(data.sizes, 32, Augmentation(size=24), seed=3, views=(2, 2), bags=bags)
 stream = training_batches(data, plan, start=start, stop=stop, rank=0, world=1, device=torch.device("cpu"), threads=2)
@@ -57,7 +58,7 @@ AUGMENT = Augmentation(size=24)
 
 @pytest.fixture(scope="module")
 def data(digits: Path) -> Dataset:
-    return Dataset.open(digits / "train")
+    return open_dataset(digits / "train")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,45 @@
+"""Opens a dataset for whoever reads images: a packed one or an image folder."""
+
+import logging
+import os
+from pathlib import Path
+
+from bingo.config_parts import Loader
+from bingo.errors import UserError
+from bingo.images.dataset import INDEX, Dataset
+from bingo.images.image_folder import ImageFolder
+from bingo.images.names import first_few
+
+log = logging.getLogger(__name__)
+
+
+def open_dataset(path: Path) -> Dataset:
+    """A folder of class sub-folders as an `ImageFolder`, any other as a packed dataset; errors as for these two."""
+    path = Path(path)
+    return ImageFolder(path) if _is_image_folder(path) else Dataset.from_index(path)
+
+
+def open_images(path: Path, settings: Loader, *, tell: bool = True) -> Dataset:
+    """A packed dataset or an image folder. tell: say in the log what was left out (rank 0).
+
+    `UserError` when a folder holds files that cannot be used and `allow_bad` is not set.
+    """
+    dataset = open_dataset(path)
+    if isinstance(dataset, ImageFolder) and dataset.left_out:
+        many, named = len(dataset.left_out), first_few(dataset.left_out)
+        if not settings.allow_bad:
+            raise UserError(
+                f"{many} file(s) of {path} cannot be used: {named}; repair or delete them, or leave them out with "
+                "--loader.allow-bad"
+            )
+        if tell:
+            log.warning("%d file(s) of %s are left out: %s", many, path, named)
+    return dataset
+
+
+def _is_image_folder(path: Path) -> bool:
+    """Whether a folder looks like one of class sub-folders: there is a visible folder in it, and no index."""
+    if not path.is_dir() or (path / INDEX).exists():
+        return False
+    with os.scandir(path) as entries:
+        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
