@@ -15,7 +15,8 @@ from typing import Any
 from bingo.errors import UserError
 from bingo.launch.job.causes import find_cause
 from bingo.launch.job.records import read_beats, read_events
-from bingo.launch.job.spec import StageJob
+from bingo.launch.job.spec import TIMEOUT_S
+from bingo.launch.job.worker import Recorder, work
 from bingo.launch.submit.graph import done_stage
 from bingo.stages import Stage, run_stage
 from bingo.watch import Leaving
@@ -93,6 +94,36 @@ def import_submitit() -> Any:
             "or run the verbs one by one (they work under torchrun too)"
         ) from None
     return submitit
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A picklable callable for submitit's local executor: stages as JSON, the port of rank 0, where ranks record."""
+
+    stages: tuple[dict[str, Any], ...]
+    port: int
+    folder: Path
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Records of the stages; a rank that fails or is asked to leave ends its process, as `worker.work` says."""
+        job = import_submitit().JobEnvironment()
+        recorder = Recorder(self.folder, job.global_rank)
+        recorder.start()  # in place of submitit's handlers, which would requeue
+        os.environ.update(rank_environment(job, self.port))
+        stages = [Stage.from_json(value) for value in self.stages]
+        return work(stages, recorder, timeout_s=TIMEOUT_S, ranks=job.num_tasks)
+
+
+def rank_environment(job: Any, port: int) -> dict[str, str]:
+    """The standard variables of torch.distributed for a task of submitit's local executor."""
+    return {
+        "RANK": str(job.global_rank),
+        "WORLD_SIZE": str(job.num_tasks),
+        "LOCAL_RANK": str(job.local_rank),
+        "LOCAL_WORLD_SIZE": str(job.num_tasks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
 
 
 def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, Any]]:

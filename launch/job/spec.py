@@ -56,28 +56,6 @@ class JobSpec:
         return JobSpec.from_json(read_json(folder / "job.json"))
 
 
-@dataclass(frozen=True)
-class StageJob:
-    """A picklable callable for submitit's local executor: stages as JSON, the port of rank 0, where ranks record."""
-
-    stages: tuple[dict[str, Any], ...]
-    port: int
-    folder: Path
-
-    def __call__(self) -> list[dict[str, Any]]:
-        """Records of the stages; a rank that fails or is asked to leave ends its process, as `worker.work` says."""
-        import submitit
-
-        from bingo.launch.job.worker import Recorder, work
-
-        job = submitit.JobEnvironment()
-        recorder = Recorder(self.folder, job.global_rank)
-        recorder.start()  # in place of submitit's handlers, which would requeue
-        os.environ.update(rank_environment(job, self.port))
-        stages = [Stage.from_json(value) for value in self.stages]
-        return work(stages, recorder, timeout_s=TIMEOUT_S, ranks=job.num_tasks)
-
-
 def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> dict[str, str]:
     """The standard variables of torch.distributed: as torchrun or the user set them, else from Slurm's, else one rank.
 
@@ -102,15 +80,3 @@ def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> d
 def first_host(nodelist: str) -> str:
     """`n[03-05,9]x,m1` -> `n03x`: rank 0's host."""
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", nodelist).split(",")[0]
-
-
-def rank_environment(job: Any, port: int) -> dict[str, str]:
-    """The same variables for a task of submitit's local executor."""
-    return {
-        "RANK": str(job.global_rank),
-        "WORLD_SIZE": str(job.num_tasks),
-        "LOCAL_RANK": str(job.local_rank),
-        "LOCAL_WORLD_SIZE": str(job.num_tasks),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
