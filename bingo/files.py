@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 from bingo.errors import TransientError, UserError, write_error
 
 HASH_BYTES = 16
+RECORD = "stage.json"
+"""What a stage writes into its folder when it is done."""
 
 
 def new_hash() -> "hashlib.blake2b":

@@ -29,13 +29,22 @@ from bingo.config import (
 from bingo.config_json import from_json, to_json
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
-from bingo.files import clear_folder, folder_lock, hash_file, hash_json, make_folder, read_json, remove_tree, write_json
+from bingo.files import (
+    RECORD,
+    clear_folder,
+    folder_lock,
+    hash_file,
+    hash_json,
+    make_folder,
+    read_json,
+    remove_tree,
+    write_json,
+)
 from bingo.watch import Watch
 
 if TYPE_CHECKING:
     from bingo.distributed import World
 
-RECORD = "stage.json"
 # Logs and checkpoints are by-products: they differ between an interrupted and an uninterrupted run.
 BY_PRODUCTS = ("checkpoints", RECORD, "config.json", "environment.json", "metrics.jsonl")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bingo.errors import UserError
-from bingo.files import read_json
+from bingo.files import RECORD, read_json
 from bingo.images.open import open_dataset
 
 METRICS = {"fewshot": "few-label", "knn": "kNN", "linear": "linear"}
@@ -124,7 +124,7 @@ def locator(root: Path, outs: list[str]) -> Callable[[str], Path]:
 
 def read_stages(folders: dict[str, Path], command: str) -> dict[str, Record]:
     """Stage name -> its record; `UserError` naming the stages that did not finish."""
-    found = {name: read_json(out / "stage.json") for name, out in folders.items() if (out / "stage.json").exists()}
+    found = {name: read_json(out / RECORD) for name, out in folders.items() if (out / RECORD).exists()}
     unfinished = [name for name in folders if "seconds" not in found.get(name, {})]
     if unfinished:
         named = ", ".join(unfinished[:5]) + (", ..." if len(unfinished) > 5 else "")

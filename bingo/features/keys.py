@@ -23,7 +23,7 @@ from bingo.config_parts import Augmentation
 from bingo.distributed import World
 from bingo.errors import TransientError, UserError
 from bingo.features.blocks import Range, fill_blocks
-from bingo.files import hash_file, hash_json, read_json, write_json
+from bingo.files import RECORD, hash_file, hash_json, read_json, write_json
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.kernels.transfer import to_device
@@ -219,8 +219,6 @@ def _header(folder: Path) -> dict[str, Any]:
 
 def _vouched(folder: Path, content: str) -> bool:
     """Whether the file still has the size and time under which its stage recorded this content hash."""
-    from bingo.stages import RECORD
-
     record, now = folder / RECORD, (folder / FILE).stat()
     known = read_json(record).get("files", {}).get(FILE, {}) if record.exists() else {}
     return (known.get("hash"), known.get("size"), known.get("mtime")) == (content, now.st_size, now.st_mtime_ns)
