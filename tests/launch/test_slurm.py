@@ -106,7 +106,7 @@ def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_many_processes_ask_once(scheduler: Path) -> None:
     """Twenty-four calls in eight processes at once, within the real interval: one squeue, one sacct."""
-    program = "from bingo.launch import slurm\nfor i in range(3): print(len(slurm.ask(1e9 + i).queue))"
+    program = "from bingo.launch.cluster import slurm\nfor i in range(3): print(len(slurm.ask(1e9 + i).queue))"
     began = time.time()
     processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(8)]
     assert [p.communicate(timeout=100)[0] for p in processes] == ["6\n6\n6\n"] * 8

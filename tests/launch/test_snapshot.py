@@ -44,7 +44,7 @@ def test_what_is_not_committed_is_in_it_and_in_the_diff(checkout: Path, tmp_path
     (checkout / "launch" / "new.py").write_text("new = True\n")
     (checkout / "launch" / "noise.log").write_text("ignored\n")
     (checkout / "bench" / "gone.py").write_text("")
-    (checkout / "bench" / "report.py").unlink()
+    (checkout / "bench" / "report" / "page.py").unlink()
     git(checkout, "add", "bench/gone.py")
     (checkout / "bench" / "gone.py").unlink()
     facts = snapshot.take(tmp_path / "b" / "code", checkout / "bingo")
@@ -54,7 +54,7 @@ def test_what_is_not_committed_is_in_it_and_in_the_diff(checkout: Path, tmp_path
     assert (code / "bingo" / "errors.py").read_text() == "changed = True\n"
     assert (code / "launch" / "new.py").exists()
     assert not (code / "launch" / "noise.log").exists()
-    assert not (code / "bench" / "report.py").exists()
+    assert not (code / "bench" / "report" / "page.py").exists()
     assert facts["hash"] != clean["hash"]
     again = tmp_path / "again"  # the commit with the diff is what was copied
     git(tmp_path, "clone", "-q", str(checkout), str(again))
@@ -92,7 +92,7 @@ def test_files_that_change_while_they_are_copied(
 
     def edit_once(source: Path, target: Path, keep_links: bool) -> None:
         copy(source, target, keep_links)
-        if source.name == "train.py" and next(edits) == 0:
+        if source.name == "loop.py" and next(edits) == 0:
             errors.write_text("edited = 1\n")
 
     monkeypatch.setattr(snapshot, "_copy", edit_once)

@@ -100,7 +100,7 @@ def test_a_mistake_of_the_user(digits: Path, tmp_path: Path) -> None:
 def test_asked_before_it_has_started(tmp_path: Path) -> None:
     """Nothing is imported, joined or written any more."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from bingo.launch import worker;"
+        "import os, signal, sys; from pathlib import Path; from bingo.launch.job import worker;"
         "start = worker.Recorder.start;"
         "worker.Recorder.start = lambda self: (start(self), os.kill(os.getpid(), signal.SIGTERM));"
         "worker.main(Path(sys.argv[1]))"
