@@ -21,38 +21,6 @@ from typing import Any
 from bingo.launch.cluster.site import Site
 from bingo.launch.job.spec import JobSpec
 
-WAIT = """\
-wait $!
-rc=$?
-if [ -n "$told" ]; then # that ended the wait; ranks that do not leave soon are killed together with this script
-  for _ in 1 2 3 4 5; do kill -0 $! 2> /dev/null && sleep 1; done
-  kill -0 $! 2> /dev/null || { wait $!; rc=$?; }
-fi""".splitlines()
-TEARDOWN = """\
-bingo attempt end "$job" $rc
-decision=$?
-again=
-case $decision in
-  75 | 76) again=yes ;;
-  0 | 65) ;;
-  *) # The helper broke, or can start no container once Slurm has ended this attempt. A few more attempts then, but none
-    # after a `scancel`; a requeue and a preemption start it again anyway.
-    if [ -z "$told" ] || tail -n 20 LOG | grep -q "DUE TO TIME LIMIT"; then
-      [ $rc = 0 ] || [ $rc = 65 ] || [ "${SLURM_RESTART_COUNT:-0}" -ge 3 ] || again=yes
-    fi
-    ;;
-esac
-if [ -n "$again" ]; then
-  # read first: the signal that follows a requeue ends whatever this script has started
-  [ $decision != 76 ] || slow=EXCLUDE$(cat "$job"/attempts/ATTEMPTS-*/exclude | sort -u | paste -sd, -)
-  scontrol requeue "$SLURM_JOB_ID"
-  if [ $decision = 76 ]; then
-    for _ in 1 2 3 4 5; do scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$slow" && break; sleep 0.5; done
-  fi
-fi
-[ -z "$told" ] || wait
-exit $rc"""
-
 
 def render(site: Site, spec: JobSpec, folder: Path, *, code: Path, python: str) -> str:
     """Text of the script that runs the job in `folder` (absolute) with the snapshot `code` and an interpreter.
@@ -166,14 +134,20 @@ def _command(site: Site, spec: JobSpec, python: str) -> list[str]:
             "nodes=$SLURM_JOB_NUM_NODES",
             f"while [ $(({spec.nodes} % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done",
         ]
+    wait = _shell("wait.sh").splitlines()
     if not spec.preflight:
-        return [*lines, worker, *WAIT]
+        return [*lines, worker, *wait]
     preflight = f'{start} {shlex.quote(python)} -u -m bingo.launch.job.preflight "$job"'
-    return [*lines, preflight, "rc=$?", "if [ $rc = 0 ]; then", worker, *WAIT, "fi"]
+    return [*lines, preflight, "rc=$?", "if [ $rc = 0 ]; then", worker, *wait, "fi"]
 
 
 def _teardown(site: Site, spec: JobSpec) -> list[str]:
     exclude = f"{shlex.quote(site.exclude)}," if site.exclude else ""
     name = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if spec.array else "${SLURM_JOB_ID}"
-    text = TEARDOWN.replace("EXCLUDE", exclude).replace("ATTEMPTS", f'"{name}"')
+    text = _shell("teardown.sh").replace("EXCLUDE", exclude).replace("ATTEMPTS", f'"{name}"')
     return text.replace("LOG", f'"$job/{name}_batch.log"').splitlines()
+
+
+def _shell(name: str) -> str:
+    """The commands of a shell file beside this one, without its head, which ends at the first empty line."""
+    return (Path(__file__).parent / name).read_text().partition("\n\n")[2].rstrip()

@@ -3,9 +3,12 @@ only write down what they are told."""
 
 import dataclasses
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +63,34 @@ def test_arrays_elastic_jobs_and_containers(tmp_path: Path) -> None:
     assert text.count(inside) == 3
     assert all("srun" not in line for line in text.splitlines() if "scontrol" in line)
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.fixture
+def shellcheck() -> list[str]:
+    """The linter's command; skipped where it is missing, but not where CI wants it."""
+    if shutil.which("shellcheck") is None:
+        reason = "needs shellcheck: apt-get install shellcheck"
+        if os.environ.get("BINGO_REQUIRE_SLURM") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return ["shellcheck", "--norc"]
+
+
+@pytest.mark.parametrize("name", ["wait.sh", "teardown.sh"])
+def test_shellcheck_accepts_the_shell_files(shellcheck: list[str], name: str) -> None:
+    done = subprocess.run([*shellcheck, ROOT / "launch" / "submit" / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("more", [{}, {"preflight": True, "min_nodes": 2}, {"array": True}], ids=str)
+def test_shellcheck_accepts_the_whole_script(shellcheck: list[str], tmp_path: Path, more: dict[str, Any]) -> None:
+    """The files' variables are set by the lines around them, and no placeholder is left."""
+    text = render(SITE, dataclasses.replace(SPEC, **more), tmp_path, code=tmp_path, python="python3")
+    # SC2140 takes the end of one quoted word and the start of the next for a mistake.
+    command = [*shellcheck, "--severity=warning", "--exclude=SC2140", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"EXCLUDE|ATTEMPTS|\bLOG\b", text)
 
 
 def play(

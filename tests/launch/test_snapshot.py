@@ -53,6 +53,7 @@ def test_what_is_not_committed_is_in_it_and_in_the_diff(checkout: Path, tmp_path
     assert facts == json.loads((tmp_path / "b" / "code.json").read_text())
     assert (code / "bingo" / "errors.py").read_text() == "changed = True\n"
     assert (code / "launch" / "new.py").exists()
+    assert (code / "launch" / "submit" / "teardown.sh").exists()
     assert not (code / "launch" / "noise.log").exists()
     assert not (code / "bench" / "report" / "page.py").exists()
     assert facts["hash"] != clean["hash"]
@@ -80,7 +81,7 @@ def test_an_installed_package_is_copied_whole(checkout: Path, tmp_path: Path) ->
     assert (facts["sha"], facts["dirty"]) == (None, False)
     names = {p.relative_to(site) for p in site.rglob("*") if p.is_file()}
     assert {p.relative_to(tmp_path / "code") for p in (tmp_path / "code").rglob("*") if p.is_file()} == names
-    assert Path("bingo/kernels/dispatch.py") in names
+    assert {Path("bingo/kernels/dispatch.py"), Path("bingo/launch/submit/teardown.sh")} <= names
 
 
 def test_files_that_change_while_they_are_copied(
