@@ -17,8 +17,9 @@ from bingo.images.open import open_images
 from bingo.kernels.augment import cutmix
 from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, load_encoder, seeded_encoder
-from bingo.train.loop import check_run, resume, step_options, train, wrap
+from bingo.train.loop import check_run, resume, train, wrap
 from bingo.train.loss import contrast_accuracy, paper_loss, release_loss
+from bingo.train.options import step_options
 from bingo.train.queue import KeyQueue
 from bingo.train.shares import Result
 from bingo.views.loader import Batch, augmenter, view_dtype

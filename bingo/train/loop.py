@@ -17,16 +17,13 @@ from bingo.features.extract import extract
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.kernels import resolve_impl
-from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, save_encoder
 from bingo.progress import progress
 from bingo.train.checkpoint import load_newest, save_checkpoint
-from bingo.train.loss import Options
 from bingo.train.metrics import Metrics, read_metrics
-from bingo.train.queue import KeyQueue
 from bingo.train.shares import Method, backward
 from bingo.views.decode_failures import Failures
-from bingo.views.loader import Batch, training_batches, view_dtype
+from bingo.views.loader import training_batches, view_dtype
 from bingo.views.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -81,30 +78,6 @@ def _settle_buckets(model: nn.Module, encoder: Encoder, config: TrainingConfig, 
     model.zero_grad(set_to_none=True)
     for buffer, value in zip(encoder.buffers(), kept, strict=True):
         buffer.copy_(value)
-
-
-def step_options(
-    config: TrainingConfig, queue: KeyQueue, plan: Plan, batch: Batch, keys_NC: torch.Tensor | None
-) -> Options:
-    """What a step's loss is told: the new keys of all ranks with their ids, and, if asked for, whose keys to leave out.
-
-    keys_NC: this step's keys in rank order; None for a queue that stays as it is.
-    """
-    device = queue.keys_KC.device
-    new = None
-    if keys_NC is not None:
-        new = queue.entry(keys_NC, to_device(plan.anchors(batch.plan.epoch, batch.plan.step), device))
-    exclude = None
-    if config.contrast.negatives == "strangers":
-        exclude = to_device(plan.relatives(batch.plan.groups[0]), device)
-    return {
-        "impl": config.runtime.impl,
-        "normalize": True,
-        "unit_rows": True,  # the queue's: it holds normalised keys
-        "exclude": exclude,
-        "queue_ids": queue.ids_K,
-        "new_keys": new,
-    }
 
 
 def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:

@@ -15,8 +15,9 @@ from bingo.config import PretrainConfig
 from bingo.distributed import World
 from bingo.images.open import open_images
 from bingo.models import autocast, seeded_encoder
-from bingo.train.loop import check_run, resume, step_options, train, wrap
+from bingo.train.loop import check_run, resume, train, wrap
 from bingo.train.loss import contrast_accuracy, contrastive_loss
+from bingo.train.options import step_options
 from bingo.train.queue import KeyQueue
 from bingo.train.shares import Result
 from bingo.views.loader import Batch, augmenter, view_dtype
