@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bingo.bench.drawing import figure
+
 COLOURS = {
     "ours": "#d55e00",
     "ours fp32": "#f5b48a",
@@ -33,10 +35,6 @@ def save_picture(result: dict[str, Any], path: Path) -> str:
 
     Without matplotlib nothing is drawn, and the sentence says so.
     """
-    try:
-        from bingo.bench.report.pictures import figure
-    except ImportError as error:
-        return f"the picture is skipped: {error}"
     draw, height = (_cpu, 3.0) if result["kind"] == "cpu" else (_gpu, _height(result))
     try:
         with figure(12, height) as chart:

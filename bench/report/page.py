@@ -10,6 +10,7 @@ import numpy as np
 
 from bingo.bags.diagnostics import diagnose, overlap, random_degrees
 from bingo.bags.file import in_degree, load_bags
+from bingo.bench.drawing import MISSING
 from bingo.bench.report import pictures
 from bingo.bench.report.pictures import Curve
 from bingo.bench.report.results import METRICS, Difference, Record, Run, Student, compare, load, student_views
@@ -318,7 +319,7 @@ def render(context: dict[str, Any]) -> str:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
-        raise UserError(pictures.MISSING.format(error)) from None
+        raise UserError(MISSING.format(error)) from None
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

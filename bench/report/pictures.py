@@ -2,8 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bingo.bench.drawing import figure
 from bingo.config_parts import Augmentation
-from bingo.errors import UserError
 from bingo.images.dataset import JPEG, Dataset
 from bingo.views.loader import augmenter, training_batches
 from bingo.views.plan import Plan
@@ -23,7 +22,6 @@ EMBED_BYTES = 6_000  # a larger image is embedded as a thumbnail, or a page abou
 THUMBNAIL = 96  # pixels of a thumbnail's longer side
 PIXELATED = 64  # images up to this many pixels per side are enlarged without smoothing
 CURVE_POINTS = 400
-MISSING = "matplotlib and jinja2 are needed for a report ({}); type `pip install 'bingo-distill[report]'`"
 
 
 @dataclass(frozen=True)
@@ -51,34 +49,6 @@ def colour(arm: str, arms: list[str]) -> str:
     """The arm's colour, the same in every chart."""
     others = [name for name in arms if name not in COLOURS]
     return COLOURS[arm] if arm in COLOURS else MORE_COLOURS[others.index(arm) % len(MORE_COLOURS)]
-
-
-@contextmanager
-def figure(width: float, height: float) -> Iterator[Any]:
-    """A matplotlib Figure (inches) without pyplot; names are drawn as they are, never parsed as mathematics.
-
-    `UserError` where matplotlib is missing.
-    """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError(MISSING.format(error)) from None
-    settings = {
-        "text.parse_math": False,
-        "svg.hashsalt": "bingo",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#e6e6e6",
-        "legend.frameon": False,
-    }
-    with matplotlib.rc_context(settings):
-        chart: Any = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-        chart.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
-        yield chart
 
 
 def svg(chart: Any, alt: str) -> Picture:
