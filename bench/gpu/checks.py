@@ -62,6 +62,24 @@ class Setting:
     quick: bool
 
 
+def need_cuda(s: Setting) -> None:
+    """`Skip` on anything else."""
+    if s.device.type != "cuda":
+        raise Skip("needs a CUDA device")
+
+
+@contextlib.contextmanager
+def no_waiting() -> Iterator[None]:
+    """Anything in PyTorch that makes the host wait for the device is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mode announces itself as experimental
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 def perform(group: str, name: str, task: Task) -> dict[str, Any]:
     """Run one check; whatever happens becomes a record {group, name, status, ok, error, bound, note, seconds}."""
     began = time.perf_counter()

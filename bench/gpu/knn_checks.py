@@ -8,8 +8,7 @@ Legend: Q queries, N database rows, D channels.
 import torch
 from torch import Tensor
 
-from bingo.bench.gpu.checks import FLOOR, Outcome, Setting, Skip, far, poisoned_memory, unit
-from bingo.bench.gpu.runtime_checks import need_cuda
+from bingo.bench.gpu.checks import FLOOR, Outcome, Setting, Skip, far, need_cuda, poisoned_memory, unit
 from bingo.kernels.knn import best_keys, from_keys, nearest, to_keys
 
 REPEATS = 20

@@ -1,16 +1,27 @@
 """How the ops behave on a GPU: repeatable, capturable, on the caller's stream, never waiting; compiled; in a step."""
 
-import contextlib
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bingo.bench.gpu.bag_checks import make_bag
-from bingo.bench.gpu.checks import LOST, ROUNDOFF, Outcome, Setting, Skip, T, allowed, far, unit, worst
+from bingo.bench.gpu.checks import (
+    LOST,
+    ROUNDOFF,
+    Outcome,
+    Setting,
+    Skip,
+    T,
+    allowed,
+    far,
+    need_cuda,
+    no_waiting,
+    unit,
+    worst,
+)
 from bingo.bench.step import main as bench_step
 from bingo.kernels import NewKeys, bag_loss, queue_logsumexp, queue_ranks, queue_softmax
 
@@ -49,23 +60,6 @@ class RingStep:
         with torch.no_grad():
             self.q.copy_(unit(self.setting, *self.q.shape, seed=seed, dtype=torch.float32) * (1 + seed % 3))
             self.new.copy_(unit(self.setting, *self.new.shape, seed=seed + 1, dtype=torch.float32))
-
-
-def need_cuda(s: Setting) -> None:
-    if s.device.type != "cuda":
-        raise Skip("needs a CUDA device")
-
-
-@contextlib.contextmanager
-def no_waiting() -> Iterator[None]:
-    """Anything in PyTorch that makes the host wait for the device is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mode announces itself as experimental
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def repeats(s: Setting, rows: int, keys: int, channels: int) -> Outcome:

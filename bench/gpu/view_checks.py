@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bingo.bench.gpu.checks import Outcome, Setting
-from bingo.bench.gpu.runtime_checks import need_cuda, no_waiting
+from bingo.bench.gpu.checks import Outcome, Setting, need_cuda, no_waiting
 from bingo.bench.timing import interleave, make_timer
 from bingo.config_parts import Augmentation
 from bingo.kernels.augment import augment, cutmix
