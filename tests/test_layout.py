@@ -1,4 +1,4 @@
-"""The layout's promises: three links, import direction, no work at import, one README row per file."""
+"""The layout's promises: three links, what kernels need, no work at import, one README row per file."""
 
 import ast
 import re
@@ -9,25 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import file_list
+from tests.support.modules import LINKS, SOURCES, imports, module
 from tests.support.ranks import ROOT
 
-LINKS = ("kernels", "launch", "bench")
-# rglob does not follow the three links, so each file is seen once.
-SOURCES = sorted(p for folder in ("bingo", *LINKS) for p in (ROOT / folder).rglob("*.py"))
 by_path = pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-
-
-def module(path: Path) -> str:
-    """The dotted name under which a file is imported: launch/cluster/site.py is bingo.launch.cluster.site."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    parts = parts if parts[0] == "bingo" else ("bingo", *parts)
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def package(path: Path) -> str:
-    """Which of the four trees a file belongs to."""
-    top = path.relative_to(ROOT).parts[0]
-    return "bingo" if top == "bingo" else f"bingo.{top}"
 
 
 def test_every_module_is_seen() -> None:
@@ -37,27 +22,6 @@ def test_every_module_is_seen() -> None:
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert [str(p.relative_to(ROOT)) for p in SOURCES] == sorted(listed, key=Path)
     assert len({module(p) for p in SOURCES}) == len(SOURCES) > 130
-
-
-def imports(path: Path, top_level: bool = False) -> set[str]:
-    """Dotted names a file imports; top_level: only those that run at import time."""
-    tree = ast.parse(path.read_text())
-    skipped = set()
-    if top_level:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
-                isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-            ):
-                skipped |= set(ast.walk(node))
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -71,23 +35,16 @@ def test_links(name: str) -> None:
     assert mode.startswith("120000"), "the link itself must be committed"
 
 
-@by_path
-def test_import_direction(path: Path) -> None:
-    """kernels <- bingo <- {launch, bench}; only bingo.cli reaches launch and bench, inside functions."""
-    names = {n for n in imports(path) if n.startswith("bingo")}
-    here = package(path)
-    if here == "bingo.kernels":
-        assert all(n.startswith("bingo.kernels") for n in names)
-        allowed = {"torch", "triton", *sys.stdlib_module_names, "numpy", "bingo"}
-        assert {n.split(".")[0] for n in imports(path)} <= allowed
-    if here == "bingo":
-        outward = {n for n in names if n.startswith(("bingo.launch", "bingo.bench"))}
-        assert not outward or module(path) == "bingo.cli"
-        assert not {n for n in imports(path, top_level=True) if n.startswith(("bingo.launch", "bingo.bench"))}
-    if here == "bingo.launch":
-        assert not {n for n in names if n.startswith("bingo.bench")}
-    if here == "bingo.bench":
-        assert not {n for n in names if n.startswith("bingo.launch")}
+def test_kernels_need_torch_and_triton_only() -> None:
+    allowed = {"torch", "triton", *sys.stdlib_module_names, "numpy", "bingo"}
+    used = {n.split(".")[0] for p in SOURCES if p.is_relative_to(ROOT / "kernels") for n in imports(p.read_text())}
+    assert used <= allowed
+
+
+def test_the_command_imports_late() -> None:
+    """tests/test_layers.py says who may import whom; launch and bench wait until a verb asks for them."""
+    names = imports((ROOT / "bingo" / "cli.py").read_text(), top_level=True)
+    assert not {n for n in names if n.startswith(("bingo.launch", "bingo.bench"))}
 
 
 @by_path
@@ -98,9 +55,9 @@ def test_files_stay_small_and_documented(path: Path) -> None:
 
 
 def test_faiss_is_imported_in_one_function_only() -> None:
-    users = [p for p in SOURCES if "faiss" in {n.split(".")[0] for n in imports(p)}]
+    users = [p for p in SOURCES if "faiss" in {n.split(".")[0] for n in imports(p.read_text())}]
     assert [module(p) for p in users] == ["bingo.bags.neighbours"]
-    at_once = {n.split(".")[0] for n in imports(users[0], top_level=True)}
+    at_once = {n.split(".")[0] for n in imports(users[0].read_text(), top_level=True)}
     assert "faiss" not in at_once
     assert "torch" in at_once, "torch comes first"
 
