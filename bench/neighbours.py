@@ -1,4 +1,4 @@
-"""`bingo bench bags`: who finds neighbours how fast: faiss, plain PyTorch, our kernel, and whole exact bags.
+"""`bingo bench bags`: who finds neighbours how fast: faiss, plain PyTorch, our kernel, exact bags.
 
 Clustered random features of unit length, Q queries that are rows of the N database rows. Accuracy gate first, on a
 sample of the queries against fp64: the share of the k exact neighbours among the 16 found (the re-rank takes them from

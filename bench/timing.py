@@ -1,4 +1,4 @@
-"""Timing of short calls: a GPU's through captured graphs or events, a CPU's by the wall clock; samples and statistics.
+"""Timing of short calls: a GPU's by captured graphs or events, a CPU's by the wall clock.
 
 A `call(i)` runs one variant once on queue i of several that are used in turn, so that none of them is still in a GPU's
 L2 cache. Times are seconds per call everywhere. Variants are visited in ABBA order (forth, then back, each round), so

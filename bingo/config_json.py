@@ -1,4 +1,4 @@
-"""Settings as JSON and back: unknown keys and wrong values are refused in one sentence that lists what is close."""
+"""Settings as JSON and back: unknown keys and wrong values are refused, with what is close."""
 
 import dataclasses
 import types

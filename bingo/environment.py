@@ -1,4 +1,4 @@
-"""The environment record of a run: hardware, versions, git state, scheduler; every number is reported beside one."""
+"""The environment record of a run: hardware, versions, git state, scheduler. Every number is reported beside one."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Flags of the verbs -> stages with their settings: read alike by the verb, by `bingo submit` and by `bingo sweep`."""
+"""Flags of the verbs -> stages with their settings: read alike by verbs, `bingo submit`, `bingo sweep`."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Encoders: any torchvision classifier without its last linear layer, or one tiny net for CPUs, and a head."""
+"""Encoders: a torchvision classifier without its last layer, or one tiny net for CPUs, and a head."""
 
 import re
 from pathlib import Path

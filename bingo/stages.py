@@ -1,4 +1,4 @@
-"""Stages: a config in, a folder out, recognised as done by the content hash of what went in and of what came out.
+"""Stages: a config in, a folder out, recognised as done by content hashes of what went in and came out.
 
 A stage's key is the hash of its kind, its settings and the content of its inputs. `stage.json` in the output folder
 holds the key and the hash of every output, so a finished stage is skipped, a changed one is run again, and a damaged

@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of every Triton kernel for a GPU architecture, with no GPU: resources, hot loop, gates.
+"""Compiles every Triton kernel for a GPU architecture with no GPU at hand: resources, hot loop, gates.
 
 `bingo bench aot` prints the table. TRITON_INTERPRET must not be set: interpreted kernels have no code.
 What is compiled is the table of `variants.py`.

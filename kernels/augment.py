@@ -1,4 +1,4 @@
-"""Batched image augmentation with explicit per-image parameters: colour jitter, grey, blur, flip, normalise; CutMix.
+"""Batched image augmentation with parameters for each image: colours, blur, flip, normalise; CutMix.
 
 No randomness here: the parameters say what happens to each image. The arithmetic is torchvision's on uint8 tensors
 (`torchvision.transforms.v2.functional`), including its rounding to whole levels after every operation; a stage touches

@@ -1,4 +1,4 @@
-"""`bag_loss`: the whole contrastive end of a training step, from raw queries to loss and gradient, in two launches.
+"""`bag_loss`: the contrastive end of a training step, queries to loss and gradient, in two launches.
 
     ce_m(i) = softplus(lse_i - q_i . k_m / t),   loss_i = sum_m w_m ce_m(i)
     d loss_i / d q_i = 1/t sum_m w_m sigmoid(lse_i - q_i . k_m / t) (mean_i - k_m)

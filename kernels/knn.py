@@ -1,4 +1,4 @@
-"""Nearest rows by inner product without a Q x N array: `nearest`, its PyTorch reference, merging of partial lists.
+"""Nearest rows by inner product without a Q x N array: `nearest`, its reference, merging of lists.
 
 Order everywhere: higher score first, equal scores by the lower index, so a result does not depend on tiles, splits or
 devices beyond the rounding of the scores themselves. A (score, index) pair is ordered as one int64 (`to_keys`).

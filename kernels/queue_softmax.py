@@ -1,4 +1,4 @@
-"""The differentiable op `bingo::queue_softmax`: checks, dispatch to an implementation, registration, autograd.
+"""The differentiable op `bingo::queue_softmax`: checks, dispatch, registration, autograd.
 
 For rows q_i, queue keys n_j and temperature t:
 

@@ -1,4 +1,4 @@
-"""What a fused kernel is asked for, how the queue is cut into splits, and when no running maximum is needed.
+"""What a fused kernel is asked for, how the queue is cut, and when no running maximum is needed.
 
 Rows of unit length bound the base-2 logits z = log2(e) / temperature * q . n by `scale` = log2(e) / temperature. While
 that is at most `FAST_LOGIT`, a plain sum of 2^z neither overflows nor loses its largest terms, and the kernels keep no

@@ -1,4 +1,4 @@
-"""Triton kernels of the augmentation chain and CutMix: the arithmetic of `augment.py`, operation by operation.
+"""Triton kernels of augmentation and CutMix: the arithmetic of `augment.py`, operation by operation.
 
 Up to four launches. `luma_kernel` adds up each jittered image's grey level as it is when contrast's turn comes;
 `colour_kernel` does everything to an image that is not blurred, and leaves the others as whole levels in uint8, which

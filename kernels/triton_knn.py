@@ -1,4 +1,4 @@
-"""The Triton kernel of `nearest`: a matrix product whose tiles feed a running list of the best database rows.
+"""The Triton kernel of `nearest`: a matrix product whose tiles feed a running list of the best rows.
 
 One program owns BM queries and reads the database once, in tiles of BN rows, each an ordinary product over D in steps
 of BD. Scores are never stored. While any of a tile's beats its query's worst kept score, every query takes its tile's

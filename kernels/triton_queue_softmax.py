@@ -1,4 +1,4 @@
-"""Portable Triton kernels of `queue_softmax`: one pass over the queue, for sm_80 and later and the interpreter.
+"""Portable Triton kernels of `queue_softmax`: one pass over the queue, sm_80 and later, interpreter.
 
 The loop is attention with K = V: each tile of keys is loaded once and feeds both products. The queue is cut along the
 second grid axis so that few rows still fill the GPU. Each split leaves two partials per row, in base 2 throughout:

@@ -1,4 +1,4 @@
-"""Every specialisation of every Triton kernel that a launch would ask for: the table that `aot.py` compiles.
+"""Every specialisation of every Triton kernel that a launch would ask for: the table of `aot.py`.
 
 To add a kernel or a specialisation, add a `Variant` to `portable_variants`, `augment_variants` or `hopper_variants`.
 """

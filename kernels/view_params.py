@@ -1,4 +1,4 @@
-"""What is done to each image of a batch, and the constants that both implementations of the augmentation share."""
+"""What is done to each image of a batch, and constants that both augmentations share."""
 
 from dataclasses import dataclass, fields
 

@@ -1,4 +1,4 @@
-"""Where everything about a submission lies: plain files below the recipe's root, readable by whoever comes next.
+"""Where everything about a submission lies: plain files below the recipe's root, readable by anyone.
 
 ROOT/submissions/ID/         one `bingo submit`; appears whole (staged under another name, then renamed)
   submission.json            what was asked for: recipe, site, jobs with their stages and needs

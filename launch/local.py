@@ -1,4 +1,4 @@
-"""A chain of jobs through submitit's local executor: finished stages are skipped, one line is printed per stage."""
+"""A chain of jobs as processes here, by submitit: what is done is skipped, a line is printed per stage."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Correctness of `bag_loss` on the device at hand: gates at the main shape, options, the ring buffer's write.
+"""Correctness of `bag_loss` on the device at hand: gates, options, the ring buffer's write.
 
 Legend: R rows, B anchors, V views (R = V * B), M positives, K keys, C channels, N new keys.
 """

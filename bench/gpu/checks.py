@@ -1,4 +1,4 @@
-"""Correctness of the kernels on the device at hand: what a check is, the fp64 truth, and the checks of `queue_softmax`.
+"""Correctness of the kernels on this device: what a check is, the fp64 truth, `queue_softmax`'s checks.
 
 Rule: a kernel's error against fp64 on the same inputs is at most that of plain PyTorch in the inputs' dtype plus a
 tolerance: what the documented roundings can amount to. Queries, scaled by 1 / t, and weights are rounded once to the

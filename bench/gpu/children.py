@@ -1,4 +1,4 @@
-"""Parts of a long measurement in processes of their own: a crash, a hang or a lost CUDA context costs one check.
+"""Parts of a long measurement in processes of their own: a crash or a hang costs one check.
 
 A child appends lines of JSON to a file: {"begin": i} before item i of its group, {"end": i, "record": ...} after it,
 {"done": true} at the end. The parent reads them while they come. A child that dies, or says nothing for too long, is

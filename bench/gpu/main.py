@@ -1,4 +1,4 @@
-"""`bingo bench gpu --out DIR`: everything a GPU has to show in one command: correctness, kernels, a distillation step.
+"""`bingo bench gpu --out DIR`: all that a GPU has to show: correctness, kernels, a distillation step.
 
 Needs torch and triton alone. Writes DIR/gpu.json (all samples and checks, the environment) after every part and in
 between, so that a kill leaves what was done, DIR/gpu.txt, the table that it prints last, and DIR/kernels.txt, that of

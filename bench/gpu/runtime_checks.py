@@ -1,4 +1,4 @@
-"""How the ops behave on a GPU: repeatable, capturable, on the caller's stream, never waiting; compiled; in a step."""
+"""How the ops behave on a GPU: repeatable, capturable, never waiting; compiled; in a step."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which checks `bingo bench gpu` runs, by group: the full list for a GPU, small shapes for CPUs and sanitizers."""
+"""Which checks `bingo bench gpu` runs: the full list for a GPU, small shapes for CPUs and sanitizers."""
 
 from collections.abc import Callable
 from functools import partial

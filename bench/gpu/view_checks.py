@@ -1,4 +1,4 @@
-"""Correctness and speed of the augmentation's Triton kernels on the device at hand, against the PyTorch chain."""
+"""Correctness and speed of the augmentation's Triton kernels against the PyTorch chain."""
 
 import numpy as np
 import torch

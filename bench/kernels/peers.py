@@ -1,4 +1,4 @@
-"""What the kernel benchmark times: our implementations, plain PyTorch, attention; `libraries` has the rest.
+"""What the kernel benchmark times: ours, plain PyTorch, attention; `libraries` has the rest.
 
 An adapter gives a peer what it wants ahead of time (rounded inputs, the queue split as a batch) and then asks it for
 our answer: log-sum-exp and mean key from the library, the remaining arithmetic in plain PyTorch (`workload.finish`),

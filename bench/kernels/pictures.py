@@ -1,4 +1,4 @@
-"""The kernel benchmark as one picture: a roofline with every variant a dot, and bars with their intervals."""
+"""The kernel benchmark as a picture: a roofline with a dot per variant, and bars with intervals."""
 
 import math
 from pathlib import Path

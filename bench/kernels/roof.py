@@ -1,4 +1,4 @@
-"""This GPU's ceilings, measured in the run that is compared with them: matrix products, copies, exponentials."""
+"""This GPU's ceilings, measured in the same run: matrix products, copies, exponentials."""
 
 import statistics
 from collections.abc import Callable

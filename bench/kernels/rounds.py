@@ -1,4 +1,4 @@
-"""One round of the kernel benchmark: check every variant, then time in turn those that gave the right answer.
+"""One round of the kernel benchmark: check every variant, then time in turn those that are right.
 
 Each variant becomes a row: its setting, errors against fp64, bitwise repeats, extra memory, host time and samples; or
 the reason why one of these is not there.

@@ -1,4 +1,4 @@
-"""What the kernel benchmark computes: the inputs, the release's loss written naively, and the exact answers.
+"""What the kernel benchmark computes: the inputs, the release's naive loss, and the exact answers.
 
 Two tasks. LOSS: the weighted loss of M positives per row and its gradient, d(sum of upstream * loss)/dq. LSE: the
 log-sum-exp of each row over the queue, alone.

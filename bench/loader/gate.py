@@ -1,4 +1,4 @@
-"""The accuracy gate of `bingo bench loader`: our crops and our colours against torchvision's, image by image."""
+"""The accuracy gate of `bingo bench loader`: our crops and colours against torchvision's."""
 
 import io
 from typing import Any

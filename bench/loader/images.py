@@ -1,4 +1,4 @@
-"""JPEG files like ImageNet's for the loader benchmark: sizes, bytes, chroma sampling, and spectra of natural pictures.
+"""JPEG files like ImageNet's for the loader benchmark: sizes, bytes, chroma sampling and spectra.
 
 Pictures are overlapping shapes with texture of a 1/f spectrum and a little sensor noise: edges and fine detail cost the
 entropy decoder what photographs cost it. Everything follows from the seed and the number of the image.

@@ -1,4 +1,4 @@
-"""`bingo bench loader`: what decoding, cropping and augmenting an image costs, ours beside other loaders.
+"""`bingo bench loader`: what decoding, cropping and augmenting cost, ours beside other loaders.
 
 The main figure is CPU time per decoded image (all threads and worker processes), which a busy machine disturbs least;
 each image gives two views. Variants take turns, forwards and backwards, every sample is kept, and a ratio is shown only

@@ -1,4 +1,4 @@
-"""The part of `bingo bench loader` that needs a GPU: decoder settings, pixels against the CPU's, memory over time."""
+"""`bingo bench loader` on a GPU: decoder settings, pixels against the CPU's, memory over time."""
 
 import time
 from typing import Any

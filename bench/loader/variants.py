@@ -1,4 +1,4 @@
-"""What `bingo bench loader` times: ours, plain DALI and two torchvision loaders, each up to decode, crop or augment.
+"""What `bingo bench loader` times: ours, plain DALI, two torchvision loaders; decode, crop or augment.
 
 Every variant decodes the same images once and makes two views of each; the stages are cumulative. Randomness is each
 library's own, but for ours, which follows the plan. A burst begins and ends with nothing in flight, so that no variant

@@ -1,4 +1,4 @@
-"""`bingo bench step`: one distillation step, ours beside a release-style one: speed, memory, and where the time goes.
+"""`bingo bench step`: a distillation step beside a release-style one: speed, memory, where time goes.
 
 Input is what the loader hands over: random uint8 crops on the device and the parameters of a real `Plan` over made-up
 image sizes and random bags, so neither DALI nor files are needed; loading is not measured. A variant's time is a burst

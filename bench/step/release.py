@@ -1,4 +1,4 @@
-"""A distillation step as the published code takes it, written from its behaviour: the peer of `bingo bench step`.
+"""A distillation step as the published code takes it, written from its behaviour: our step's peer.
 
 Three student and two teacher forward passes one after the other, three losses each with its (B, 2, 1 + K) logits in
 memory, fp32, contiguous images. Where there is a choice it gets the cheaper form: the teacher stays in eval mode,

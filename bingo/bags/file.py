@@ -1,4 +1,4 @@
-"""Bags: for every image (the anchor) the K images that stand for it, as an int32 N×K array of image indices.
+"""Bags: for every image (the anchor) the K images that stand for it, as an int32 N×K array of indices.
 
 Here: bags drawn by label or chance, and the bag file. Bags from features are in `neighbours.py`. Letters: N images,
 K bag size."""

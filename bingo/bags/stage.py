@@ -1,4 +1,4 @@
-"""The `bags` stage: bags of a dataset from features, labels or chance, by all ranks, with their diagnostics.
+"""The `bags` stage: bags from features, labels or chance, by all ranks, with their diagnostics.
 
 kNN bags: each rank finds the neighbours of its contiguous share, so the file does not depend on the number of ranks.
 The other kinds are rank 0's: k-means trains on all features at once, and drawing takes seconds.

@@ -1,4 +1,4 @@
-"""Cached keys: the teacher's keys of several augmented views of every image, written once, read by `distill --keys`.
+"""Cached keys: the teacher's keys of several views of every image, written once for `distill --keys`.
 
 BINGO's key view is drawn independently of the query views, so a key from a fixed stock of M views per image can stand
 for a fresh one: then no teacher runs while a student trains, nothing but the query views is decoded and augmented, and

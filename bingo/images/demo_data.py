@@ -1,4 +1,4 @@
-"""Real images without a download: scikit-learn's handwritten digits as JPEG files in ImageFolder layout."""
+"""Real images without a download: scikit-learn's handwritten digits as JPEG files in class folders."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""An image folder read in place, without packing: headers are scanned once, files are opened as DALI needs them.
+"""An image folder read in place: headers are scanned once, files are opened as DALI needs them.
 
 Packing stays the better way to train often: it checks the pixels of every file and reads one large file instead of many
 small ones. Here only headers are looked at, so a file that is cut off shows when it is decoded, and the content hash

@@ -1,4 +1,4 @@
-"""What has been found out about each image so far: rows of one array, saved to a file that is only ever appended to.
+"""What has been found out about each image so far: rows of one array, saved by appending.
 
 A killed check or pack reads its journal back and goes on. The file is a chain of frames: length, hash, and a payload of
 one JSON line, row numbers and rows. A frame cut off by the kill does not hash to its own value and is dropped.

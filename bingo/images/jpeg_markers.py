@@ -1,4 +1,4 @@
-"""The structure of a JPEG file (ITU-T T.81, annex B; Exif 2.3 for the orientation), read without decoding a pixel.
+"""The structure of a JPEG file, read without decoding a pixel (ITU-T T.81, annex B; Exif 2.3).
 
 Stricter than decoders, which skip what they do not know: every segment must lie within the file, what follows the
 pixels must be another scan or the end, and the end must be there. Bytes behind the end marker are common and harmless.

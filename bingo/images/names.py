@@ -1,4 +1,4 @@
-"""Millions of file names as one array of bytes: a list of Python strings would take four times the memory."""
+"""Millions of file names as one array of bytes: Python strings would take four times the memory."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""BINGO: the student's views of an image, of a bag mate and of their mixture, against the frozen teacher's keys."""
+"""BINGO: views of an image, of a bag mate and of their mixture against the frozen teacher's keys."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

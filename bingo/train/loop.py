@@ -1,4 +1,4 @@
-"""The training loop of `pretrain` and `distill`, read from top to bottom: plan, decode, loss, step, checkpoint."""
+"""The training loop of both methods, read from top to bottom: plan, decode, loss, step, checkpoint."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""The objectives, on one primitive: `bingo.kernels.bag_loss` sets each positive against the queue in its own softmax.
+"""The objectives: `bingo.kernels.bag_loss` sets each positive against the queue in its own softmax.
 
 With s = q . k / temperature and L, the log-sum-exp of a row over the queue, softmax over [k, queue] at k has the
 cross-entropy ce(q, k) = softplus(L - s); a row's other positives take no part in it. Every loss below is a weighted sum

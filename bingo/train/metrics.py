@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per training step and per evaluation, each step exactly once whatever happens to the job."""
+"""metrics.jsonl: a line per training step and evaluation, each step once whatever happens to the job."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""One step of a run, by as many processes as there are: each plays one rank of the run or several, one after the other.
+"""One step of a run, by as many processes as there are: each plays one rank of the run or several.
 
 A run keeps its number of ranks for life. Its ranks differ in what they see: their rows of the global batch, their
 batch-norm statistics, their dropout. A process that stands for several of them accumulates their gradients, each

@@ -1,4 +1,4 @@
-"""Images that DALI cannot decode at run time: found one by one, named, replaced, counted, and too many refused.
+"""Images that DALI cannot decode at run time: found, named, replaced, counted; too many are refused.
 
 DALI fails a whole batch and names no file, so every image of the batch is decoded alone. That, and not a stricter
 decoder's opinion, says which are bad: what happens to an image then never depends on the batch it came in, so any

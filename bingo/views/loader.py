@@ -1,4 +1,4 @@
-"""DALI reads, decodes each image once and cuts the planned crops; CPU (`device_id=None`) and GPU run the same graph.
+"""DALI reads, decodes each image once and cuts the planned crops: one graph for CPU and GPU.
 
 DALI's own colour operators are not torchvision's (hue is off by 5 levels on average), so DALI stops at the crops:
 colour, blur, flip and normalisation follow in `bingo.kernels.augment`, driven by the same plan. On a CPU it stops at

@@ -1,4 +1,4 @@
-"""The stateless plan: which images, which crops, which distortions - a pure function of (seed, epoch, position, view).
+"""The stateless plan: images, crops, distortions as a pure function of (seed, epoch, position, view).
 
 Every number comes from a Philox counter placed at the image's global position, so a plan needs no loader state: a run
 resumes at any step, and 1 rank x 32 equals 2 ranks x 16 byte for byte. Planning costs about a microsecond per view.

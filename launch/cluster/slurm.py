@@ -1,4 +1,4 @@
-"""Asks Slurm: one squeue and one sacct per 10 s, however many jobs, calls and processes of a user want to know.
+"""Asks Slurm: one squeue and one sacct per 10 s, however many calls and processes want to know.
 
 squeue with `-t all` is the controller's own memory and always right: jobs that wait or run, and for MinJobAge (300 s by
 default) those that ended. `sacct -D` has one row per attempt, but is a second late, shows no job that never became

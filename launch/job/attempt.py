@@ -1,4 +1,4 @@
-"""Begin and end of one start of a job: its script calls `python -m bingo.launch.job.attempt begin|end JOBDIR [RC]`.
+"""Begin and end of one start of a job, as `python -m bingo.launch.job.attempt begin|end JOBDIR [RC]`.
 
 The exit status of `end` is the decision, because only the script may requeue: 0 finished, 65 stop, 75 start again, 76
 start again without the nodes in the attempt's file `exclude`.

@@ -1,4 +1,4 @@
-"""What an attempt of a job left on disk: events and beats of its ranks, its lines in the batch log, why it ended."""
+"""What an attempt of a job left on disk: events and beats, lines in the batch log, why it ended."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Which nodes are slow, and may the job start again without them? Pure functions of the figures that nodes gave."""
+"""Which nodes are slow, and may the job start without them? Pure functions of the nodes' figures."""
 
 from dataclasses import dataclass
 from statistics import median

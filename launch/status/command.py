@@ -1,4 +1,4 @@
-"""`bingo status`, `bingo logs` and `bingo history`: flags, the newest submission of a root, tables and JSON."""
+"""`bingo status`, `bingo logs`, `bingo history`: flags, a root's newest submission, tables and JSON."""
 
 import argparse
 import json

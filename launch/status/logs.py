@@ -1,4 +1,4 @@
-"""`bingo logs`: what the ranks and the batch script of a job printed, across its starts; -f follows the whole chain.
+"""`bingo logs`: what ranks and batch script of a job printed, across its starts; -f follows the chain.
 
 Lines come from the shared folder alone. The scheduler is asked, at most once per 10 s, which job is meant and whether
 the chain has ended.

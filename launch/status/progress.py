@@ -1,4 +1,4 @@
-"""Where a running attempt is: its stage, step and epoch, from its beats, its events and the metrics of the stage."""
+"""Where a running attempt is: its stage, step and epoch, from beats, events and metrics."""
 
 import json
 import os

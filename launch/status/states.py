@@ -1,4 +1,4 @@
-"""What every job of a submission does now, in plain words, from the scheduler and the submission's own files.
+"""What every job of a submission does now, in plain words, from the scheduler and its files.
 
 Truth, in this order: squeue about a job that waits or runs (a node failure, a preemption or a requeue ends nothing
 while the job is there); the decision that the job wrote when it ended; squeue's memory and `sacct -D` about jobs that

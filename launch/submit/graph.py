@@ -1,4 +1,4 @@
-"""What each job of a chain needs, and which are done: job B needs job A where an input of B lies in an output of A."""
+"""What each job of a chain needs, and which are done. Job B needs job A where an input of B lies in an output of A."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Goes on with a submission, or ends it: sends again what failed, was cancelled or never sent; cancels what lives."""
+"""Goes on with a submission (sends again what failed, was cancelled or never sent), or ends it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The batch script of a job, through submitit's renderer: the same bytes for the same job, as a dry run shows them.
+"""The batch script of a job, through submitit's renderer: the same bytes for the same job.
 
 What it rests on, each seen on Slurm 22.05 (two nodes, KillWait 10 s):
 - `scancel --signal=USR2`, and USR2 before the time limit, reach the ranks and neither this shell nor srun.

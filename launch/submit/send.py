@@ -1,4 +1,4 @@
-"""Sends a chain: what is done is left out, the rest is staged and handed to Slurm, each job after what it needs."""
+"""Sends a chain: what is done is left out, the rest is staged and sent, each job after what it needs."""
 
 import contextlib
 import os

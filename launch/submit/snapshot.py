@@ -1,4 +1,4 @@
-"""The code of a submission: a copy of the package as it is now, so that nothing edited later changes a queued job.
+"""The code of a submission: a copy of the package, so that no later edit changes a queued job.
 
 From a checkout the copy holds what git tracks and what it does not ignore, with the links between the package's folders
 as they are; `code.json` says which commit that is, and `code.diff` what is not in it. Otherwise the installed folder is

@@ -1,4 +1,4 @@
-"""A submission as a folder: staged under another name and renamed, read back, and its record of what was sent.
+"""A submission as a folder: staged, renamed, read back, and its record of what was sent.
 
 Everything that `status`, `repair` and `cancel` know about a submission is in this folder, so any machine will do.
 """

@@ -1,4 +1,4 @@
-"""A grid of settings as tasks: every combination is one stage with a readable folder, equal ones are run once."""
+"""A grid of settings as tasks: every combination is a stage with a readable folder, equal ones once."""
 
 import itertools
 import re
