@@ -110,7 +110,7 @@ def stage_key(stage: Stage) -> str:
     if "loader" in settings:
         settings["loader"] = {"fancy_upsampling": stage.config.loader.fancy_upsampling}
     for field, value in input_paths(stage.config).items():
-        _set(settings, field, source_hash(value) if field == "source" else content_hash(value))
+        _set(settings, field, source_hash(value) if field == "source" else input_hash(value))
     return hash_json({"kind": stage.kind, "version": __version__, "settings": settings})
 
 
@@ -136,13 +136,13 @@ def _set(settings: dict[str, Any], dotted: str, value: str) -> None:
 def source_hash(source: Path) -> str:
     """Hash of images that are to be packed: what the stage that wrote them recorded, or their listing."""
     if (source / RECORD).exists():
-        return content_hash(source)
+        return input_hash(source)
     from bingo.images.sources import fingerprint
 
     return fingerprint(source)
 
 
-def content_hash(path: Path) -> str:
+def input_hash(path: Path) -> str:
     """Hash of an input: a stage's recorded outputs, a file's bytes, or a folder's listing (names, sizes, times)."""
     if not path.exists():
         raise UserError(f"input {path} does not exist; run the stage that makes it first")

@@ -140,7 +140,7 @@ def save_bags(
         "format": FORMAT, "version": VERSION, "kind": kind, "n": bags.shape[0], "k": bags.shape[1],
         "dataset_hash": dataset_hash, "features_hash": features_hash,
         "teacher_hash": teacher_hash if kind in TEACHER_KINDS else None,
-        "engine": engine, "seed": seed, "hash": _content_hash(bags),
+        "engine": engine, "seed": seed, "hash": _bags_hash(bags),
     }  # fmt: skip
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
     with atomic_write(Path(path)) as file:
@@ -201,7 +201,7 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
 def _check_header(bags: np.ndarray, header: dict[str, Any]) -> None:
     if bags.shape != (header["n"], header["k"]):
         raise ValueError(f"{bags.shape} members where the header says {header['n']} images × {header['k']}")
-    if bags.dtype != np.int32 or header["hash"] != _content_hash(bags):
+    if bags.dtype != np.int32 or header["hash"] != _bags_hash(bags):
         raise ValueError("its members do not match the recorded content hash")
     if header["kind"] not in KINDS or not isinstance(header["dataset_hash"], str):
         raise ValueError("its header is not that of a bag file")
@@ -218,7 +218,7 @@ def _checked_members(bags: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(bags, np.int32)
 
 
-def _content_hash(bags: np.ndarray) -> str:
+def _bags_hash(bags: np.ndarray) -> str:
     digest = new_hash()
     digest.update(json.dumps(bags.shape).encode())
     digest.update(bags.astype("<i4", order="C", copy=False).tobytes())

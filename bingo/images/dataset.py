@@ -42,7 +42,7 @@ PER_IMAGE = ("shard", "offset", "size", "height", "width", "label", "format", "p
 VERIFIED_AT_ONCE = 256  # images
 
 
-def content_hash(digests: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], classes: list[str]) -> str:
+def dataset_hash(digests: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], classes: list[str]) -> str:
     """Hex hash of digests (N×16), labels (N) and class names; folder and file names play no part."""
     digest = new_hash()
     digest.update(json.dumps([VERSION, classes, len(labels)]).encode())
@@ -195,7 +195,7 @@ def _check_index(path: Path, header: dict[str, Any], columns: dict[str, npt.NDAr
     shapes = dict.fromkeys(PER_IMAGE, rows)
     shapes["digest"] = (*rows, HASH_BYTES)
     sound = all(columns[name].shape == shape and columns[name].dtype == COLUMNS[name] for name, shape in shapes.items())
-    if not sound or header["hash"] != content_hash(columns["digest"], columns["label"], header["classes"]):
+    if not sound or header["hash"] != dataset_hash(columns["digest"], columns["label"], header["classes"]):
         raise UserError(f"{path / INDEX} does not match its own content hash; pack the images again")
 
 

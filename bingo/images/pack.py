@@ -31,7 +31,7 @@ from bingo.images.dataset import (
     PNG,
     VERSION,
     Dataset,
-    content_hash,
+    dataset_hash,
     json_column,
     read_index,
 )
@@ -130,7 +130,7 @@ def build_index(listing: Listing, rows: npt.NDArray[Any]) -> tuple[dict[str, Any
     columns = {name: np.ascontiguousarray(values, dtype=COLUMNS[name]) for name, values in columns.items()}
     names = listing.paths.take(stored)
     columns["paths"], columns["path_ends"] = names.data, names.ends
-    content = content_hash(columns["digest"], columns["label"], listing.classes)
+    content = dataset_hash(columns["digest"], columns["label"], listing.classes)
     layout = new_hash()
     for part in (content.encode(), columns["shard"], columns["offset"]):
         layout.update(part)

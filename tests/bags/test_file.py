@@ -302,7 +302,7 @@ def as_text(header: object) -> np.ndarray:
 
 def edited(**changes: object) -> bytes:
     members = bags.random_bags(9, 2, 0)
-    header = {"format": "bingo-bags", "version": 1, "kind": "knn", "n": 9, "k": 2, "hash": bags._content_hash(members)}
+    header = {"format": "bingo-bags", "version": 1, "kind": "knn", "n": 9, "k": 2, "hash": bags._bags_hash(members)}
     return foreign(bags=members, header=as_text({**header, **RECORD, **changes}))
 
 
