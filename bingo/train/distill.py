@@ -25,7 +25,8 @@ from bingo.train.shares import Result
 from bingo.views.loader import Batch, augmenter, view_dtype
 from bingo.views.plan import Plan, StepPlan
 
-NewKeys = Callable[[], torch.Tensor | None]
+PendingKeys = Callable[[], torch.Tensor | None]
+"""Waits for the keys (N, C) of all ranks that a step adds to the queue; None for a queue that stays as it is."""
 
 
 def _nothing() -> None:
@@ -70,10 +71,10 @@ class Bingo:
             [[self.augment(crop, b.params(g, v)) for v, crop in enumerate(crops)] for g, crops in enumerate(b.crops)]
             for b in shares
         ]
-        keys, new_keys = self._keys_of(shares, views)
+        keys, pending = self._keys_of(shares, views)
         for batch, (anchor, positive), own in zip(shares, views, keys, strict=True):
-            wait = new_keys if batch is shares[-1] else _nothing
-            yield self._loss(batch, anchor[0], positive[0], own, wait, measure)
+            awaited = pending if batch is shares[-1] else _nothing
+            yield self._loss(batch, anchor[0], positive[0], own, awaited, measure)
 
     def _loss(
         self,
@@ -81,10 +82,10 @@ class Bingo:
         anchor: torch.Tensor,
         positive: torch.Tensor,
         keys: list[torch.Tensor],
-        new_keys: NewKeys,
+        pending: PendingKeys,
         measure: bool,
     ) -> Result:
-        """One share; `new_keys` is waited for after the student's forward pass, and then written into the queue."""
+        """One share; `pending` is waited for after the student's forward pass, and then written into the queue."""
         temperature, keys_KC = self.config.contrast.temperature, self.queue.keys_KC
         k_anchor, *k_positive = keys
         queries, share = [anchor, positive], None
@@ -93,7 +94,7 @@ class Bingo:
             mixed, share = cutmix(anchor, positive, box)
             queries.append(mixed)
         q_anchor, q_positive, *q_mixed = self._queries_of(*queries)
-        options = step_options(self.config, self.queue, self.plan, batch, new_keys())
+        options = step_options(self.config, self.queue, self.plan, batch, pending())
         accuracy = contrast_accuracy(q_anchor, k_anchor, keys_KC, **options) if measure else None
         if self.config.objective == "paper":
             return paper_loss(q_anchor, q_positive, k_anchor, keys_KC, temperature, **options), accuracy
@@ -114,7 +115,7 @@ class Bingo:
     @torch.no_grad()
     def _keys_of(
         self, shares: Sequence[Batch], views: list[list[list[torch.Tensor]]]
-    ) -> tuple[list[list[torch.Tensor]], NewKeys]:
+    ) -> tuple[list[list[torch.Tensor]], PendingKeys]:
         """Keys of each share's key views, and what waits for those that are new to the queue: of all ranks' anchors.
 
         From the teacher in one forward pass per share, the anchors' being sent to the other ranks meanwhile; or other
@@ -127,7 +128,7 @@ class Bingo:
             keys = [list(self.teacher(torch.cat([g[-1] for g in v[:count]])).chunk(count)) for v in views]
         return keys, self.world.gather_rows(torch.cat([anchor for anchor, *_ in keys]))
 
-    def _cached_keys(self, steps: Sequence[StepPlan], count: int) -> tuple[list[list[torch.Tensor]], NewKeys]:
+    def _cached_keys(self, steps: Sequence[StepPlan], count: int) -> tuple[list[list[torch.Tensor]], PendingKeys]:
         """Keys of each share's anchors and, if count is 2, positives; new to the queue: those of all ranks' anchors."""
         assert self.cache is not None
         epoch, step, rows = steps[0].epoch, steps[0].step, len(steps[0].groups[0])
