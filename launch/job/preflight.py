@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from bingo.errors import UserError
 from bingo.files import write_json
 from bingo.launch.cluster.slurm import run
-from bingo.launch.job.slow_nodes import Pair, Verdict, decide, tournament
+from bingo.launch.job.slow_nodes import Decision, Pair, decide, tournament
 from bingo.launch.job.spec import JobSpec, rank_variables
 from bingo.launch.job.worker import Recorder, end
 from bingo.launch.layout import attempt_folder
@@ -79,9 +79,9 @@ def preflight(folder: Path, attempt: Path, me: dict[str, str], rank: int, size: 
     if leaders.get(mine["node"]) == rank:
         meet_others(store, sorted(leaders), mine["node"], device)
     if rank == 0:
-        store.set("verdict", str(conclude(folder, attempt, rows, size, _pairs(store, sorted(leaders)), began)))
-    store.wait(["verdict"], timedelta(seconds=END_S))
-    status = int(store.get("verdict"))
+        store.set("status", str(conclude(folder, attempt, rows, size, _pairs(store, sorted(leaders)), began)))
+    store.wait(["status"], timedelta(seconds=END_S))
+    status = int(store.get("status"))
     _meet(store, "heard", len(rows) if rank == 0 else 0, ROUND_S)  # the store lives in rank 0's process
     return status
 
@@ -265,7 +265,7 @@ def conclude(
     silent = tuple(sorted(set(job_nodes()) - set(figures)))
     earlier = earlier_excluded(attempt)
     spec = JobSpec.read(folder)
-    verdict = decide(
+    decision = decide(
         figures, pairs, silent=silent, earlier=earlier, min_nodes=spec.min_nodes, idle=len(idle_nodes(earlier))
     )
     write_json(
@@ -277,22 +277,22 @@ def conclude(
             "ranks": rows,
             "missing_ranks": size - len(rows),
             "pairs": [{"nodes": pair, "gb_s": rate} for pair, rate in pairs.items()],
-            "slow": verdict.slow,
-            "excluded": verdict.exclude,
-            "why": verdict.why,
+            "slow": decision.slow,
+            "excluded": decision.exclude,
+            "why": decision.why,
         },
     )
-    tell(verdict, Recorder(attempt, 0))
-    if verdict.exclude:
-        (attempt / "exclude").write_text(",".join(verdict.exclude) + "\n")
-    return AGAIN if verdict.exclude else 0
+    tell(decision, Recorder(attempt, 0))
+    if decision.exclude:
+        (attempt / "exclude").write_text(",".join(decision.exclude) + "\n")
+    return AGAIN if decision.exclude else 0
 
 
-def tell(verdict: Verdict, recorder: Recorder) -> None:
+def tell(decision: Decision, recorder: Recorder) -> None:
     """The event for the ledger and a line for the log."""
-    recorder.event("preflight", slow=verdict.slow, excluded=list(verdict.exclude), why=verdict.why)
-    told = "; ".join(f"{node}: {', '.join(why)}" for node, why in verdict.slow.items())
-    print(f"pre-flight: {verdict.why}" + (f" ({told})" if told else ""))
+    recorder.event("preflight", slow=decision.slow, excluded=list(decision.exclude), why=decision.why)
+    told = "; ".join(f"{node}: {', '.join(why)}" for node, why in decision.slow.items())
+    print(f"pre-flight: {decision.why}" + (f" ({told})" if told else ""))
 
 
 def by_node(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """slow: reasons by node, worst node first; exclude: the nodes to leave; why: a sentence about the decision."""
 
     slow: dict[str, list[str]]
@@ -69,7 +69,7 @@ def decide(
     min_nodes: int = 1,
     idle: int = 0,
     threshold: float = THRESHOLD,
-) -> Verdict:
+) -> Decision:
     """Exclude the worst of the slow nodes as far as the job could start again at once without them.
 
     figures: rates by node and name; silent: nodes that gave none in time; earlier: nodes that earlier attempts of the
@@ -82,7 +82,7 @@ def decide(
         node: [_reason(name, part, rows.get(node, {})) for name, part in fractions[node].items()] for node in worst
     }
     if not worst:
-        return Verdict({}, (), f"no node is below {threshold:g} of the others")
+        return Decision({}, (), f"no node is below {threshold:g} of the others")
     here = len(figures) + len(silent)
     allowed = max(0, most_excluded(here + len(earlier)) - len(earlier))
     spare = here + idle - min_nodes
@@ -94,7 +94,7 @@ def decide(
         why = f"goes on: the job needs {min_nodes} of its {here} nodes and no other node of the partition is free"
     else:
         why = f"goes on: of {here + len(earlier)} nodes at most {most_excluded(here + len(earlier))} may be excluded"
-    return Verdict(reasons, exclude, why)
+    return Decision(reasons, exclude, why)
 
 
 def _reason(name: str, part: float, row: dict[str, float]) -> str:

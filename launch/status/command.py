@@ -14,7 +14,7 @@ from bingo.launch.cluster import slurm
 from bingo.launch.cluster.reasons import clock
 from bingo.launch.layout import SUBMISSIONS
 from bingo.launch.status.states import State, look, states
-from bingo.launch.status.summary import Verdict, table, verdict
+from bingo.launch.status.summary import Summary, summary_of, table
 from bingo.launch.submit.repair import of_root
 from bingo.launch.submit.submission import Submission, read, submissions
 
@@ -57,32 +57,34 @@ def submission_of(root: Path, wanted: str | None = None) -> Submission:
     return read(found[wanted])
 
 
-Report = tuple[Submission, slurm.Snapshot, list[State], Verdict]
+Report = tuple[Submission, slurm.Snapshot, list[State], Summary]
 
 
 def report(root: Path, submission: Submission) -> Report:
     """Ask the scheduler and judge every job."""
     snapshot = look(submission)
     found = states(submission, snapshot, time.time())
-    return submission, snapshot, found, verdict(found, root)
+    return submission, snapshot, found, summary_of(found, root)
 
 
-def as_json(submission: Submission, snapshot: slurm.Snapshot, found: Sequence[State], all_: Verdict) -> dict[str, Any]:
+def as_json(
+    submission: Submission, snapshot: slurm.Snapshot, found: Sequence[State], summary: Summary
+) -> dict[str, Any]:
     """Stable keys: more may come, none of these goes."""
     return {
         "root": str(submission.root),
         "submission": submission.id,
         "time": snapshot.time,
-        "state": all_.state,
-        "verdict": all_.line,
-        "next": list(all_.next),
+        "state": summary.state,
+        "verdict": summary.line,
+        "next": list(summary.next),
         "problems": list(snapshot.problems),
         "jobs": [asdict(state) for state in found],
     }
 
 
-def show(submission: Submission, snapshot: slurm.Snapshot, found: Sequence[State], all_: Verdict) -> None:
-    """A table on a terminal, plain rows elsewhere; then the verdict."""
+def show(submission: Submission, snapshot: slurm.Snapshot, found: Sequence[State], summary: Summary) -> None:
+    """A table on a terminal, plain rows elsewhere; then the summary."""
     now = time.time()
     rows = table(found, now)
     print(f"{submission.root}  submission {submission.id}, as of {clock(snapshot.time, now)}")
@@ -93,9 +95,9 @@ def show(submission: Submission, snapshot: slurm.Snapshot, found: Sequence[State
             print(f"{row.job:22s} {row.state:12s} {row.time:12s} {row.nodes:10s} {row.text}".rstrip())
     for problem in snapshot.problems:
         print(f"note: {problem}")
-    print(all_.line)
-    if all_.next:
-        print("next: " + "   or   ".join(all_.next))
+    print(summary.line)
+    if summary.next:
+        print("next: " + "   or   ".join(summary.next))
 
 
 def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -15,7 +15,7 @@ from bingo.launch.cluster import slurm
 from bingo.launch.job.records import MARKER
 from bingo.launch.status.attempts import read_attempts
 from bingo.launch.status.states import State, look, states
-from bingo.launch.status.summary import name, verdict
+from bingo.launch.status.summary import name, summary_of
 from bingo.launch.submit.submission import Submission
 
 POLL_S = 0.5
@@ -144,7 +144,7 @@ def follow(options: Any, submission: Submission) -> int:
             for source in sources.values():
                 for line in source.rest():
                     print(line, flush=True)
-            told = verdict(found, submission.root)
+            told = summary_of(found, submission.root)
             print(told.line, flush=True)
             return 0 if told.fine else 1
         time.sleep(POLL_S)

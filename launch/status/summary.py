@@ -12,7 +12,7 @@ from bingo.launch.status.states import DONE, State
 ORDER = ("done", "done before", "running", "starting", "ending", "requeued", "waiting", "stuck", "unknown")
 
 
-class Verdict(NamedTuple):
+class Summary(NamedTuple):
     """state: failed, stuck, cancelled, done, unknown, running or waiting; next: commands that make sense now."""
 
     state: str
@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
         return self.state in ("done", "running", "waiting", "unknown")
 
 
-def verdict(states: Sequence[State], root: Path) -> Verdict:
+def summary_of(states: Sequence[State], root: Path) -> Summary:
     """What became of the chain so far."""
     for look in (_failed, _stuck, _cancelled):
         if found := look(states, root):
@@ -32,21 +32,21 @@ def verdict(states: Sequence[State], root: Path) -> Verdict:
     counts = Counter(state.state for state in states)
     told = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
     if all(state.state in DONE for state in states):
-        return Verdict("done", f"done: {told}", ())
+        return Summary("done", f"done: {told}", ())
     if counts["unknown"] and not any(counts[name] for name in ("running", "starting", "ending")):
-        return Verdict("unknown", f"not known: {told}", ())
+        return Summary("unknown", f"not known: {told}", ())
     if not any(counts[name] for name in ("running", "starting", "ending")):
-        return Verdict("waiting", f"waiting: {told}", ())
-    return Verdict("running", f"running: {told}", (f"bingo logs {root} -f",))
+        return Summary("waiting", f"waiting: {told}", ())
+    return Summary("running", f"running: {told}", (f"bingo logs {root} -f",))
 
 
-def _failed(states: Sequence[State], root: Path) -> Verdict | None:
+def _failed(states: Sequence[State], root: Path) -> Summary | None:
     failed = [state for state in states if state.state == "failed"]
     if not failed:
         return None
     others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     line = f"failed: {name(failed[0])}: {failed[0].text}{others}{_rest(states)}"
-    return Verdict("failed", line, (f"bingo logs {root} {quoted(failed[0].job)}", f"bingo repair {root}"))
+    return Summary("failed", line, (f"bingo logs {root} {quoted(failed[0].job)}", f"bingo repair {root}"))
 
 
 def _rest(states: Sequence[State]) -> str:
@@ -55,19 +55,19 @@ def _rest(states: Sequence[State]) -> str:
     return (f"; {gone} behind it will not run" if gone else "") + (f"; {going} go on" if going else "")
 
 
-def _stuck(states: Sequence[State], root: Path) -> Verdict | None:
+def _stuck(states: Sequence[State], root: Path) -> Summary | None:
     stuck = [state for state in states if state.state == "stuck"]
     if not stuck:
         return None
-    return Verdict("stuck", f"stuck: {name(stuck[0])}: {stuck[0].text}", (f"bingo repair {root}",))
+    return Summary("stuck", f"stuck: {name(stuck[0])}: {stuck[0].text}", (f"bingo repair {root}",))
 
 
-def _cancelled(states: Sequence[State], root: Path) -> Verdict | None:
+def _cancelled(states: Sequence[State], root: Path) -> Summary | None:
     lost = [state for state in states if state.state in ("cancelled", "never sent")]
     if not lost:
         return None
     names = ", ".join(dict.fromkeys(state.job for state in lost))
-    return Verdict("cancelled", f"not complete: {names} will not run; {lost[0].text}", (f"bingo repair {root}",))
+    return Summary("cancelled", f"not complete: {names} will not run; {lost[0].text}", (f"bingo repair {root}",))
 
 
 def name(state: State) -> str:

@@ -49,16 +49,16 @@ def test_everybody_meets_everybody_once(count: int) -> None:
 def test_decision(
     figures: dict[str, dict[str, float]], min_nodes: int, idle: int, slow: list[str], exclude: tuple[str, ...]
 ) -> None:
-    verdict = decide(figures, {}, min_nodes=min_nodes, idle=idle)
-    assert (list(verdict.slow), verdict.exclude) == (slow, exclude)
-    assert verdict.why.startswith(("starts again without", "goes on", "no node is below"))
+    decision = decide(figures, {}, min_nodes=min_nodes, idle=idle)
+    assert (list(decision.slow), decision.exclude) == (slow, exclude)
+    assert decision.why.startswith(("starts again without", "goes on", "no node is below"))
 
 
 def test_the_node_common_to_slow_pairs_is_to_blame() -> None:
     pairs = {("a", "b"): 1.0, ("a", "c"): 0.2, ("b", "c"): 0.2}
-    verdict = decide(rows(a=10, b=10, c=10), pairs)
-    assert verdict.exclude == ("c",)
-    assert verdict.slow["c"] == ["all-reduce 0.2 GB/s, 20% of the others' median"]
+    decision = decide(rows(a=10, b=10, c=10), pairs)
+    assert decision.exclude == ("c",)
+    assert decision.slow["c"] == ["all-reduce 0.2 GB/s, 20% of the others' median"]
 
 
 def test_a_slow_link_alone_blames_nobody() -> None:
@@ -67,9 +67,9 @@ def test_a_slow_link_alone_blames_nobody() -> None:
 
 
 def test_a_silent_node_is_the_worst() -> None:
-    verdict = decide(rows(a=10, b=10, c=10, d=2), {}, silent=("e",))
-    assert list(verdict.slow) == ["e", "d"]
-    assert verdict.exclude == ("e",)
+    decision = decide(rows(a=10, b=10, c=10, d=2), {}, silent=("e",))
+    assert list(decision.slow) == ["e", "d"]
+    assert decision.exclude == ("e",)
 
 
 def test_earlier_attempts_count() -> None:

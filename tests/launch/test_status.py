@@ -18,7 +18,7 @@ from bingo.launch.cluster.slurm import Row, Snapshot
 from bingo.launch.status.command import status as status_verb
 from bingo.launch.status.command import submission_of
 from bingo.launch.status.states import State, states
-from bingo.launch.status.summary import table, verdict
+from bingo.launch.status.summary import summary_of, table
 from bingo.launch.submit.submission import Submission
 from tests.support.submissions import attempt, job, submission
 
@@ -75,7 +75,7 @@ def test_a_failure_breaks_the_tail(chain: Submission) -> None:
     assert (found["tail"].state, found["tail"].text) == ("cancelled", "cancelled because it needs fails, which failed")
     assert found["never"].state == "stuck"
     assert found["never"].text == "it will never start: it needs fails, which failed"
-    told = verdict(list(found.values()), Path("runs/x"))
+    told = summary_of(list(found.values()), Path("runs/x"))
     assert told.state == "failed"
     assert told.line.startswith("failed: fails: its script ended with status 3; ")
     assert told.next == ("bingo logs runs/x fails", "bingo repair runs/x")
@@ -233,7 +233,7 @@ def test_without_an_answer_the_files_speak(tmp_path: Path) -> None:
     assert (tail.state, tail.text) == ("unknown", "it may wait or run; squeue gives no answer")
     old = states(made, snapshot, SENT + 3_600)
     assert old[0].text == "last heard of 59 min ago: stage of one, step 52; squeue gives no answer"
-    assert verdict(old, tmp_path).state == "unknown"
+    assert summary_of(old, tmp_path).state == "unknown"
     user = {"kind": "user", "sentence": "the global batch is larger than the images"}
     attempt(made, "one", "7-0", end={"time": SENT + 99, "decision": 65, "cause": user})
     assert states(made, snapshot, SENT + 100)[0].text == user["sentence"]
