@@ -60,7 +60,7 @@ def row_sums(weights, BN: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def load_keys(  # type: ignore[no-untyped-def]
+def load_tile(  # type: ignore[no-untyped-def]
     queue, first_key, cols, live,
     C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, TMA: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
@@ -87,7 +87,7 @@ def add_tile(  # type: ignore[no-untyped-def]
     """Add BN keys to the running maximum (SAFE only), the sum of weights and the weighted sum of keys."""
     keys = first_key + tl.arange(0, BN)
     live = keys < K
-    n = load_keys(queue, first_key, cols, live, C, BC, BN, TMA, WHOLE)
+    n = load_tile(queue, first_key, cols, live, C, BC, BN, TMA, WHOLE)
     z = tl.dot(q, tl.trans(n), input_precision="ieee")
     if SAFE:  # the fast path has scaled q, which could pass the largest number of a half-precision dtype
         z = z * scale
@@ -177,7 +177,7 @@ def rank_kernel(  # type: ignore[no-untyped-def]
     for first in range(begin, tl.minimum(begin + keys_per_split, K), BN):
         keys = first + tl.arange(0, BN)
         live = keys < K
-        n = load_keys(queue, first, cols, live, C, BC, BN, False, False)
+        n = load_tile(queue, first, cols, live, C, BC, BN, False, False)
         z = tl.where(live[None, :], tl.dot(q, tl.trans(n), input_precision="ieee"), -float("inf"))
         if E > 0:
             z = tl.where(excluded(ids_ptr, exclude_ptr, rows, keys, live, G, E), -float("inf"), z)
