@@ -30,9 +30,9 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     result: Any = {"env": env, "aot": aot, "kernels": kernels}[options.what](options)
     if options.json:
-        from bingo.environment import fingerprint
+        from bingo.environment import environment_record
 
-        write_json(options.json, {"environment": fingerprint(), options.what: result})
+        write_json(options.json, {"environment": environment_record(), options.what: result})
     return 1 if options.what == "aot" and any(record["gate"] != "ok" for record in result) else 0
 
 
@@ -40,9 +40,9 @@ def env(options: argparse.Namespace) -> dict[str, Any]:
     """The environment record that every run keeps."""
     import torch  # noqa: F401  (with torch loaded the record names the GPUs)
 
-    from bingo.environment import fingerprint
+    from bingo.environment import environment_record
 
-    record = fingerprint()
+    record = environment_record()
     print(json.dumps(record, indent=2))
     return record
 

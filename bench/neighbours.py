@@ -84,9 +84,9 @@ def main(argv: list[str]) -> int:
     found = run(device, shape)
     print("\n".join(table(found)))
     if options.json:
-        from bingo.environment import fingerprint
+        from bingo.environment import environment_record
 
-        write_json(options.json, {"environment": fingerprint(), "bags": found})
+        write_json(options.json, {"environment": environment_record(), "bags": found})
     return int(any(row["status"] == "failed" for row in found["variants"].values()))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bingo import __version__
-from bingo.environment import fingerprint, version
+from bingo.environment import environment_record, version
 
 # Import name -> (distribution, what is lost without it). torch comes first: faiss must be imported after it.
 NEEDS = {
@@ -39,7 +39,7 @@ def examine() -> dict[str, Any]:
         packages[distribution] = version(distribution) if error is None else None
         if error:
             problems.append(f"{distribution} does not import ({error}): {loss}")
-    record = fingerprint()
+    record = environment_record()
     problems += hardware_problems(record)
     return {
         "bingo": __version__,

@@ -11,7 +11,7 @@ from typing import Any
 PACKAGES = ("torch", "torchvision", "triton", "nvidia-dali-cuda130", "faiss-gpu", "submitit", "numpy", "pillow")
 
 
-def fingerprint() -> dict[str, Any]:
+def environment_record() -> dict[str, Any]:
     """A JSON-ready description of this machine and environment; never fails, absent things are None."""
     return {
         "python": platform.python_version(),

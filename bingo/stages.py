@@ -288,7 +288,7 @@ def _prepare(stage: Stage, key: str, kind: Kind, replace: bool) -> None:
 
 
 def _write_config(stage: Stage) -> None:
-    from bingo.environment import fingerprint
+    from bingo.environment import environment_record
 
     write_json(stage.out / "config.json", {"kind": stage.kind, **to_json(stage.config)})
-    write_json(stage.out / "environment.json", fingerprint())
+    write_json(stage.out / "environment.json", environment_record())

@@ -135,11 +135,11 @@ def environment(device: "torch.device") -> dict[str, Any]:
     """The usual record, and what a GPU number needs beside it; source: content hash of kernels and benchmarks."""
     import torch
 
-    from bingo.environment import fingerprint
+    from bingo.environment import environment_record
 
     top = Path(__file__).resolve().parents[2]
     files = sorted([*top.glob("bench/**/*.py"), *top.glob("kernels/*.py")])
-    found = fingerprint() | {
+    found = environment_record() | {
         "device": str(device),
         "cuda": torch.version.cuda,
         "nvidia_smi": nvidia_smi(),

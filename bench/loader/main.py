@@ -172,7 +172,7 @@ def main(argv: list[str]) -> int:
         found = run(folder, packed, shape)
     print("\n".join(table(found)), flush=True)
     if options.json:
-        from bingo.environment import fingerprint
+        from bingo.environment import environment_record
 
-        write_json(options.json, {"environment": fingerprint(), "loader": found})
+        write_json(options.json, {"environment": environment_record(), "loader": found})
     return 0 if all(part["ok"] for part in found["gate"].values()) else 1

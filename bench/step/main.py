@@ -352,9 +352,9 @@ def main(argv: list[str]) -> int:
         found.append(run(shape))
         print("\n".join(table(found[-1])), end="\n\n", flush=True)
         if options.json:
-            from bingo.environment import fingerprint
+            from bingo.environment import environment_record
 
-            write_json(options.json, {"environment": fingerprint(), "step": found})
+            write_json(options.json, {"environment": environment_record(), "step": found})
     return 0
 
 
