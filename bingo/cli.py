@@ -105,11 +105,11 @@ def verify(packed: Path, argv: list[str]) -> int:
     options = parser.parse_args(argv)
     from bingo.images.names import printable
     from bingo.images.open import open_dataset
-    from bingo.progress import progress
+    from bingo.progress import progress_bar
 
     dataset = open_dataset(packed)
-    with progress("verify") as advance:
-        damaged = dataset.verify(workers=options.workers, progress=advance)
+    with progress_bar("verify") as advance:
+        damaged = dataset.verify(workers=options.workers, advance=advance)
     for path in damaged:
         print(f"{'damaged':12s} {printable(path)}")
     print(f"{packed}: {len(dataset)} images, {len(damaged)} damaged{'; pack them again' if damaged else ''}")
@@ -131,14 +131,14 @@ def check(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     from bingo.files import make_folder
     from bingo.images.check import check_folder
-    from bingo.progress import progress
+    from bingo.progress import progress_bar
 
     journal = None
     if options.json:
         make_folder(options.json.parent)
         journal = options.json.with_name(f".{options.json.name}.journal")
-    with progress("check") as advance:
-        result = check_folder(options.source, workers=options.workers, progress=advance, journal=journal)
+    with progress_bar("check") as advance:
+        result = check_folder(options.source, workers=options.workers, advance=advance, journal=journal)
     if journal:
         result.write_json(options.json)
         journal.unlink()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(
+def progress_bar(
     label: str, total: int | None = None, start: int = 0, *, show: bool = True
 ) -> Iterator[Callable[..., None]]:
     """A bar on stderr if that is a terminal; call what it yields with what is done, and the total if that is new."""

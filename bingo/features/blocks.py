@@ -32,13 +32,13 @@ def fill_blocks(
     key: str,
     world: World,
     compute: Callable[[list[Range]], Iterator[np.ndarray]],
-    progress: Callable[[int, int], None] | None = None,
+    advance: Callable[[int, int], None] | None = None,
 ) -> int:
     """Make the .npy file `path` of `shape`; returns how many blocks an earlier run had done already.
 
     block: rows per block. key: whatever the content depends on; a partial file of another key is started anew.
     compute: gets this rank's ranges (contiguous runs of the missing blocks) and yields, in that order, the rows of each
-    ((last - first) x shape[1:], of `dtype`). progress(done, total): this rank's blocks. Called by every rank; `path`
+    ((last - first) x shape[1:], of `dtype`). advance(done, total): this rank's blocks. Called by every rank; `path`
     is whole when it returns. `TransientError` for a full disk, `UserError` for a folder that cannot be written;
     `Leaving` on every rank, after the block that it works on, once they were asked to leave (a rank that was not asked
     does its share first).
@@ -53,7 +53,7 @@ def fill_blocks(
         missing = np.flatnonzero(~done)
         lo, hi = shard(len(missing), world.rank, world.size)
         mine = [(int(i), ranges[i]) for i in missing[lo:hi]]
-        filled = _fill(data, marks, shape, dtype, mine, compute, progress, world.watch)
+        filled = _fill(data, marks, shape, dtype, mine, compute, advance, world.watch)
         world.barrier()
         if world.leaving(now=True):
             world.leave(filled, f"after {filled} of {len(mine)} blocks")
@@ -125,7 +125,7 @@ def _fill(
     dtype: DTypeLike,
     mine: list[tuple[int, Range]],
     compute: Callable[[list[Range]], Iterator[np.ndarray]],
-    progress: Callable[[int, int], None] | None,
+    advance: Callable[[int, int], None] | None,
     watch: Watch,
 ) -> int:
     """Write the blocks (number, range) of one rank until it is asked to leave; returns how many."""
@@ -144,8 +144,8 @@ def _fill(
             os.fsync(file.fileno())
             os.pwrite(flags.fileno(), b"\1", first_mark + number)
             watch.beat(count + 1)
-            if progress is not None:
-                progress(count + 1, len(mine))
+            if advance is not None:
+                advance(count + 1, len(mine))
     return len(mine)
 
 

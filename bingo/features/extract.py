@@ -16,7 +16,7 @@ from bingo.files import hash_file, read_json, write_json
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.models import Encoder, autocast, load_encoder
-from bingo.progress import progress
+from bingo.progress import progress_bar
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import evaluation_batches
 
@@ -95,10 +95,10 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
             parts = [next(found) for _ in cut(first, last, config.batch)]
             yield torch.cat(parts).to(torch.float16).cpu().numpy()
 
-    with progress("features", show=world.main) as advance:
+    with progress_bar("features", show=world.main) as advance:
         resumed = fill_blocks(
             path, (len(dataset), encoder.feature_dim), np.float16, key=key, world=world, compute=compute,
-            block=config.batch * max(1, BLOCK_IMAGES // config.batch), progress=advance,
+            block=config.batch * max(1, BLOCK_IMAGES // config.batch), advance=advance,
         )  # fmt: skip
     if world.main:
         header = {"dataset": dataset.hash, "teacher": model_hash, "count": len(dataset), "dim": encoder.feature_dim}

@@ -28,7 +28,7 @@ from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, load_encoder
-from bingo.progress import progress
+from bingo.progress import progress_bar
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import ONE_ROW_EACH, CropStream, Group, augmenter, view_dtype
 from bingo.views.plan import Plan, View
@@ -54,10 +54,10 @@ def run(config: KeysConfig, key: str, world: World) -> dict[str, Any]:
     shape = (len(dataset), config.views, teacher.dim)
     check_space(config, shape, world)
     world.barrier()  # every rank has seen the free space before the first of them takes some
-    with progress("block", show=world.main) as advance:
+    with progress_bar("block", show=world.main) as advance:
         maker = KeyMaker(config, dataset, teacher, world)
         path, stored, block = config.out / FILE, STORED[config.dtype], images_per_block(config)
-        fill_blocks(path, shape, stored, block=block, key=key, world=world, compute=maker.blocks, progress=advance)
+        fill_blocks(path, shape, stored, block=block, key=key, world=world, compute=maker.blocks, advance=advance)
     if world.main:
         header = {
             "format": FORMAT, "dataset": dataset.hash, "teacher": teacher_hash, "images": shape[0], "views": shape[1],

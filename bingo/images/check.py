@@ -47,7 +47,7 @@ from bingo.images.headers import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pix
 from bingo.images.journal import SAVE_SECONDS, Journal
 from bingo.images.jpeg_markers import JpegError, parse_jpeg
 from bingo.images.jpeg_strict import StrictDecoder
-from bingo.images.parallel import Progress, in_order
+from bingo.images.parallel import Advance, in_order
 from bingo.images.sources import Listing, Unreadable, list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, NOTES, Verdicts
 
@@ -109,12 +109,12 @@ class Inspection:
 
 
 def check_folder(
-    source: Path, *, workers: int = 0, progress: Progress | None = None, journal: Path | None = None
+    source: Path, *, workers: int = 0, advance: Advance | None = None, journal: Path | None = None
 ) -> Verdicts:
     """Read and decode every image of `source` (`bingo.images.sources`: class folders or tar files).
 
     `workers` threads, 0 = one per available core, fewer for a small folder; each keeps one decoding process, started at
-    its first JPEG. `progress(done, total)` is called from the calling thread. `journal`: a file to which the verdicts
+    its first JPEG. `advance(done, total)` is called from the calling thread. `journal`: a file to which the verdicts
     are saved on the way, and from which an interrupted check of the same files goes on; the caller deletes it.
     Raises `UserError` for a source that is missing, empty, without classes or without images, and for a full disk.
     """
@@ -123,7 +123,7 @@ def check_folder(
         log = Journal(journal, listing.fingerprint, "check", len(listing.paths))
         with contextlib.closing(log):
             try:
-                for index, inspection in inspect_images(listing, log.pending, workers, progress):
+                for index, inspection in inspect_images(listing, log.pending, workers, advance):
                     inspection.enter(log, index)
                     log.save(due=SAVE_SECONDS)
             finally:
@@ -149,7 +149,7 @@ def inspect_images(
     listing: Listing,
     indices: npt.NDArray[np.int64],
     workers: int = 0,
-    progress: Progress | None = None,
+    advance: Advance | None = None,
     *,
     convert: bool = False,
 ) -> Iterator[tuple[int, Inspection]]:
@@ -164,8 +164,8 @@ def inspect_images(
         results = in_order(pool, inspect, indices, 4 * workers)
         for done, (index, inspection) in enumerate(zip(indices, results, strict=True), total - left + 1):
             yield int(index), inspection
-            if progress is not None:
-                progress(done, total)
+            if advance is not None:
+                advance(done, total)
 
 
 def inspect_image(listing: Listing, index: int, *, decoder: StrictDecoder, convert: bool = False) -> Inspection:

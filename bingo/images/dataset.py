@@ -20,7 +20,7 @@ from bingo.errors import UserError
 from bingo.files import HASH_BYTES, new_hash
 from bingo.images.digests import first_with_digest, image_digest
 from bingo.images.names import Names
-from bingo.images.parallel import Progress, in_order
+from bingo.images.parallel import Advance, in_order
 
 KIND = "bingo packed images"
 VERSION = 2
@@ -121,18 +121,18 @@ class Dataset:
         """For each image the lowest index with the same bytes (its own, unless it is a duplicate): int64 (N)."""
         return first_with_digest(self.digests)
 
-    def verify(self, *, workers: int = 0, progress: Progress | None = None) -> list[str]:
+    def verify(self, *, workers: int = 0, advance: Advance | None = None) -> list[str]:
         """Hash every image again and return the paths of those whose bytes are not, or no longer, the ones packed.
 
-        `workers` threads, 0 = one per available core; `progress(done, total)` is called from the calling thread.
+        `workers` threads, 0 = one per available core; `advance(done, total)` is called from the calling thread.
         """
         workers = workers or len(os.sched_getaffinity(0))
         damaged = []
         with ThreadPoolExecutor(workers) as pool:
             for part in in_order(pool, self._damaged, range(0, len(self), VERIFIED_AT_ONCE), 2 * workers):
                 damaged += part[1]
-                if progress is not None:
-                    progress(part[0], len(self))
+                if advance is not None:
+                    advance(part[0], len(self))
         return [self.paths[index] for index in damaged]
 
     def _damaged(self, start: int) -> tuple[int, list[int]]:

@@ -25,7 +25,7 @@ from bingo.images.dataset import JPEG, PNG, Dataset, json_column
 from bingo.images.digests import image_digest
 from bingo.images.headers import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
 from bingo.images.names import first_few
-from bingo.images.parallel import Progress, in_order
+from bingo.images.parallel import Advance, in_order
 from bingo.images.sources import Listing, Unreadable, list_source, read_regular
 
 SCAN_VERSION = 2
@@ -90,7 +90,7 @@ class ImageFolder(Dataset):
             found = b"".join(pool.map(lambda i: image_digest(self.encoded(i)), range(len(self))))
         return np.frombuffer(found, np.uint8).reshape(-1, HASH_BYTES)
 
-    def verify(self, *, workers: int = 0, progress: Progress | None = None) -> list[str]:
+    def verify(self, *, workers: int = 0, advance: Advance | None = None) -> list[str]:
         """`UserError`: nothing is known about the files of a folder that they could be compared with."""
         raise UserError(f"{self.path} is not packed, so nothing to verify it with; type `bingo check {self.path}`")
 

@@ -38,10 +38,10 @@ from bingo.images.dataset import (
 from bingo.images.flat_files import Packing, stream_sizes
 from bingo.images.journal import BAD, CONVERTIBLE, SAVE_SECONDS, Journal, depends_on_mode
 from bingo.images.names import printable
-from bingo.images.parallel import Progress
+from bingo.images.parallel import Advance
 from bingo.images.sources import Listing, list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, Verdicts
-from bingo.progress import progress
+from bingo.progress import progress_bar
 
 if TYPE_CHECKING:
     from bingo.distributed import World
@@ -70,12 +70,12 @@ def pack_source(
     allow_bad: bool = False,
     workers: int = 0,
     shard_gib: float = SHARD_GIB,
-    progress: Progress | None = None,
+    advance: Advance | None = None,
 ) -> Verdicts:
     """Check every image of `source` (`bingo.images.sources`), store the encoded files in `out`; what became of each.
 
     `convert` and `allow_bad` decide about files that are not plainly ok, see the table in `bingo.images.check`;
-    `workers` and `progress` as in `check_folder`; no flat file is larger than `shard_gib` GiB, unless one image is.
+    `workers` and `advance` as in `check_folder`; no flat file is larger than `shard_gib` GiB, unless one image is.
     Each file is read once: the bytes checked are the bytes stored. An interrupted or refused pack of the same files
     goes on where it was; a dataset that is in `out` stays until the new one is whole.
     Raises `UserError` for a bad source (see `check_folder`), for bad or convertible files without the flag, for an
@@ -89,7 +89,7 @@ def pack_source(
         journal = Journal(out / JOURNAL, f"{listing.fingerprint} {limit}", str(convert), len(listing.paths))
         with contextlib.closing(journal), contextlib.closing(_resume(listing, journal, out, limit)) as packing:
             try:
-                for index, inspection in inspect_images(listing, journal.pending, workers, progress, convert=convert):
+                for index, inspection in inspect_images(listing, journal.pending, workers, advance, convert=convert):
                     packing.add(index, inspection)
                     packing.save(due=SAVE_SECONDS)
             finally:
@@ -261,7 +261,7 @@ def _sweep(out: Path) -> None:
 
 def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
     """The `pack` stage."""
-    with progress("pack") as advance:
+    with progress_bar("pack") as advance:
         verdicts = pack_source(
             config.source,
             config.out,
@@ -269,7 +269,7 @@ def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
             allow_bad=config.allow_bad,
             workers=config.workers,
             shard_gib=config.shard_gib,
-            progress=advance,
+            advance=advance,
         )
     for line in verdicts.lines():
         print(line)

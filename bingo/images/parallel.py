@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
-Progress = Callable[[int, int], None]  # called with what is done and the total
+Advance = Callable[[int, int], None]  # called with what is done and the total
 
 
 def in_order(

@@ -18,7 +18,7 @@ from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.kernels import resolve_impl
 from bingo.models import Encoder, autocast, save_encoder
-from bingo.progress import progress
+from bingo.progress import progress_bar
 from bingo.train.checkpoint import load_newest, save_checkpoint
 from bingo.train.metrics import Metrics, read_metrics
 from bingo.train.shares import Method, backward
@@ -166,7 +166,7 @@ def train(
     )
     began = time.perf_counter()
     method.encoder.train()
-    with progress("step", total, start, show=world.main) as advance:
+    with progress_bar("step", total, start, show=world.main) as advance:
         for step in range(start, total):
             shares = [next(batches) for _ in range(world.shares)]
             learning_rate = config.optim.lr_at(step, per_epoch)

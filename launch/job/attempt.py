@@ -16,7 +16,7 @@ from typing import Any
 from bingo.errors import UserError
 from bingo.files import read_json, write_json
 from bingo.launch.job.causes import STARTS_AGAIN, Cause
-from bingo.launch.job.records import cause_of, progress, read_events
+from bingo.launch.job.records import cause_of, milestones, read_events
 from bingo.launch.layout import attempt_folder, slurm_id
 
 FINISHED, STOP, AGAIN, AGAIN_ELSEWHERE = 0, 65, 75, 76
@@ -90,7 +90,7 @@ def fruitless(folder: Path) -> int:
     count; those that left no record (full disk, lost node) made none."""
     stem, number = folder.name.rsplit("-", 1)
     count = 0
-    best = [progress(read_events(folder.with_name(f"{stem}-{n}"))) for n in range(int(number) + 1)]
+    best = [milestones(read_events(folder.with_name(f"{stem}-{n}"))) for n in range(int(number) + 1)]
     for n in range(int(number), -1, -1):
         before = set().union(*best[:n]) if n else set()
         if best[n] - before:

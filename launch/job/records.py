@@ -67,7 +67,7 @@ def attempt_lines(log: Path, restart: int) -> list[str]:
     return []
 
 
-def progress(events: Mapping[int, list[dict[str, Any]]]) -> set[tuple[str, int]]:
+def milestones(events: Mapping[int, list[dict[str, Any]]]) -> set[tuple[str, int]]:
     """What an attempt brought to disk: stages it finished, checkpoints it wrote."""
     reached = set()
     for rank in events.values():

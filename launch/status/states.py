@@ -16,7 +16,7 @@ from bingo.launch.cluster import reasons, slurm
 from bingo.launch.cluster.slurm import RUNNING, WAITING, Row, Snapshot
 from bingo.launch.job.attempt import FINISHED, STOP
 from bingo.launch.job.spec import JobSpec
-from bingo.launch.status import progress
+from bingo.launch.status import position
 from bingo.launch.status.attempts import Attempt, read_attempts
 from bingo.launch.submit.submission import Sent, Submission
 from bingo.stages import Stage
@@ -197,7 +197,7 @@ def _runs(unit: Unit, row: Row, now: float) -> State:
         return unit.state("ending", "Slurm cleans up behind it", **facts)
     if attempt is None or not attempt.events:
         return unit.state("starting", "its script runs; no rank has begun", **facts)
-    text, stage, step = progress.where(attempt, unit.stages)
+    text, stage, step = position.where(attempt, unit.stages)
     if attempt.last_sign is not None and now - attempt.last_sign > SILENCE_S:
         text += f"; no sign of life for {reasons.duration(now - attempt.last_sign)}"
     return unit.state("running" if stage else "starting", text, stage=stage, step=step, **facts)
@@ -266,7 +266,7 @@ def _unanswered(unit: Unit, row: Row | None, now: float) -> State:
         return unit.state(
             "unknown", f"{cause['sentence']}; squeue gives no answer what came then", cause=cause, **facts
         )
-    text, stage, step = progress.where(last, unit.stages)
+    text, stage, step = position.where(last, unit.stages)
     silent = now - (last.last_sign or 0)
     if silent > SILENCE_S:
         text = f"last heard of {reasons.duration(silent)} ago: {text}; squeue gives no answer"

@@ -156,10 +156,10 @@ def test_an_interrupted_check_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check_folder(source, workers=1, progress=stop, journal=journal)
+        check_folder(source, workers=1, advance=stop, journal=journal)
     monkeypatch.setattr(bingo.images.check, "inspect_image", counted)
     seen: list[int] = []
-    again = check_folder(source, workers=1, journal=journal, progress=lambda done, total: seen.append(done))
+    again = check_folder(source, workers=1, journal=journal, advance=lambda done, total: seen.append(done))
     assert looked == [5, 6, 7, 8]
     assert seen == [6, 7, 8, 9]
     assert [again.file(index) for index in range(9)] == [whole.file(index) for index in range(9)]
@@ -184,7 +184,7 @@ def test_a_file_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch
         broken.setattr(Listing, "read", read)
         assert check_folder(source, workers=1, journal=journal).counts == {"ok": 1, "convertible": 0, "bad": 2}
     seen: list[int] = []
-    result = check_folder(source, workers=1, journal=journal, progress=lambda done, total: seen.append(done))
+    result = check_folder(source, workers=1, journal=journal, advance=lambda done, total: seen.append(done))
     assert result.counts == {"ok": 2, "convertible": 0, "bad": 1}
     assert seen == [3]
 
@@ -202,7 +202,7 @@ def test_only_one_check_writes_a_journal(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="another process is writing"):
             check_folder(source, workers=1, journal=journal)
 
-    assert check_folder(source, workers=1, journal=journal, progress=second).counts["ok"] == 1
+    assert check_folder(source, workers=1, journal=journal, advance=second).counts["ok"] == 1
 
 
 def test_a_torn_journal_loses_its_tail_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_a_torn_journal_loses_its_tail_only(tmp_path: Path, monkeypatch: pytest.
     for damaged, lost in ((whole[:-1], 1), (whole[:-30] + b"x" + whole[-29:], 1), (whole[:40], 4), (b"", 4)):
         journal.write_bytes(damaged)
         seen: list[int] = []
-        check_folder(source, workers=1, journal=journal, progress=lambda done, total, seen=seen: seen.append(done))
+        check_folder(source, workers=1, journal=journal, advance=lambda done, total, seen=seen: seen.append(done))
         assert len(seen) == lost
 
 
@@ -250,7 +250,7 @@ def test_progress_counts_every_file(tmp_path: Path) -> None:
     check_folder(
         bad_images.png_folder(tmp_path / "images", count=20),
         workers=2,
-        progress=lambda done, total: seen.append((done, total)),
+        advance=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(done, 20) for done in range(1, 21)]
 

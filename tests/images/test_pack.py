@@ -331,7 +331,7 @@ def test_only_one_pack_at_a_time(tmp_path: Path) -> None:
             pack_folder(source, out, workers=1)
         refusals.append(str(refused.value))
 
-    assert pack_folder(source, out, workers=1, progress=second).verify() == []
+    assert pack_folder(source, out, workers=1, advance=second).verify() == []
     assert len(refusals) == 6
 
 

@@ -44,7 +44,7 @@ KILLED = """
     os.replace = replace
     bingo.images.pack.pack_folder(
         source, out, workers=1, convert=True, allow_bad=True, shard_gib=SMALL / 2**30,
-        progress=lambda done, total: done == 8 and moment in ("images", "unsaved") and die(),
+        advance=lambda done, total: done == 8 and moment in ("images", "unsaved") and die(),
     )
 """
 MOMENTS = {"unsaved": 18, "images": 10, "rename": 0, "index": 0, "verdicts": 0}  # -> files left to look at
@@ -83,7 +83,7 @@ def test_a_killed_pack_goes_on_to_the_same_bytes(tmp_path: Path, moment: str) ->
     assert len(list(expected.path.glob("*.bin"))) > 4
     killed_pack(source, out, moment)
     seen: list[int] = []
-    packed = small_pack(source, out, progress=lambda done, total: seen.append(done))
+    packed = small_pack(source, out, advance=lambda done, total: seen.append(done))
     assert len(seen) == MOMENTS[moment]
     assert contents(out) == contents(expected.path)
     assert packed.verify() == []
@@ -105,7 +105,7 @@ def test_a_kill_leaves_the_old_dataset(tmp_path: Path, moment: str) -> None:
 def looked_at(source: Path, out: Path, **options: Any) -> list[int]:
     """How far a pack was at each file that it looked at."""
     seen: list[int] = []
-    small_pack(source, out, progress=lambda done, total: seen.append(done), **options)
+    small_pack(source, out, advance=lambda done, total: seen.append(done), **options)
     return seen
 
 
