@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from bingo.bench.loader.variants import AUGMENT
+from bingo.distributed import World
 from bingo.images.dataset import Dataset
 from bingo.kernels.view_params import ViewParams
 from bingo.views.loader import Batch, augmenter, training_batches
@@ -21,7 +22,7 @@ SAME_SHARE = 0.999  # of the values of the finished views, within 1e-4
 def gate(data: Dataset, batch: int, threads: int, device: torch.device) -> dict[str, Any]:
     """{"crops": ..., "colours": ...}: what was found, the bound, and whether it holds; on the plan's first batch."""
     plan = Plan(data.sizes, batch, AUGMENT)
-    made = next(training_batches(data, plan, start=0, stop=1, rank=0, world=1, device=device, threads=threads))
+    made = next(training_batches(data, plan, World(0, 1, device, threads), start=0, stop=1))
     worst, same = _crop_error(data, made), _same_share(made)
     return {
         "crops": {"ok": worst <= CROP_LEVELS, "worst_mean_levels": worst, "bound": CROP_LEVELS},

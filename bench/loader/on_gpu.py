@@ -9,6 +9,7 @@ from bingo.bench.loader.variants import AUGMENT, Ours
 from bingo.bench.samples import with_noise
 from bingo.bench.timing import first_line, visits
 from bingo.config_parts import Loader
+from bingo.distributed import World
 from bingo.images.dataset import Dataset
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
@@ -72,7 +73,7 @@ def pixels(data: Dataset, batch: int, threads: int, device: torch.device, fancy:
     found = []
     for where in (torch.device("cpu"), device):
         stream = training_batches(
-            data, plan, start=0, stop=1, rank=0, world=1, device=where, threads=threads,
+            data, plan, World(0, 1, where, threads), start=0, stop=1,
             settings=Loader(fancy_upsampling=fancy),
         )  # fmt: skip
         found.append(torch.cat(next(stream).crops[0]).cpu().int())
@@ -88,9 +89,7 @@ def pixels(data: Dataset, batch: int, threads: int, device: torch.device, fancy:
 def memory(data: Dataset, batch: int, threads: int, device: torch.device, seconds: float) -> Row:
     """Bytes in use on the device while streaming for a while: [seconds, bytes] about once a second."""
     plan = Plan(data.sizes, batch, AUGMENT)
-    stream = training_batches(
-        data, plan, start=0, stop=10**9, rank=0, world=1, device=device, threads=threads, settings=Loader()
-    )
+    stream = training_batches(data, plan, World(0, 1, device, threads), start=0, stop=10**9, settings=Loader())
     began = time.perf_counter()
     marks: list[list[float]] = []
     for _ in stream:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from bingo.config_parts import Augmentation, Loader
+from bingo.distributed import World
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import ImageFolder
 from bingo.images.open import open_dataset
@@ -51,10 +52,10 @@ class Ours:
     def burst(self, start: int, steps: int) -> None:
         if self.stage == "decode":
             return self._decode(start, steps)
+        alone = World(0, 1, self.device, self.threads)
         for batch in training_batches(
-            self.data, self.plan, start=start, stop=start + steps, rank=0, world=1, device=self.device,
-            threads=self.threads, settings=self.settings,
-        ):  # fmt: skip
+            self.data, self.plan, alone, start=start, stop=start + steps, settings=self.settings
+        ):
             if self.stage == "augment":
                 for view, crops in enumerate(batch.crops[0]):
                     self.augment(crops, batch.params(0, view))

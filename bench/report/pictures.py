@@ -12,6 +12,7 @@ from PIL import Image
 
 from bingo.bench.drawing import figure
 from bingo.config_parts import Augmentation
+from bingo.distributed import World
 from bingo.images.dataset import JPEG, Dataset
 from bingo.views.loader import augmenter, training_batches
 from bingo.views.plan import Plan
@@ -232,9 +233,7 @@ def view_rows(dataset: Dataset, augment: Augmentation, seed: int, images: int, v
     views are those that the run itself used. `UserError` where DALI is missing.
     """
     plan = Plan(dataset.sizes, min(images, len(dataset)), augment, seed, views=(views,))
-    batch = next(
-        training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=torch.device("cpu"), threads=1)
-    )
+    batch = next(training_batches(dataset, plan, World(0, 1, torch.device("cpu"), 1), start=0, stop=1))
     apply = augmenter(augment, torch.float32)
     tensors = [apply(crop, batch.params(0, v)) for v, crop in enumerate(batch.crops[0])]
     rows = []

@@ -154,13 +154,9 @@ def train(
     batches = training_batches(
         dataset,
         plan,
+        world,
         start=start,
         stop=total,
-        rank=world.first_share,
-        world=world.ranks,
-        shares=world.shares,
-        device=world.device,
-        threads=world.threads,
         settings=config.loader,
         failures=failures,
     )

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from bingo.config_parts import Augmentation, Loader, Runtime
+from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import ImageFolder
@@ -253,18 +254,14 @@ class Batch:
 def training_batches(
     dataset: Dataset,
     plan: Plan,
+    world: World,
     *,
     start: int,
     stop: int,
-    rank: int,
-    world: int,
-    device: torch.device,
-    threads: int,
-    shares: int = 1,
     settings: Loader | None = None,
     failures: Failures | None = None,
 ) -> Iterator[Batch]:
-    """Batches of the global steps start .. stop of one rank; of `shares` ranks from that one on, in turn.
+    """Batches of the global steps start .. stop of this process; of each rank that it plays, in turn.
 
     An image that cannot be decoded is replaced (see `Plan.step`) as far as `failures` lets it; by default it stops.
     """
@@ -272,8 +269,8 @@ def training_batches(
     plans: dict[int, StepPlan] = {}
 
     def request(number: int) -> list[Group]:
-        after, share = divmod(number, shares)
-        step = plans[number] = plan.step(start + after, rank + share, world, failures.instead)
+        after, share = divmod(number, world.shares)
+        step = plans[number] = plan.step(start + after, world.first_share + share, world.ranks, failures.instead)
         return [
             (images, [(v.start, v.end) for v in views]) for images, views in zip(step.groups, step.views, strict=True)
         ]
@@ -281,13 +278,13 @@ def training_batches(
     stream = CropStream(
         dataset,
         request,
-        (stop - start) * shares,
+        (stop - start) * world.shares,
         plan.views,
         failures,
-        batch=plan.batch // world,
+        batch=plan.batch // world.ranks,
         size=plan.augment.size,
-        device=device,
-        threads=threads,
+        device=world.device,
+        threads=world.threads,
         settings=settings or Loader(),
         whole_pixels=True,
     )

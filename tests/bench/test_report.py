@@ -25,6 +25,7 @@ from bingo.bench.report.results import Record, Student, compare, load, t_quantil
 from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
 from bingo.config_json import to_json
 from bingo.config_parts import Augmentation, Monitor, Optimiser
+from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.files import write_json
 from bingo.images.open import open_dataset
@@ -279,7 +280,7 @@ def test_views_are_those_of_the_run(root: Path) -> None:
     dataset = open_dataset(root / "train")
     plan = Plan(dataset.sizes, 64, AUGMENT, 3, views=(2, 1), bags=random_bags(len(dataset), 3, 0))
     device = torch.device("cpu")
-    batch = next(training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=device, threads=1))
+    batch = next(training_batches(dataset, plan, World(0, 1, device, 1), start=0, stop=1))
     rows = view_rows(dataset, AUGMENT, 3, 5, 4)
     assert [len(row) for row in rows] == [5] * 5
     mean, std = (np.array(values) for values in (AUGMENT.mean, AUGMENT.std))

@@ -201,7 +201,7 @@ def first_steps(config: DistillConfig, count: int) -> tuple[Bingo, Plan, list[An
     source, _ = key_source(config, dataset, ALONE)
     members = np.load(config.bags / "bags.npz")["bags"]
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=members)
-    batches = training_batches(dataset, plan, start=0, stop=count, rank=0, world=1, device=CPU, threads=1)
+    batches = training_batches(dataset, plan, ALONE, start=0, stop=count)
     return Bingo(config, source, plan, ALONE), plan, list(batches)
 
 

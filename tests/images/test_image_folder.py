@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bingo.config_parts import Augmentation, Loader
+from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.images import image_folder
 from bingo.images.dataset import JPEG, PNG
@@ -54,7 +55,7 @@ def test_same_as_packed(tmp_path: Path) -> None:
     plan = Plan(packed.sizes, 8, AUGMENT, views=(2, 1), bags=bags)
     train, rows = [], []
     for data in (folder, packed):
-        stream = training_batches(data, plan, start=0, stop=3, rank=0, world=1, device=CPU, threads=1)
+        stream = training_batches(data, plan, World(0, 1, CPU, 1), start=0, stop=3)
         train.append(torch.cat([crop for batch in stream for crops in batch.crops for crop in crops]))
         images = np.array_split(np.arange(len(data)), 3)
         rows.append(torch.cat(list(evaluation_batches(data, AUGMENT, images, device=CPU, threads=1))))
@@ -120,7 +121,7 @@ def test_files_that_go_away_or_change_are_named(tmp_path: Path) -> None:
     (tmp_path / "images/a/deep/04.jpg").write_bytes(encode(picture(0, 500, 400)))
     plan = Plan(data.sizes, 21, AUGMENT, views=(1,))
     failures = Failures(data, None)
-    list(training_batches(data, plan, start=0, stop=1, rank=0, world=1, device=CPU, threads=1, failures=failures))
+    list(training_batches(data, plan, World(0, 1, CPU, 1), start=0, stop=1, failures=failures))
     assert failures.found == {
         data.paths.index("b/deep/03.jpg"): "cannot be read: No such file or directory",
         data.paths.index("a/deep/04.jpg"): "(500, 400) pixels instead of (44, 86)",

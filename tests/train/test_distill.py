@@ -58,7 +58,7 @@ def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tens
     views = view_counts(config)
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=views, bags=members)
     method = Bingo(config, teacher, plan, ALONE)
-    batch = next(training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=CPU, threads=1))
+    batch = next(training_batches(dataset, plan, ALONE, start=0, stop=1))
     finished = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
     before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in method.queue.state().items()}
     loss, _ = next(method.losses([batch]))
@@ -134,7 +134,7 @@ def test_strangers_leave_out_the_keys_of_the_image_and_its_bag(config: DistillCo
     queue.ids_K[:] = torch.from_numpy(np.resize(related[:, 1:3].ravel(), 100).astype(np.int64))
     keys, ids = queue.keys_KC.clone(), queue.ids_K.clone()
     dataset = open_dataset(config.data)
-    batch = next(training_batches(dataset, plan, start=1, stop=2, rank=0, world=1, device=CPU, threads=1))
+    batch = next(training_batches(dataset, plan, ALONE, start=1, stop=2))
     loss, _ = next(method.losses([batch]))
     views = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
     queries = [method.encoder(views[0][0]), method.encoder(views[1][0])]

@@ -11,6 +11,7 @@ import torch
 
 from bingo.config import EvalConfig, FeaturesConfig
 from bingo.config_parts import Augmentation, TrainingLoader
+from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_dataset
@@ -57,9 +58,7 @@ def plan_of(data: Dataset) -> Plan:
 
 def stream(data: Dataset, failures: Failures, start: int = 0, rank: int = 0, world: int = 1) -> list[Batch]:
     return list(
-        training_batches(
-            data, plan_of(data), start=start, stop=6, rank=rank, world=world, device=CPU, threads=1, failures=failures
-        )
+        training_batches(data, plan_of(data), World(rank, world, CPU, 1), start=start, stop=6, failures=failures)
     )
 
 

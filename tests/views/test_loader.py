@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from bingo.config_parts import Augmentation, Loader, Runtime
+from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_dataset
@@ -36,6 +37,7 @@ import hashlib, sys
 from pathlib import Path
 import numpy as np, torch
 from bingo.config_parts import Augmentation
+from bingo.distributed import World
 from bingo.images.dataset import Dataset
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
@@ -43,7 +45,7 @@ data, out, start, stop = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(s
 data = open_dataset(data)
 bags = np.random.default_rng(0).integers(0, len(data), (len(data), 5)).astype(np.int32)
 plan = Plan(data.sizes, 32, Augmentation(size=24), seed=3, views=(2, 2), bags=bags)
-stream = training_batches(data, plan, start=start, stop=stop, rank=0, world=1, device=torch.device("cpu"), threads=2)
+stream = training_batches(data, plan, World(0, 1, torch.device("cpu"), 2), start=start, stop=stop)
 with open(out, "a") as file:
     for step, batch in enumerate(stream, start):
         digest = hashlib.md5(b"".join(crop.numpy().tobytes() for crops in batch.crops for crop in crops)).hexdigest()
@@ -69,7 +71,7 @@ def plan(data: Dataset) -> Plan:
 
 def batches(data: Dataset, plan: Plan, start: int, stop: int, rank: int = 0, world: int = 1) -> list[Batch]:
     threads = 2 if world == 1 else 1
-    stream = training_batches(data, plan, start=start, stop=stop, rank=rank, world=world, device=CPU, threads=threads)
+    stream = training_batches(data, plan, World(rank, world, CPU, threads), start=start, stop=stop)
     return list(stream)
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from bingo.config_parts import Augmentation
+from bingo.distributed import World
 from bingo.images.pack import pack_folder
 from bingo.kernels.augment import augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
@@ -37,7 +38,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
         (root / "images" / "one" / f"{i:03}.jpg").write_bytes(data)
     dataset = pack_folder(root / "images", root / "packed", workers=1)
     plan = Plan(dataset.sizes, IMAGES, CONFIG, seed=7, views=(2,))
-    (step,) = training_batches(dataset, plan, start=0, stop=1, rank=0, world=1, device=CPU, threads=1)
+    (step,) = training_batches(dataset, plan, World(0, 1, CPU, 1), start=0, stop=1)
     return step
 
 
