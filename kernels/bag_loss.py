@@ -10,7 +10,6 @@ Legend: as in `queue_softmax`, and B rows of `keys` with M positives each (row i
 (row i reads i // (R / V)): V views of B images are R = V * B rows of one call.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -18,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bingo.kernels.checks import check_all, check_constants, check_ids
-from bingo.kernels.dispatch import choose_impl, partials, resolve_impl
+from bingo.kernels.checks import check_constants, check_ids
+from bingo.kernels.dispatch import accept, choose_impl, partials, resolve_impl
 from bingo.kernels.queue_softmax import queue_logsumexp, queue_softmax
+from bingo.kernels.request import Request
 from bingo.kernels.ring import NewKeys, write_keys
-from bingo.kernels.splits import Request
 
 
 def bag_loss(
@@ -53,7 +52,8 @@ def bag_loss(
     _check_new_keys(new_keys, queue, queue_ids)
     chosen = (resolve_impl if torch.compiler.is_compiling() else choose_impl)(impl, q.device)
     if chosen not in ("triton", "hopper") or keys.requires_grad or weights.requires_grad:
-        loss = _plain(q, keys, weights, queue, temperature, normalize, impl, exclude, queue_ids, unit_rows)
+        request = Request(q, queue, float(temperature), impl, exclude, queue_ids, unit_rows, normalize)
+        loss = _plain(request, keys, weights)
         if new_keys is not None:
             write_keys(queue, queue_ids, new_keys)
         return loss
@@ -67,29 +67,17 @@ def bag_loss(
     return _Attach.apply(q, loss, slope) if grad else loss
 
 
-def _plain(
-    q: Tensor,
-    keys: Tensor,
-    weights: Tensor,
-    queue: Tensor,
-    temperature: float,
-    normalize: bool,
-    impl: str,
-    exclude: Tensor | None,
-    queue_ids: Tensor | None,
-    unit_rows: bool,
-) -> Tensor:
+def _plain(request: Request, keys: Tensor, weights: Tensor) -> Tensor:
+    """Loss (R) in PyTorch around `queue_softmax`; autograd differentiates it."""
+    q, queue, temperature, impl, exclude, queue_ids, unit_rows, normalize, _ = request
     dtype = torch.promote_types(queue.dtype, torch.float32)
     if normalize:
         q = F.normalize(q.to(dtype), dim=1)
+    options: dict[str, Any] = {"impl": impl, "exclude": exclude, "queue_ids": queue_ids, "unit_rows": unit_rows}
     if q.requires_grad and torch.is_grad_enabled():
-        lse_R, _ = queue_softmax(
-            q, queue, temperature, impl=impl, exclude=exclude, queue_ids=queue_ids, unit_rows=unit_rows
-        )
+        lse_R, _ = queue_softmax(q, queue, temperature, **options)
     else:
-        lse_R = queue_logsumexp(
-            q.detach(), queue, temperature, impl=impl, exclude=exclude, queue_ids=queue_ids, unit_rows=unit_rows
-        )
+        lse_R = queue_logsumexp(q.detach(), queue, temperature, **options)
     views = len(q) // len(keys)
     # A product and a sum, not a matrix product: autocast would round the logits of the latter to half precision.
     logits_VBM = (q.to(dtype).view(views, len(keys), 1, q.shape[1]) * keys.to(dtype)).sum(dim=3) / temperature
@@ -117,12 +105,9 @@ def _fused(
     """Loss (R) and gradient (R, C; without grad (0, C)), fp32."""
     from bingo.kernels.triton_combine import combine_bags
 
-    check_all(q, queue, temperature, exclude, queue_ids)
-    scale = math.log2(math.e) / temperature
-    request = Request(q, queue, scale, normalize, unit_rows, grad, exclude, queue_ids)
-    parts = partials(request, choose_impl(impl, q.device))
+    request = accept(q, queue, temperature, impl, exclude, queue_ids, unit_rows, normalize=normalize, grad=grad)
     writes = None if new is None or cursor is None else NewKeys(new, cursor, new_ids)
-    return combine_bags(*parts, q, keys, weights, queue, queue_ids, writes, temperature, grad=grad, normalize=normalize)
+    return combine_bags(*partials(request), request, keys, weights, writes)
 
 
 def _fake_fused(q: Tensor, keys: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

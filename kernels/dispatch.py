@@ -3,14 +3,14 @@
 import functools
 import importlib.util
 import logging
-import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from bingo.kernels.checks import check_all
 from bingo.kernels.reference import queue_softmax_chunked, queue_softmax_reference
-from bingo.kernels.splits import SPLIT_KEYS, Request, device_limits, is_fast, plan_splits, split_evenly
+from bingo.kernels.request import Request
+from bingo.kernels.splits import SPLIT_KEYS, device_limits, is_fast, plan_splits, split_evenly
 
 IMPLEMENTATIONS = ("auto", "reference", "chunked", "triton", "hopper")
 PLAIN_OR_TRITON = ("auto", "reference", "triton")
@@ -77,34 +77,42 @@ def require_triton(device_type: str, instead: str) -> None:
         )
 
 
-def evaluate(
+def accept(
     q: Tensor,
     queue: Tensor,
     temperature: float,
     impl: str,
     exclude: Tensor | None,
-    ids: Tensor | None,
+    queue_ids: Tensor | None,
+    unit_rows: bool,
     *,
-    trusted: bool,
-    grad: bool,
-) -> tuple[Tensor, Tensor]:
-    """lse (R) and mean key (R, C; without grad (0, C), or (R, C) from the reference) by the chosen implementation."""
-    if impl == "reference":
-        return queue_softmax_reference(q, queue, temperature, exclude, ids)
-    if impl == "chunked":
-        return queue_softmax_chunked(q, queue, temperature, exclude, ids, grad=grad)
+    normalize: bool = False,
+    grad: bool = True,
+) -> Request:
+    """The arguments of an op as one object, with the implementation that `impl` stands for; ValueError if they do not
+    fit together."""
+    check_all(q, queue, temperature, exclude, queue_ids)
+    return Request(q, queue, temperature, choose_impl(impl, q.device), exclude, queue_ids, unit_rows, normalize, grad)
+
+
+def evaluate(request: Request) -> tuple[Tensor, Tensor]:
+    """lse (R) and mean key (R, C; without grad (0, C), or (R, C) from the reference) of an accepted request."""
+    if request.impl == "reference":
+        return queue_softmax_reference(request)
+    if request.impl == "chunked":
+        return queue_softmax_chunked(request)
     from bingo.kernels.triton_combine import combine
     from bingo.kernels.triton_queue_softmax import check
 
-    check(queue)
+    q = request.q_RC
+    check(request.queue_KC)
     if q.shape[0] == 0:
         return q.new_empty(0, dtype=torch.float32), q.new_empty(q.shape, dtype=torch.float32)
-    request = Request(q, queue, math.log2(math.e) / temperature, False, trusted, grad, exclude, ids)
-    return combine(*partials(request, impl), q.shape[1], grad=grad)
+    return combine(*partials(request), q.shape[1], grad=request.grad)
 
 
-def partials(request: Request, impl: str, *, splits: int | None = None) -> tuple[Tensor, Tensor]:
-    """(lse_SR, mean_SRC) by "triton" or "hopper", fp32: per split, log2 of the sum of 2^z and the mean key.
+def partials(request: Request, *, splits: int | None = None) -> tuple[Tensor, Tensor]:
+    """(lse_SR, mean_SRC) by impl "triton" or "hopper", fp32: per split, log2 of the sum of 2^z and the mean key.
 
     Without grad the second is (0,). R and K must be at least 1. splits: how many parts the queue is cut into, by
     default so many that the last wave of thread blocks is nearly full. ValueError for what the kernels do not take.
@@ -114,7 +122,7 @@ def partials(request: Request, impl: str, *, splits: int | None = None) -> tuple
     q, queue = request.q_RC, request.queue_KC
     portable.check(queue)
     (rows, channels), keys = q.shape, queue.shape[0]
-    hopper = impl == "hopper" and keys >= SPLIT_KEYS
+    hopper = request.impl == "hopper" and keys >= SPLIT_KEYS
     sms = device_limits(q.device)[1]
     tile, slots = portable.row_tile(queue), sms * portable.BLOCKS_PER_SM
     if hopper:
@@ -129,8 +137,8 @@ def partials(request: Request, impl: str, *, splits: int | None = None) -> tuple
     parts = [(request, lse_SR, mean_SRC)]
     if main < keys:
         parts = [
-            (replace(request, queue_KC=queue[:main]), lse_SR[:count], mean_SRC[:count]),
-            (replace(request, queue_KC=queue[main:]), lse_SR[count:], mean_SRC[count:]),
+            (request._replace(queue_KC=queue[:main]), lse_SR[:count], mean_SRC[:count]),
+            (request._replace(queue_KC=queue[main:]), lse_SR[count:], mean_SRC[count:]),
         ]
     fast = is_fast(request.scale, keys, queue.dtype)
     for i, (part, lse, mean) in enumerate(parts):
@@ -138,7 +146,7 @@ def partials(request: Request, impl: str, *, splits: int | None = None) -> tuple
             _write_hopper(part, per_split, lse, mean)
         else:
             portable.write_partials(part, per_split, lse, mean, safe=not fast)
-        if fast and not request.trusted:
+        if fast and not request.unit_rows:
             portable.write_partials(part, per_split, lse, mean, safe=True, repair=True)
     return lse_SR, mean_SRC
 
@@ -148,5 +156,4 @@ def _write_hopper(request: Request, keys_per_split: int, lse_SR: Tensor, mean_SR
 
     if request.exclude_GE is not None:
         raise ValueError("impl 'hopper' cannot leave keys out, but exclude is given; pass impl='triton'")
-    q, mean = request.q_RC.contiguous(), mean_SRC if request.grad else None
-    hopper_partials(q, request.queue_KC, request.scale, keys_per_split, lse_SR, mean, normalize=request.normalize)
+    hopper_partials(request._replace(q_RC=request.q_RC.contiguous()), keys_per_split, lse_SR, mean_SRC)

@@ -13,6 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
+from bingo.kernels.request import Request
 from bingo.kernels.splits import FAST_LOGIT
 
 CAPABILITY = (9, 0)
@@ -71,32 +72,23 @@ def has_gluon() -> bool:
     return True
 
 
-def hopper_partials(
-    q_RC: Tensor,
-    queue_KC: Tensor,
-    scale: float,
-    keys_per_split: int,
-    lse_SR: Tensor,
-    mean_SRC: Tensor | None,
-    *,
-    normalize: bool,
-) -> None:
+def hopper_partials(request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor) -> None:
     """Write the partials of every split of the queue: split s covers keys_per_split keys from s * keys_per_split on.
 
-    q_RC: fp32, bf16 or fp16, contiguous; divided by its rows' lengths if normalize, multiplied by scale in fp32 and
-    rounded once to the queue's dtype. queue_KC: bf16 or fp16, contiguous, C 64 or 128, K a multiple of 128, as
-    is keys_per_split. scale: log2(e) / temperature. Written, both fp32: lse_SR, in units of log2, and, unless it is
-    None (half the work), mean_SRC; S must be K / keys_per_split rounded up. ValueError for anything else.
+    Of the request, q_RC: fp32, bf16 or fp16, contiguous; divided by its rows' lengths if normalize, multiplied by scale
+    in fp32 and rounded once to the queue's dtype. queue_KC: bf16 or fp16, contiguous, C 64 or 128, K a multiple of 128,
+    as is keys_per_split. Written, both fp32: lse_SR, in units of log2, and, with grad (else half the work), mean_SRC; S
+    must be K / keys_per_split rounded up. ValueError for anything else.
     """
     from bingo.kernels import hopper_kernel as kernel
 
-    _check(q_RC, queue_KC, scale, keys_per_split, lse_SR, mean_SRC)
-    (splits, rows), (keys, channels) = lse_SR.shape, queue_KC.shape
+    _check(request, keys_per_split, lse_SR, mean_SRC)
+    (splits, rows), (keys, channels) = lse_SR.shape, request.queue_KC.shape
     if rows == 0:
         return
     kernel.partials_kernel[(triton.cdiv(rows, ROWS_PER_BLOCK), splits)](
-        q_RC, kernel.describe_queue(queue_KC), lse_SR, lse_SR if mean_SRC is None else mean_SRC,
-        rows, keys, keys_per_split, scale, C=channels, NORMALIZE=normalize, GRAD=mean_SRC is not None,
+        request.q_RC, kernel.describe_queue(request.queue_KC), lse_SR, mean_SRC if request.grad else lse_SR,
+        rows, keys, keys_per_split, request.scale, C=channels, NORMALIZE=request.normalize, GRAD=request.grad,
         **launch_options(),
     )  # fmt: skip
 
@@ -108,9 +100,8 @@ def launch_options() -> dict[str, Any]:
     return {"num_warps": kernel.CONSUMER_WARPS.value, "maxnreg": kernel.LAUNCH_REGISTERS.value}
 
 
-def _check(
-    q_RC: Tensor, queue_KC: Tensor, scale: float, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor | None
-) -> None:
+def _check(request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor) -> None:
+    q_RC, queue_KC, scale = request.q_RC, request.queue_KC, request.scale
     (rows, channels), keys = q_RC.shape, queue_KC.shape[0]
     require_hopper(device_capability(queue_KC.device), queue_KC.dtype, channels)
     if q_RC.dtype not in QUERY_DTYPES:
@@ -125,11 +116,13 @@ def _check(
             f"{keys} keys in splits of {keys_per_split}: both must be positive multiples of {KEYS_PER_TILE}"
         )
     splits = triton.cdiv(keys, keys_per_split)
-    outputs = {"lse_SR": (lse_SR, (splits, rows)), "mean_SRC": (mean_SRC, (splits, rows, channels))}
+    outputs: dict[str, tuple[Tensor, tuple[int, ...]]] = {"lse_SR": (lse_SR, (splits, rows))}
+    if request.grad:
+        outputs["mean_SRC"] = mean_SRC, (splits, rows, channels)
     for name, (tensor, shape) in outputs.items():
-        if tensor is not None and (tensor.shape != shape or tensor.dtype != torch.float32):
+        if tensor.shape != shape or tensor.dtype != torch.float32:
             raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}; it must be {shape} float32")
-    if not all(t.is_contiguous() for t in (q_RC, queue_KC, lse_SR, mean_SRC) if t is not None):
+    if not all(t.is_contiguous() for t in (q_RC, queue_KC, lse_SR, mean_SRC)):
         raise ValueError("q_RC, queue_KC, lse_SR and mean_SRC must be contiguous")
     if queue_KC.data_ptr() % 16:
         raise ValueError("queue_KC must start at a multiple of 16 bytes, as PyTorch's own allocations do")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bingo.kernels.checks import check_all, check_constants, check_exclude, check_tensors
-from bingo.kernels.dispatch import choose_impl, evaluate
+from bingo.kernels.checks import check_constants, check_tensors
+from bingo.kernels.dispatch import accept, evaluate
 from bingo.kernels.reference import accumulation_dtype, queue_ranks_reference
 
 
@@ -88,40 +88,34 @@ def queue_ranks(
     return run(q.detach(), queue, scores.detach().float(), impl, exclude, queue_ids)
 
 
-def _forward(
-    q: Tensor, queue: Tensor, temperature: float, impl: str, exclude: Tensor | None, ids: Tensor | None, unit_rows: bool
-) -> tuple[Tensor, Tensor]:
-    check_all(q, queue, temperature, exclude, ids)
-    return evaluate(q, queue, temperature, choose_impl(impl, q.device), exclude, ids, trusted=unit_rows, grad=True)
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """`arguments`: those of the registered op, in its order."""
+    return evaluate(accept(*arguments))
 
 
-def _fake_forward(
-    q: Tensor, queue: Tensor, temperature: float, impl: str, exclude: Tensor | None, ids: Tensor | None, unit_rows: bool
-) -> tuple[Tensor, Tensor]:
+def _fake_forward(q: Tensor, queue: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     check_tensors(q, queue)
     dtype = accumulation_dtype(queue.dtype)
     return q.new_empty(q.shape[0], dtype=dtype), q.new_empty(q.shape, dtype=dtype)
 
 
-def _logsumexp(
-    q: Tensor, queue: Tensor, temperature: float, impl: str, exclude: Tensor | None, ids: Tensor | None, unit_rows: bool
+def _logsumexp(*arguments: Any) -> Tensor:
+    return evaluate(accept(*arguments, grad=False))[0]
+
+
+def _ranks(
+    q: Tensor, queue: Tensor, scores: Tensor, impl: str, exclude: Tensor | None, queue_ids: Tensor | None
 ) -> Tensor:
-    check_all(q, queue, temperature, exclude, ids)
-    return evaluate(q, queue, temperature, choose_impl(impl, q.device), exclude, ids, trusted=unit_rows, grad=False)[0]
-
-
-def _ranks(q: Tensor, queue: Tensor, scores: Tensor, impl: str, exclude: Tensor | None, ids: Tensor | None) -> Tensor:
-    check_tensors(q, queue)
-    check_exclude(exclude, ids, q, queue)
+    request = accept(q, queue, 1.0, impl, exclude, queue_ids, False)
     if scores.ndim != 2 or scores.shape[0] != q.shape[0] or scores.device != q.device:
         raise ValueError(
             f"scores must be ({q.shape[0]}, M) on {q.device}, not {tuple(scores.shape)} on {scores.device}"
         )
-    if choose_impl(impl, q.device) in ("triton", "hopper") and q.shape[0]:
+    if request.impl in ("triton", "hopper") and q.shape[0]:
         from bingo.kernels.triton_queue_softmax import ranks
 
-        return ranks(q, queue, scores, exclude, ids)
-    return queue_ranks_reference(q, queue, scores, exclude, ids)
+        return ranks(request, scores)
+    return queue_ranks_reference(request, scores)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from bingo.kernels.request import Request
+
 # At most 16 MB of fp32 logits at a time. Smaller blocks fit a core's own cache but were no faster on one thread, and on
 # busy cores much slower on two: every operation on a block ends with the threads waiting for each other.
 ROWS_PER_BLOCK = 1024
@@ -33,18 +35,16 @@ def per_row(exclude_GE: Tensor | None, rows: int) -> Tensor | None:
     return None if exclude_GE is None else exclude_GE.repeat(rows // max(1, len(exclude_GE)), 1)
 
 
-def queue_softmax_reference(
-    q_RC: Tensor, queue_KC: Tensor, temperature: float, exclude_GE: Tensor | None, ids_K: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def queue_softmax_reference(request: Request) -> tuple[Tensor, Tensor]:
     """The definition, with the R x K logits in memory: log-sum-exp (R) and softmax-weighted mean key (R, C)."""
-    dtype = accumulation_dtype(queue_KC.dtype)
-    q_RC, queue_KC = q_RC.to(queue_KC.dtype).to(dtype), queue_KC.to(dtype)
+    dtype, queue_ids_K = accumulation_dtype(request.queue_KC.dtype), request.queue_ids_K
+    q_RC, queue_KC = request.q_RC.to(request.queue_KC.dtype).to(dtype), request.queue_KC.to(dtype)
     # An enclosing autocast region would otherwise round the operands of both products to half precision.
     with torch.autocast(q_RC.device.type, enabled=False):
-        logits_RK = (q_RC @ queue_KC.T) / temperature
-        exclude_RE = per_row(exclude_GE, len(q_RC))
-        if exclude_RE is not None and ids_K is not None:
-            logits_RK.masked_fill_(excluded_keys(exclude_RE, ids_K), -torch.inf)
+        logits_RK = (q_RC @ queue_KC.T) / request.temperature
+        exclude_RE = per_row(request.exclude_GE, len(q_RC))
+        if exclude_RE is not None and queue_ids_K is not None:
+            logits_RK.masked_fill_(excluded_keys(exclude_RE, queue_ids_K), -torch.inf)
         lse_R = torch.logsumexp(logits_RK, dim=1)
         weights_RK = torch.softmax(logits_RK, dim=1)
         if exclude_RE is not None:  # a row with every key excluded has no softmax: its mean key is zero
@@ -52,37 +52,37 @@ def queue_softmax_reference(
         return lse_R, weights_RK @ queue_KC
 
 
-def queue_softmax_chunked(
-    q_RC: Tensor, queue_KC: Tensor, temperature: float, exclude_GE: Tensor | None, ids_K: Tensor | None, *, grad: bool
-) -> tuple[Tensor, Tensor]:
+def queue_softmax_chunked(request: Request) -> tuple[Tensor, Tensor]:
     """The same with a running maximum over blocks of rows and keys: extra memory does not grow with K.
 
-    Without `grad` the mean key (0, C) is not computed.
+    Without `request.grad` the mean key (0, C) is not computed.
     """
+    q_RC, queue_KC, grad = request.q_RC, request.queue_KC, request.grad
     dtype = accumulation_dtype(queue_KC.dtype)
     rows, channels = q_RC.shape
     lse_R = q_RC.new_empty(rows, dtype=dtype)
     mean_RC = q_RC.new_empty((rows if grad else 0, channels), dtype=dtype)
-    exclude_RE = per_row(exclude_GE, rows)
+    exclude_RE = per_row(request.exclude_GE, rows)
     with torch.autocast(q_RC.device.type, enabled=False):
         for start in range(0, rows, ROWS_PER_BLOCK):
             block = slice(start, start + ROWS_PER_BLOCK)
-            scaled_RC = q_RC[block].to(queue_KC.dtype).to(dtype) / temperature
-            chunks = _masked_logits(scaled_RC, queue_KC, None if exclude_RE is None else exclude_RE[block], ids_K)
+            scaled_RC = q_RC[block].to(queue_KC.dtype).to(dtype) / request.temperature
+            wanted_RE = None if exclude_RE is None else exclude_RE[block]
+            chunks = _masked_logits(scaled_RC, queue_KC, wanted_RE, request.queue_ids_K)
             _reduce_rows(chunks, lse_R[block], mean_RC[block] if grad else None)
     return lse_R, mean_RC
 
 
 def _masked_logits(
-    scaled_RC: Tensor, queue_KC: Tensor, exclude_RE: Tensor | None, ids_K: Tensor | None
+    scaled_RC: Tensor, queue_KC: Tensor, exclude_RE: Tensor | None, queue_ids_K: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(logits R x N, keys N x C) of one chunk of the queue after the other; excluded logits are -inf."""
     for start in range(0, queue_KC.shape[0], KEYS_PER_CHUNK):
         chunk = slice(start, start + KEYS_PER_CHUNK)
         keys_NC = queue_KC[chunk].to(scaled_RC.dtype)
         logits_RN = scaled_RC @ keys_NC.T
-        if exclude_RE is not None and ids_K is not None:
-            logits_RN.masked_fill_(excluded_keys(exclude_RE, ids_K[chunk]), -torch.inf)
+        if exclude_RE is not None and queue_ids_K is not None:
+            logits_RN.masked_fill_(excluded_keys(exclude_RE, queue_ids_K[chunk]), -torch.inf)
         yield logits_RN, keys_NC
         del logits_RN  # or two blocks would be alive while the next one is made
 
@@ -109,15 +109,14 @@ def _reduce_rows(chunks: Iterator[tuple[Tensor, Tensor]], lse_R: Tensor, mean_RC
     lse_R.copy_(total_R1.log_().add_(largest_R1).squeeze(1))
 
 
-def queue_ranks_reference(
-    q_RC: Tensor, queue_KC: Tensor, scores_RM: Tensor, exclude_GE: Tensor | None, ids_K: Tensor | None
-) -> Tensor:
+def queue_ranks_reference(request: Request, scores_RM: Tensor) -> Tensor:
     """How many keys have q . n above each of the row's scores: int32 (R, M)."""
+    q_RC, queue_KC = request.q_RC, request.queue_KC
     dtype = accumulation_dtype(queue_KC.dtype)
     counts_RM = torch.zeros(scores_RM.shape, dtype=torch.int32, device=q_RC.device)
-    exclude_RE = per_row(exclude_GE, len(q_RC))
+    exclude_RE, rounded_RC = per_row(request.exclude_GE, len(q_RC)), q_RC.to(queue_KC.dtype).to(dtype)
     with torch.autocast(q_RC.device.type, enabled=False):
-        for logits_RN, _ in _masked_logits(q_RC.to(queue_KC.dtype).to(dtype), queue_KC, exclude_RE, ids_K):
+        for logits_RN, _ in _masked_logits(rounded_RC, queue_KC, exclude_RE, request.queue_ids_K):
             for m, score_R in enumerate(scores_RM.unbind(1)):
                 counts_RM[:, m] += (logits_RN > score_R[:, None]).sum(dim=1, dtype=torch.int32)
     return counts_RM

@@ -19,13 +19,13 @@ class NewKeys(NamedTuple):
 
 
 @torch.no_grad()  # keys that want a gradient must not make the queue want one
-def write_keys(queue_KC: Tensor, ids_K: Tensor | None, new: NewKeys) -> None:
+def write_keys(queue_KC: Tensor, queue_ids_K: Tensor | None, new: NewKeys) -> None:
     """Write the new keys in PyTorch, without waiting for the device; the fused kernel does the same."""
     slots = len(queue_KC)
     skipped = max(0, len(new.keys) - slots)
     offsets = torch.arange(skipped, len(new.keys), device=queue_KC.device)
     where = (new.cursor[0] + offsets) % slots
     queue_KC.index_copy_(0, where, new.keys[skipped:].to(queue_KC.dtype))
-    if ids_K is not None and new.ids is not None:
-        ids_K.index_copy_(0, where, new.ids[skipped:])
+    if queue_ids_K is not None and new.ids is not None:
+        queue_ids_K.index_copy_(0, where, new.ids[skipped:])
     new.cursor[0].add_(len(new.keys)).remainder_(slots)

@@ -1,17 +1,15 @@
-"""What a fused kernel is asked for, how the queue is cut, and when no running maximum is needed.
+"""How the queue is cut into splits, and when no running maximum is needed.
 
 Rows of unit length bound the base-2 logits z = log2(e) / temperature * q . n by `scale` = log2(e) / temperature. While
 that is at most `FAST_LOGIT`, a plain sum of 2^z neither overflows nor loses its largest terms, and the kernels keep no
 running maximum. Rows of any other length are caught by `FAST_RANGE` afterwards.
-Legend: R rows, K keys, C channels, S splits of the queue, E excluded ids per row, G rows of `exclude`.
+Legend: R rows, K keys, C channels, S splits of the queue.
 """
 
 import functools
 import math
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 # Splits are whole multiples of this, so that every kernel's tile divides them.
 SPLIT_KEYS = 128
@@ -24,25 +22,6 @@ FAST_LOGIT = {torch.float32: 100.0, torch.bfloat16: 100.0, torch.float16: 14.0}
 # its sum at most the second (in fp32 the sum of keys still has room for keys longer than one; in fp16 no weight passed
 # the largest number).
 FAST_RANGE = {torch.float32: (-60.0, 84.0), torch.bfloat16: (-60.0, 84.0), torch.float16: (-10.0, 15.9)}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What every fused kernel is asked for.
-
-    q_RC in the queue's dtype or fp32; scale: log2(e) / temperature; normalize: give q's rows unit length first;
-    trusted: rows and keys are known to be no longer than one; grad: whether the mean key is wanted; exclude_GE and
-    ids_K: int64, both or neither.
-    """
-
-    q_RC: Tensor
-    queue_KC: Tensor
-    scale: float
-    normalize: bool
-    trusted: bool
-    grad: bool
-    exclude_GE: Tensor | None = None
-    ids_K: Tensor | None = None
 
 
 def ceil_div(a: int, b: int) -> int:

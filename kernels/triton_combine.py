@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bingo.kernels.request import Request
 from bingo.kernels.ring import NewKeys
 from bingo.kernels.splits import pad_channels
 
@@ -71,7 +72,7 @@ def softplus_sigmoid(x):  # type: ignore[no-untyped-def]
 @triton.jit
 def bag_kernel(  # type: ignore[no-untyped-def]
     lse_SR_ptr, mean_SRC_ptr, q_ptr, keys_ptr, weights_ptr, loss_ptr, grad_ptr,
-    new_keys_ptr, new_ids_ptr, queue_ptr, ids_ptr, cursor_ptr,
+    new_keys_ptr, new_ids_ptr, queue_ptr, queue_ids_ptr, cursor_ptr,
     R, S, B, rows_per_weight, K, N, skipped, inverse_temperature,
     C: tl.constexpr, BC: tl.constexpr, BS: tl.constexpr, M: tl.constexpr,
     GRAD: tl.constexpr, NORMALIZE: tl.constexpr, WRITE: tl.constexpr, IDS: tl.constexpr,
@@ -109,7 +110,7 @@ def bag_kernel(  # type: ignore[no-untyped-def]
         key = tl.load(new_keys_ptr + new * C + cols, mask=cols < C)
         tl.store(queue_ptr + slot * C + cols, key.to(queue_ptr.dtype.element_ty), mask=cols < C)
         if IDS:
-            tl.store(ids_ptr + slot, tl.load(new_ids_ptr + new))
+            tl.store(queue_ids_ptr + slot, tl.load(new_ids_ptr + new))
         # The last program to come here has seen every other one read the cursor, and moves it.
         tl.debug_barrier()
         if tl.atomic_add(cursor_ptr + 1, 1) == N - 1:
@@ -130,15 +131,14 @@ def combine(lse_SR: Tensor, mean_SRC: Tensor, channels: int, *, grad: bool) -> t
 
 
 def combine_bags(
-    lse_SR: Tensor, mean_SRC: Tensor, q_RC: Tensor, keys_BMC: Tensor, weights_VM: Tensor, queue_KC: Tensor,
-    ids_K: Tensor | None, new: NewKeys | None, temperature: float, *, grad: bool, normalize: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    lse_SR: Tensor, mean_SRC: Tensor, request: Request, keys_BMC: Tensor, weights_VM: Tensor, new: NewKeys | None
+) -> tuple[Tensor, Tensor]:
     """Loss (R) and its gradient with respect to q (R, C; without grad (0, C)), fp32; writes the new keys, if any."""
     splits, rows = lse_SR.shape
     batch, positives, channels = keys_BMC.shape
     loss_R = lse_SR.new_empty(rows)
-    grad_RC = lse_SR.new_empty((rows if grad else 0, channels))
-    slots = queue_KC.shape[0]
+    grad_RC = lse_SR.new_empty((rows if request.grad else 0, channels))
+    queue_KC, slots = request.queue_KC, request.queue_KC.shape[0]
     fresh, ids, count, skipped = None, None, 0, 0
     if new:
         count = min(new.keys.shape[0], slots)
@@ -147,9 +147,10 @@ def combine_bags(
         if skipped:
             fresh, ids = fresh[skipped:], None if ids is None else ids[skipped:]
     bag_kernel[(rows + count,)](
-        lse_SR, mean_SRC, q_RC.contiguous(), keys_BMC.contiguous(), weights_VM.contiguous(), loss_R, grad_RC,
-        fresh, ids, queue_KC, ids_K, new.cursor if new else None, rows, splits, batch, rows // weights_VM.shape[0],
-        slots, count, skipped, 1 / temperature, C=channels, BC=pad_channels(channels), BS=SPLITS_PER_STEP,
-        M=positives, GRAD=grad, NORMALIZE=normalize, WRITE=count > 0, IDS=ids is not None, num_warps=WARPS,
+        lse_SR, mean_SRC, request.q_RC.contiguous(), keys_BMC.contiguous(), weights_VM.contiguous(), loss_R, grad_RC,
+        fresh, ids, queue_KC, request.queue_ids_K, new.cursor if new else None, rows, splits, batch,
+        rows // weights_VM.shape[0], slots, count, skipped, 1 / request.temperature, C=channels,
+        BC=pad_channels(channels), BS=SPLITS_PER_STEP, M=positives, GRAD=request.grad, NORMALIZE=request.normalize,
+        WRITE=count > 0, IDS=ids is not None, num_warps=WARPS,
     )  # fmt: skip
     return loss_R, grad_RC

@@ -19,7 +19,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from bingo.kernels.splits import FAST_RANGE, Request, ceil_div, device_limits, pad_channels, plan_splits
+from bingo.kernels.request import Request
+from bingo.kernels.splits import FAST_RANGE, ceil_div, device_limits, pad_channels, plan_splits
 
 MAX_CHANNELS = 256
 CHANNEL_STEP = 16
@@ -39,9 +40,9 @@ def load_queries(q_ptr, rows, cols, mask, scale, C: tl.constexpr, DTYPE: tl.cons
 
 
 @triton.jit
-def excluded(ids_ptr, exclude_ptr, rows, keys, live, G, E: tl.constexpr):  # type: ignore[no-untyped-def]
+def excluded(queue_ids_ptr, exclude_ptr, rows, keys, live, G, E: tl.constexpr):  # type: ignore[no-untyped-def]
     """BM x BN: whether the key's id is one of the row's excluded ids; negative ids exclude nothing."""
-    ids = tl.load(ids_ptr + keys, mask=live, other=NO_ID)
+    ids = tl.load(queue_ids_ptr + keys, mask=live, other=NO_ID)
     found = tl.zeros([rows.shape[0], keys.shape[0]], tl.int1)
     for e in tl.static_range(E):
         wanted = tl.load(exclude_ptr + (rows % G) * E + e)
@@ -80,7 +81,7 @@ def load_tile(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def add_tile(  # type: ignore[no-untyped-def]
-    q, queue, ids_ptr, exclude_ptr, rows, cols, first_key, K, G, scale, largest, total, mean,
+    q, queue, queue_ids_ptr, exclude_ptr, rows, cols, first_key, K, G, scale, largest, total, mean,
     C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, E: tl.constexpr,
     TMA: tl.constexpr, GRAD: tl.constexpr, SAFE: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
@@ -94,7 +95,7 @@ def add_tile(  # type: ignore[no-untyped-def]
     if not WHOLE:
         z = tl.where(live[None, :], z, -float("inf"))
     if E > 0:
-        z = tl.where(excluded(ids_ptr, exclude_ptr, rows, keys, live, G, E), -float("inf"), z)
+        z = tl.where(excluded(queue_ids_ptr, exclude_ptr, rows, keys, live, G, E), -float("inf"), z)
     if SAFE:
         larger = tl.maximum(largest, tl.max(z, 1))
         # A row without any key so far has -inf here, and -inf - -inf would be NaN.
@@ -115,7 +116,7 @@ def add_tile(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def split_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, queue, ids_ptr, exclude_ptr, lse_ptr, mean_ptr, R, K, G, keys_per_split, scale, low, high,
+    q_ptr, queue, queue_ids_ptr, exclude_ptr, lse_ptr, mean_ptr, R, K, G, keys_per_split, scale, low, high,
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, E: tl.constexpr,
     TMA: tl.constexpr, GRAD: tl.constexpr, NORMALIZE: tl.constexpr, SAFE: tl.constexpr, REPAIR: tl.constexpr,
     EVEN: tl.constexpr,
@@ -143,13 +144,13 @@ def split_kernel(  # type: ignore[no-untyped-def]
     whole = end if EVEN else begin + (end - begin) // BN * BN
     for first in range(begin, whole, BN):
         largest, total, mean = add_tile(
-            q, queue, ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
+            q, queue, queue_ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
             C, BC, BN, E, TMA, GRAD, SAFE, True,
         )  # fmt: skip
     if not EVEN:
         for first in range(whole, end, BN):
             largest, total, mean = add_tile(
-                q, queue, ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
+                q, queue, queue_ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
                 C, BC, BN, E, TMA, GRAD, SAFE, False,
             )  # fmt: skip
 
@@ -164,7 +165,7 @@ def split_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def rank_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, queue, ids_ptr, exclude_ptr, scores_ptr, counts_ptr, R, K, G, keys_per_split,
+    q_ptr, queue, queue_ids_ptr, exclude_ptr, scores_ptr, counts_ptr, R, K, G, keys_per_split,
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, E: tl.constexpr, M: tl.constexpr,
 ):  # fmt: skip
     """Add to counts (R, M) how many keys of one split have q . n above the row's scores (R, M)."""
@@ -180,7 +181,7 @@ def rank_kernel(  # type: ignore[no-untyped-def]
         n = load_tile(queue, first, cols, live, C, BC, BN, False, False)
         z = tl.where(live[None, :], tl.dot(q, tl.trans(n), input_precision="ieee"), -float("inf"))
         if E > 0:
-            z = tl.where(excluded(ids_ptr, exclude_ptr, rows, keys, live, G, E), -float("inf"), z)
+            z = tl.where(excluded(queue_ids_ptr, exclude_ptr, rows, keys, live, G, E), -float("inf"), z)
         for m in tl.static_range(M):
             score = tl.load(scores_ptr + rows * M + m, mask=rows < R, other=float("inf"))
             # Whole numbers: the order in which splits arrive does not matter.
@@ -237,7 +238,7 @@ def write_partials(
     low, high = FAST_RANGE[queue.dtype]
     groups, width = (1, 0) if exclude is None else exclude.shape
     split_kernel[(ceil_div(rows, tile.rows), lse_SR.shape[0])](
-        q.contiguous(), TensorDescriptor.from_tensor(queue, [tile.keys, padded]) if tma else queue, request.ids_K,
+        q.contiguous(), TensorDescriptor.from_tensor(queue, [tile.keys, padded]) if tma else queue, request.queue_ids_K,
         exclude, lse_SR, mean_SRC, rows, keys, groups, keys_per_split, request.scale, low, high, C=channels, BC=padded,
         BM=tile.rows, BN=tile.keys, E=width, TMA=tma, GRAD=request.grad, NORMALIZE=request.normalize, SAFE=safe,
         REPAIR=repair, EVEN=keys % tile.keys == 0, num_warps=tile.warps, num_stages=tile.stages,
@@ -249,18 +250,19 @@ def row_tile(queue: Tensor) -> int:
     return choose_tile(queue.dtype, queue.shape[1], device_limits(queue.device)[0], busy=False).rows
 
 
-def ranks(q_RC: Tensor, queue_KC: Tensor, scores_RM: Tensor, exclude_GE: Tensor | None, ids_K: Tensor | None) -> Tensor:
+def ranks(request: Request, scores_RM: Tensor) -> Tensor:
     """How many keys beat each of a row's scores: int32 (R, M)."""
+    q_RC, queue_KC, exclude = request.q_RC, request.queue_KC, request.exclude_GE
     check(queue_KC)
     (rows, channels), keys = q_RC.shape, queue_KC.shape[0]
     arch, sms = device_limits(q_RC.device)
     counts = torch.zeros(scores_RM.shape, dtype=torch.int32, device=q_RC.device)
     tile = choose_tile(queue_KC.dtype, channels, arch, busy=True)
     per_split, splits = plan_splits(rows, keys, tile.rows, BLOCKS_PER_SM * sms)
-    groups, width = (1, 0) if exclude_GE is None else exclude_GE.shape
+    groups, width = (1, 0) if exclude is None else exclude.shape
     rank_kernel[(ceil_div(rows, tile.rows), splits)](
-        q_RC.contiguous(), queue_KC, ids_K, exclude_GE, scores_RM.contiguous(), counts, rows, keys, groups, per_split,
-        C=channels, BC=pad_channels(channels), BM=tile.rows, BN=tile.keys, E=width, M=scores_RM.shape[1],
+        q_RC.contiguous(), queue_KC, request.queue_ids_K, exclude, scores_RM.contiguous(), counts, rows, keys, groups,
+        per_split, C=channels, BC=pad_channels(channels), BM=tile.rows, BN=tile.keys, E=width, M=scores_RM.shape[1],
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return counts

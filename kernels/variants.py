@@ -97,7 +97,7 @@ def _split(
     signature = {"q_ptr": f"*{TYPE_NAMES[q_dtype or dtype]}", "queue": queue} | SPLIT_ARGUMENTS
     constants = {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "TMA": tma} | constants
     if not constants["E"]:
-        constants |= {"ids_ptr": None, "exclude_ptr": None}
+        constants |= {"queue_ids_ptr": None, "exclude_ptr": None}
     return Variant(
         "split", name, TYPE_NAMES[dtype], channels, kernels.split_kernel, signature, constants, tile.warps, tile.stages,
         tile=(tile.rows, tile.keys), products=1 + constants["GRAD"],
@@ -106,7 +106,7 @@ def _split(
 
 
 SPLIT_ARGUMENTS = {
-    **dict.fromkeys(("ids_ptr", "exclude_ptr"), "*i64"),
+    **dict.fromkeys(("queue_ids_ptr", "exclude_ptr"), "*i64"),
     **dict.fromkeys(("lse_ptr", "mean_ptr"), "*fp32"),
     **dict.fromkeys(("R", "K", "G", "keys_per_split"), "i32"),
     **dict.fromkeys(("scale", "low", "high"), "fp32"),
@@ -117,7 +117,7 @@ def _ranks(arch: int) -> Variant:
     tile = kernels.choose_tile(torch.bfloat16, 128, arch, busy=True)
     signature = {
         **dict.fromkeys(("q_ptr", "queue"), "*bf16"),
-        **dict.fromkeys(("ids_ptr", "exclude_ptr"), "*i64"),
+        **dict.fromkeys(("queue_ids_ptr", "exclude_ptr"), "*i64"),
         "scores_ptr": "*fp32",
         "counts_ptr": "*i32",
         **dict.fromkeys(("R", "K", "G", "keys_per_split"), "i32"),
@@ -155,7 +155,7 @@ def _combine(channels: int, **changes: Any) -> Variant:
 
 NOTHING_MORE: dict[str, Any] = {
     **dict.fromkeys(("GRAD", "NORMALIZE", "WRITE", "IDS"), False),
-    **dict.fromkeys(("new_keys_ptr", "new_ids_ptr", "ids_ptr", "cursor_ptr"), None),
+    **dict.fromkeys(("new_keys_ptr", "new_ids_ptr", "queue_ids_ptr", "cursor_ptr"), None),
 }
 
 
@@ -165,7 +165,7 @@ def _bag(channels: int, **changes: Any) -> Variant:
         **dict.fromkeys(floats, "*fp32"),
         "new_ids_ptr": "*i64",
         "queue_ptr": "*bf16",
-        **dict.fromkeys(("ids_ptr", "cursor_ptr"), "*i64"),
+        **dict.fromkeys(("queue_ids_ptr", "cursor_ptr"), "*i64"),
         **dict.fromkeys(("R", "S", "B", "rows_per_weight", "K", "N", "skipped"), "i32"),
         "inverse_temperature": "fp32",
     }

@@ -27,6 +27,7 @@ from bingo.bench.timing import relative_error
 from bingo.environment import cpu_name
 from bingo.kernels import bag_loss, queue_softmax
 from bingo.kernels.reference import queue_softmax_chunked
+from bingo.kernels.request import Request
 
 TEMPERATURE = 0.2
 POSITIVES = 2
@@ -101,7 +102,7 @@ def _host_overhead(batch: int, samples: int) -> dict[str, list[float]]:
     q, queue = unit(generator, cpu, 4, 16), unit(generator, cpu, 32, 16)
     wanting = q.clone().requires_grad_()
     calls: dict[str, Callable[[], Any]] = {
-        "implementation alone": lambda: queue_softmax_chunked(q, queue, TEMPERATURE, None, None, grad=True),
+        "implementation alone": lambda: queue_softmax_chunked(Request(q, queue, TEMPERATURE)),
         "queue_softmax": lambda: queue_softmax(q, queue, TEMPERATURE, impl="chunked"),
         "queue_softmax, gradient wanted": lambda: queue_softmax(wanting, queue, TEMPERATURE, impl="chunked"),
     }

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor
 from bingo.kernels import hopper_queue_softmax as hopper
 from bingo.kernels.dispatch import partials
 from bingo.kernels.reference import queue_softmax_reference
-from bingo.kernels.splits import Request
+from bingo.kernels.request import Request
 from bingo.kernels.triton_combine import combine
 from bingo.kernels.triton_queue_softmax import is_interpreted
 
-SCALE = math.log2(math.e) / 0.2
+T = 0.2
 ON_HOPPER = torch.cuda.is_available() and hopper.device_capability(torch.device("cuda", 0)) == hopper.CAPABILITY
 
 
@@ -51,9 +50,11 @@ def test_partials_are_refused_in_one_sentence(changes: dict, message: str, monke
     monkeypatch.setattr(hopper, "require_hopper", lambda *_: None)
     case = {"scale": 1.0, "dtype": torch.bfloat16, "keys": 256, "keys_per_split": 128} | changes
     q_RC, queue_KC = case.get("q", torch.zeros(3, 64)), torch.zeros(case["keys"], 64, dtype=case["dtype"])
-    lse_SR, mean_SRC = torch.zeros(2, 3), case.get("mean")
+    temperature = math.log2(math.e) / case["scale"] if case["scale"] else math.inf
+    request = Request(q_RC, queue_KC, temperature, "hopper", grad="mean" in case)
+    lse_SR, mean_SRC = torch.zeros(2, 3), case.get("mean", torch.zeros(0))
     with pytest.raises(ValueError, match=message):
-        hopper.hopper_partials(q_RC, queue_KC, case["scale"], case["keys_per_split"], lse_SR, mean_SRC, normalize=False)
+        hopper.hopper_partials(request, case["keys_per_split"], lse_SR, mean_SRC)
 
 
 def test_no_obstacle_on_a_hopper_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,18 +64,17 @@ def test_no_obstacle_on_a_hopper_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hopper.hopper_obstacle((9, 0), None, 32) == "there are 32 channels"
 
 
-def stand_in(
-    q_RC: Tensor, queue_KC: Tensor, scale: float, per_split: int, lse_SR: Tensor, mean_SRC: Any, *, normalize: bool
-) -> None:
+def stand_in(request: Request, per_split: int, lse_SR: Tensor, mean_SRC: Tensor) -> None:
     """What the Hopper kernel is to write, from the reference: only whole tiles reach it."""
+    q_RC, queue_KC = request.q_RC, request.queue_KC
     assert len(queue_KC) % hopper.KEYS_PER_TILE == 0
     assert per_split % hopper.KEYS_PER_TILE == 0
-    unit_RC = F.normalize(q_RC.float(), dim=1) if normalize else q_RC.float()
+    unit_RC = F.normalize(q_RC.float(), dim=1) if request.normalize else q_RC.float()
     for split, part_KC in enumerate(queue_KC.float().split(per_split)):
-        z_RK = scale * unit_RC @ part_KC.T
+        z_RK = request.scale * unit_RC @ part_KC.T
         sums_R = torch.exp2(z_RK).sum(1)  # overflows where the kernel does
         lse_SR[split] = torch.log2(sums_R)
-        if mean_SRC is not None:
+        if request.grad:
             mean_SRC[split] = torch.exp2(z_RK) @ part_KC / sums_R[:, None]
 
 
@@ -88,9 +88,9 @@ def test_the_portable_kernel_adds_the_ragged_end_and_repairs(
     monkeypatch.setattr(hopper, "hopper_partials", stand_in)
     q_RC, queue_KC = inputs(5, keys, 64, torch.float16, "cpu")
     q_RC[2] *= length
-    request = Request(q_RC, queue_KC, SCALE, normalize=False, trusted=length == 1, grad=grad)
-    lse_R, mean_RC = combine(*partials(request, "hopper"), 64, grad=grad)
-    expected = queue_softmax_reference(q_RC.double(), queue_KC.double(), 0.2, None, None)
+    request = Request(q_RC, queue_KC, T, "hopper", unit_rows=length == 1, grad=grad)
+    lse_R, mean_RC = combine(*partials(request), 64, grad=grad)
+    expected = queue_softmax_reference(Request(q_RC.double(), queue_KC.double(), T))
     torch.testing.assert_close(lse_R.double(), expected[0], rtol=1e-3, atol=2e-3)
     if grad:
         torch.testing.assert_close(mean_RC.double(), expected[1], rtol=1e-2, atol=2e-3)
@@ -99,9 +99,9 @@ def test_the_portable_kernel_adds_the_ragged_end_and_repairs(
 def test_excluded_ids_are_refused() -> None:
     q_RC, queue_KC = inputs(5, 128, 64, torch.float16, "cpu")
     ids = torch.zeros(128, dtype=torch.int64)
-    request = Request(q_RC, queue_KC, SCALE, False, True, True, exclude_GE=ids[:1, None], ids_K=ids)
+    request = Request(q_RC, queue_KC, T, "hopper", ids[:1, None], ids, unit_rows=True)
     with pytest.raises(ValueError, match="cannot leave keys out, but exclude is given; pass impl='triton'"):
-        partials(request, "hopper")
+        partials(request)
 
 
 @pytest.mark.gpu
@@ -114,14 +114,15 @@ def test_partials_equal_the_reference(dtype: torch.dtype, channels: int, tiles_p
     for rows, keys in itertools.product((1, 64, 65, 200), (keys_per_split, 2 * keys_per_split + 128)):
         q_RC, queue_KC = inputs(rows, keys, channels, dtype, "cuda")
         lse_SR, mean_SRC = empty_outputs(math.ceil(keys / keys_per_split), q_RC)
-        hopper.hopper_partials(7 * q_RC, queue_KC, SCALE, keys_per_split, lse_SR, mean_SRC, normalize=True)
-        rounded_RC = (q_RC * SCALE).to(dtype).double()
+        request = Request(7 * q_RC, queue_KC, T, "hopper", normalize=True)
+        hopper.hopper_partials(request, keys_per_split, lse_SR, mean_SRC)
+        rounded_RC = (q_RC * request.scale).to(dtype).double()
         for split, part_KC in enumerate(queue_KC.double().split(keys_per_split)):
-            lse_R, mean_RC = queue_softmax_reference(rounded_RC, part_KC, math.log2(math.e), None, None)
+            lse_R, mean_RC = queue_softmax_reference(Request(rounded_RC, part_KC, math.log2(math.e)))
             torch.testing.assert_close(lse_SR[split].double(), lse_R * math.log2(math.e), atol=1e-3, rtol=0)
             torch.testing.assert_close(mean_SRC[split].double(), mean_RC, atol=2e-3, rtol=1e-2)
-        only_SR, _ = empty_outputs(len(lse_SR), q_RC)
-        hopper.hopper_partials(7 * q_RC, queue_KC, SCALE, keys_per_split, only_SR, None, normalize=True)
+        only_SR, nothing = empty_outputs(len(lse_SR), q_RC)
+        hopper.hopper_partials(request._replace(grad=False), keys_per_split, only_SR, nothing)
         torch.testing.assert_close(only_SR, lse_SR)
 
 
@@ -130,7 +131,8 @@ def test_partials_equal_the_reference(dtype: torch.dtype, channels: int, tiles_p
 def test_partials_are_bitwise_repeatable() -> None:
     q_RC, queue_KC = inputs(300, 65536, 128, torch.bfloat16, "cuda")
     first, again = empty_outputs(64, q_RC), empty_outputs(64, q_RC)
-    hopper.hopper_partials(q_RC, queue_KC, SCALE, 1024, *first, normalize=False)
+    request = Request(q_RC, queue_KC, T, "hopper")
+    hopper.hopper_partials(request, 1024, *first)
     for _ in range(200):
-        hopper.hopper_partials(q_RC, queue_KC, SCALE, 1024, *again, normalize=False)
+        hopper.hopper_partials(request, 1024, *again)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

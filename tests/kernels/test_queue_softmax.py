@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bingo.kernels import dispatch, queue_logsumexp, queue_ranks, queue_softmax, resolve_impl, splits
+from bingo.kernels.request import Request
 from bingo.kernels.triton_combine import combine
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from tests.support.naive import DEVICE, unit_rows
@@ -197,8 +198,8 @@ def test_nothing_around_the_inputs_is_read_and_every_output_is_written(
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 1000])
 def test_any_split_of_the_queue_gives_the_same(parts: int) -> None:
     q, queue = unit_rows(5, 16, 0, torch.float32), unit_rows(1333, 16, 1, torch.float32)
-    request = splits.Request(q, queue, math.log2(math.e) / T, normalize=False, trusted=True, grad=True)
-    joined = combine(*dispatch.partials(request, "triton", splits=parts), 16, grad=True)
+    request = Request(q, queue, T, "triton", unit_rows=True)
+    joined = combine(*dispatch.partials(request, splits=parts), 16, grad=True)
     for mine, exact in zip(joined, oracle(q, queue, T), strict=True):
         assert worst(mine, exact) < 2e-6
 

@@ -5,7 +5,6 @@ and Triton's own binder specialises the arguments (None, 1, multiples of 16, des
 launching is left out.
 """
 
-import math
 import sys
 from dataclasses import replace
 from typing import Any
@@ -21,8 +20,8 @@ from bingo.kernels import triton_augment as chain
 from bingo.kernels import triton_combine as ends
 from bingo.kernels import triton_knn as knn
 from bingo.kernels import triton_queue_softmax as portable
-from bingo.kernels.splits import Request
 from bingo.kernels.view_params import ViewParams
+from bingo.kernels.request import Request
 
 ENDS = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -59,16 +58,15 @@ def launch_all(rows: int, keys: int, channels: int, dtype: torch.dtype, q_dtype:
     if settings.get("exclude"):
         exclude, ids = torch.zeros(1, 2, dtype=torch.int64), torch.arange(keys)
     q, queue = torch.zeros(rows, channels, dtype=q_dtype), torch.zeros(keys, channels, dtype=dtype)
-    scale = math.log2(math.e) / settings.get("temperature", 0.2)
     fused, grad = settings.get("fused", False), settings.get("grad", True)
-    request = Request(q, queue, scale, normalize=fused, trusted=fused, grad=grad, exclude_GE=exclude, ids_K=ids)
-    parts = dispatch.partials(request, "triton")
+    request = Request(q, queue, settings.get("temperature", 0.2), "triton", exclude, ids, fused, fused, grad)
+    parts = dispatch.partials(request)
     ends.combine(*parts, channels, grad=grad)
     bag, weights, fresh = torch.zeros(rows, 2, channels), torch.ones(1, 2), torch.zeros(new, channels, dtype=q_dtype)
     written: Tensor | None = None if ids is None else ids[:new].clone()
     writes = NewKeys(fresh, torch.zeros(2, dtype=torch.int64), written) if new else None
-    ends.combine_bags(*parts, q, bag, weights, queue, ids, writes, 0.2, grad=grad, normalize=fused)
-    portable.ranks(q, queue, torch.zeros(rows, 2), exclude, ids)
+    ends.combine_bags(*parts, request, bag, weights, writes)
+    portable.ranks(request, torch.zeros(rows, 2))
 
 
 def views_all(count: int, height: int, width: int, taps: int, dtype: torch.dtype) -> None:
