@@ -1,8 +1,21 @@
-"""Queue-softmax and augmentation kernels. A leaf: torch and triton only."""
+"""Queue-softmax, augmentation and nearest-row kernels. A leaf: torch and triton only."""
 
+from bingo.kernels.augment import ViewParams, augment, cutmix
 from bingo.kernels.bag_loss import bag_loss
 from bingo.kernels.dispatch import resolve_impl
+from bingo.kernels.knn import nearest
 from bingo.kernels.queue_softmax import queue_logsumexp, queue_ranks, queue_softmax
 from bingo.kernels.ring import NewKeys
 
-__all__ = ["NewKeys", "bag_loss", "queue_logsumexp", "queue_ranks", "queue_softmax", "resolve_impl"]
+__all__ = [
+    "NewKeys",
+    "ViewParams",
+    "augment",
+    "bag_loss",
+    "cutmix",
+    "nearest",
+    "queue_logsumexp",
+    "queue_ranks",
+    "queue_softmax",
+    "resolve_impl",
+]
