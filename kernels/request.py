@@ -9,8 +9,8 @@ from torch import Tensor
 class Request(NamedTuple):
     """The arguments that the ops share, as `queue_softmax` explains them. A tuple: every call builds one.
 
-    `dispatch.accept` builds it from checked arguments. normalize: the fused kernels give q's rows unit length first (the
-    plain implementations are given unit rows); grad: whether the mean key is wanted.
+    `dispatch.accept` builds it from checked arguments. normalize: the fused kernels give q's rows unit length first
+    (the plain implementations are given unit rows); grad: whether the mean key is wanted.
     Legend: R rows, K keys, C channels, E excluded ids per row, G rows of `exclude_GE`.
     """
 

@@ -99,8 +99,8 @@ def contrast_accuracy(q: Tensor, k: Tensor, queue: Tensor, **options: Unpack[Opt
     """
     unit = F.normalize(q.to(torch.promote_types(queue.dtype, torch.float32)), dim=1)
     scores_R1 = (unit * k).sum(dim=1, keepdim=True)
-    impl, exclude, ids = options.get("impl", "auto"), options.get("exclude"), options.get("queue_ids")
-    counts_R1 = queue_ranks(unit, queue, scores_R1, impl=impl, exclude=exclude, queue_ids=ids)
+    impl, exclude, queue_ids = options.get("impl", "auto"), options.get("exclude"), options.get("queue_ids")
+    counts_R1 = queue_ranks(unit, queue, scores_R1, impl=impl, exclude=exclude, queue_ids=queue_ids)
     return torch.stack([(counts_R1 < best).float().mean() for best in (1, 5)])
 
 

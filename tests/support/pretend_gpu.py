@@ -20,8 +20,8 @@ from bingo.kernels import triton_augment as chain
 from bingo.kernels import triton_combine as ends
 from bingo.kernels import triton_knn as knn
 from bingo.kernels import triton_queue_softmax as portable
-from bingo.kernels.view_params import ViewParams
 from bingo.kernels.request import Request
+from bingo.kernels.view_params import ViewParams
 
 ENDS = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
