@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bingo.bags.neighbours import Search, import_faiss, knn_bags
 from bingo.bench.arguments import Parser, pick_device, size
-from bingo.bench.samples import ratio_interval, with_noise
+from bingo.bench.samples import Estimate, Samples, ratio_interval, with_noise
 from bingo.bench.timing import first_line, interleave, make_timer
 from bingo.environment import cpu_name
 from bingo.errors import UserError
@@ -51,7 +51,7 @@ Call = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
-class Shape:
+class SearchShape:
     """Database rows, channels, queries (0: every row), bag size, rounds of the interleaved samples."""
 
     images: int
@@ -61,8 +61,33 @@ class Shape:
     rounds: int = 3
 
 
-def default_shape(device: torch.device) -> Shape:
-    return Shape(200_000, 2048, 0) if device.type == "cuda" else Shape(20_000, 256, 4096)
+class Row(TypedDict, total=False):
+    """One variant; the last four keys are there where it was timed."""
+
+    status: Required[str]
+    """passed, failed, absent, or no time left."""
+    recall: float
+    """Share of the exact neighbours that were found."""
+    note: str
+    seconds: Samples
+    tflops: float
+    imagenet_seconds: float
+    speedup_over_torch: Estimate
+
+
+class Result(TypedDict):
+    """What `run` returns. shape: the fields of `SearchShape`, queries counted; gate: the least recall."""
+
+    shape: dict[str, int]
+    device: str
+    threads: int
+    torch: str
+    gate: float
+    variants: dict[str, Row]
+
+
+def default_shape(device: torch.device) -> SearchShape:
+    return SearchShape(200_000, 2048, 0) if device.type == "cuda" else SearchShape(20_000, 256, 4096)
 
 
 def main(argv: list[str]) -> int:
@@ -79,7 +104,7 @@ def main(argv: list[str]) -> int:
     device = pick_device(options.device)
     names = ("images", "dim", "queries", "k", "rounds")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    shape = Shape(**{**vars(default_shape(device)), **given})
+    shape = SearchShape(**{**vars(default_shape(device)), **given})
     check(shape)
     found = run(device, shape)
     print("\n".join(table(found)))
@@ -90,7 +115,7 @@ def main(argv: list[str]) -> int:
     return int(any(row["status"] == "failed" for row in found["variants"].values()))
 
 
-def check(shape: Shape) -> None:
+def check(shape: SearchShape) -> None:
     """`UserError` for what could not run."""
     if shape.queries > shape.images:
         raise UserError(f"--queries {shape.queries} is more than --images {shape.images}; make it smaller")
@@ -98,7 +123,7 @@ def check(shape: Shape) -> None:
         raise UserError(f"--k {shape.k} must be below {FOUND} and --images {shape.images} above it")
 
 
-def run(device: torch.device, shape: Shape, seconds: float = math.inf) -> dict[str, Any]:
+def run(device: torch.device, shape: SearchShape, seconds: float = math.inf) -> Result:
     """Gate, then time every variant that passed; nothing new is begun after `seconds`. JSON-ready."""
     until = time.monotonic() + seconds
     logging.getLogger("bingo.kernels.knn").setLevel(logging.WARNING)
@@ -107,7 +132,7 @@ def run(device: torch.device, shape: Shape, seconds: float = math.inf) -> dict[s
     sample = torch.linspace(0, count - 1, min(count, CHECKED), device=device).long()
     exact = exact_neighbours(data.rows, sample, shape.k)
     calls = {name: prepare(data) for name, prepare in variants(device, shape).items()}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Row] = {}
     for name, call in calls.items():
         found[name] = gate(call, exact, sample, shape.k) if time.monotonic() < until else {"status": "no time left"}
     timer = make_timer(device)
@@ -118,8 +143,8 @@ def run(device: torch.device, shape: Shape, seconds: float = math.inf) -> dict[s
         if time.monotonic() < until
     }
     for name, samples in interleave(timed, shape.rounds, 10, VISIT_SECONDS).items():
-        found[name] |= {"seconds": with_noise(samples), **derived(samples, shape)}
-    base = found.get("torch matmul + topk", {}).get("seconds")
+        found[name] |= timed_row(samples, shape)
+    base = found["torch matmul + topk"].get("seconds")
     for row in found.values():
         if base and "seconds" in row:
             row["speedup_over_torch"] = ratio_interval(base["samples"], row["seconds"]["samples"])
@@ -135,16 +160,18 @@ def repeat(call: Call, _: int) -> tuple[Tensor, ...]:
     return (call(),)
 
 
-def derived(samples: list[float], shape: Shape) -> dict[str, float]:
-    """Rates of the median; products counted as 2 Q N D."""
+def timed_row(samples: list[float], shape: SearchShape) -> Row:
+    """The samples (seconds), and rates of their median; products counted as 2 Q N D."""
     median, pairs = float(np.median(samples)), (shape.queries or shape.images) * shape.images
     return {
+        "status": "passed",
+        "seconds": with_noise(samples),
         "tflops": 2e-12 * pairs * shape.dim / median,
         "imagenet_seconds": median * IMAGENET**2 / pairs,
     }
 
 
-def make_data(device: torch.device, shape: Shape, count: int) -> Data:
+def make_data(device: torch.device, shape: SearchShape, count: int) -> Data:
     """Random features around N / 50 centres."""
     generator = torch.Generator(device).manual_seed(0)
     centres = torch.randn(max(1, shape.images // PER_CLUSTER), shape.dim, generator=generator, device=device)
@@ -170,7 +197,7 @@ def exact_neighbours(rows: Tensor, sample: Tensor, k: int) -> Tensor:
     return places
 
 
-def gate(call: Call, exact: Tensor, sample: Tensor, k: int) -> dict[str, Any]:
+def gate(call: Call, exact: Tensor, sample: Tensor, k: int) -> Row:
     """Run once; the share of exact neighbours found, or why it did not run."""
     try:
         indices = call()[sample.cpu()]
@@ -184,7 +211,7 @@ def gate(call: Call, exact: Tensor, sample: Tensor, k: int) -> dict[str, Any]:
     return {"status": "passed" if passed else "failed", "recall": recall, "note": note}
 
 
-def variants(device: torch.device, shape: Shape) -> dict[str, Callable[[Data], Call]]:
+def variants(device: torch.device, shape: SearchShape) -> dict[str, Callable[[Data], Call]]:
     """Name -> what prepares its call."""
     gpu = device.type == "cuda"
     half = {dtype: str(dtype).removeprefix("torch.") for dtype in (torch.float16, torch.bfloat16)}
@@ -263,11 +290,11 @@ def whole(search: Search, k: int) -> Callable[[Data], Call]:
     return prepare
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(found: Result) -> list[str]:
     """One line per variant."""
-    shape = found["shape"]
+    shape = SearchShape(**found["shape"])
     lines = [
-        f"neighbours of {shape['queries']} of {shape['images']} x {shape['dim']} rows, {found['device']}, "
+        f"neighbours of {shape.queries} of {shape.images} x {shape.dim} rows, {found['device']}, "
         f"{found['threads']} thread(s), torch {found['torch']}",
         f"{'':34}{'recall':>8}{'median s':>10}{'95 %':>18}{'n':>4}{'TFLOP/s':>9}{'x torch':>9}{'1.28 M, s':>11}",
     ]

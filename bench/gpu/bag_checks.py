@@ -3,7 +3,8 @@
 Legend: R rows, B anchors, V views (R = V * B), M positives, K keys, C channels, N new keys.
 """
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,38 +70,40 @@ def main_shape(s: Setting, batch: int, views: int, keys: int, channels: int) -> 
     return worst(("relative error of loss", errors[0], loss_gate), ("relative error of dq", errors[1], grad_gate))
 
 
-def options(s: Setting, batch: int, views: int, keys: int, channels: int, **changed: Any) -> Outcome:
-    """One call with some options against impl "reference" in fp64 on the same (rounded) queue.
-
-    changed: normalize, no_grad, weights_per_row, exclude (bool each), or what `bag_loss` takes.
-    """
+def options(
+    s: Setting, batch: int, views: int, keys: int, channels: int, *,
+    normalize: bool = False, no_grad: bool = False, weights_per_row: bool = False, exclude: bool = False,
+) -> Outcome:  # fmt: skip
+    """One call with some options against impl "reference" in fp64 on the same (rounded) queue."""
     bag = make_bag(s, batch, views, keys, channels)
-    if not changed.get("normalize"):
+    if not normalize:
         bag = bag._replace(q=F.normalize(bag.q.detach(), dim=1).requires_grad_())
-    if changed.get("weights_per_row"):
+    if weights_per_row:
         bag = bag._replace(weights=bag.weights.repeat_interleave(batch, 0) * torch.rand_like(bag.q[:, :1]))
-    queue = bag.queue.to(s.dtype)
-    given: dict[str, Any] = {"normalize": bool(changed.get("normalize"))}
-    if changed.get("exclude"):
-        given["queue_ids"] = torch.arange(keys, device=s.device) % 50
-        given["exclude"] = (torch.arange(2 * batch, device=s.device) % 60).view(batch, 2) - 5
-    q = bag.q.detach() if changed.get("no_grad") else bag.q
-    with allowed(s, keys, channels, T, exclude="exclude" in given):
-        loss = bag_loss(q, bag.keys, bag.weights, queue, T, impl=s.impl, unit_rows=True, **given)
+    queue, lines, ids = bag.queue.to(s.dtype), None, None
+    if exclude:
+        ids = torch.arange(keys, device=s.device) % 50
+        lines = (torch.arange(2 * batch, device=s.device) % 60).view(batch, 2) - 5
+    loss_of = partial(bag_loss, normalize=normalize, exclude=lines, queue_ids=ids)
+    q = bag.q.detach() if no_grad else bag.q
+    with allowed(s, keys, channels, T, exclude=exclude):
+        loss = loss_of(q, bag.keys, bag.weights, queue, T, impl=s.impl, unit_rows=True)
     wide = bag.q.detach().double().requires_grad_()
     others = (bag.keys.double(), bag.weights.double(), queue.double())
-    exact = bag_loss(wide, *others, T, impl="reference", **given)
-    loss_bound, grad_bound = bounds(s, bag, queue, exact, given)
+    exact = loss_of(wide, *others, T, impl="reference")
+    loss_bound, grad_bound = bounds(s, bag, queue, exact, lines, ids)
     parts = [("loss", far(loss, exact.detach()), loss_bound)]
-    if not changed.get("no_grad"):
+    if not no_grad:
         (grad,), (exact_grad,) = (torch.autograd.grad(x.sum(), y) for x, y in ((loss, bag.q), (exact, wide)))
         parts.append(("dq", far(grad, exact_grad), grad_bound))
     return worst(*parts)
 
 
-def bounds(s: Setting, bag: Bag, queue: Tensor, loss: Tensor, given: dict[str, Any]) -> tuple[float, float]:
+def bounds(
+    s: Setting, bag: Bag, queue: Tensor, loss: Tensor, exclude: Tensor | None, ids: Tensor | None
+) -> tuple[float, float]:
     """Absolute errors of loss and gradient that the roundings of the softmax explain; weights are at most 1."""
-    exact = truth(F.normalize(bag.q.detach(), dim=1), queue, T, given.get("exclude"), given.get("queue_ids"))
+    exact = truth(F.normalize(bag.q.detach(), dim=1), queue, T, exclude, ids)
     lse, mean = exact.tolerance(s.dtype, T)
     return lse + 1e-6 * loss.abs().max().item(), (mean + lse / 2 + FLOOR) / (T * SHORTEST)
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from bingo.bench.gpu.checks import (
     worst,
 )
 from bingo.bench.step import main as bench_step
+from bingo.bench.step.variants import BASE, Changes, StepShape
 from bingo.kernels import NewKeys, bag_loss, queue_logsumexp, queue_ranks, queue_softmax
 
 REPEATS = 200
@@ -49,11 +49,15 @@ class RingStep:
         (grad,) = torch.autograd.grad(loss.sum(), self.q)
         return loss.detach(), grad
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that a step reads or writes."""
+        return self.q, self.keys, self.weights, self.queue, self.new, self.cursor
+
     def take(self, other: "RingStep") -> None:
         """Copy the other's inputs and state."""
         with torch.no_grad():
-            for name in ("q", "keys", "weights", "queue", "new", "cursor"):
-                getattr(self, name).copy_(getattr(other, name))
+            for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+                mine.copy_(theirs)
 
     def renew(self, seed: int) -> None:
         """Other queries and new keys in the same memory."""
@@ -208,19 +212,18 @@ def compiles(s: Setting, batch: int, keys: int, channels: int) -> Outcome:
     return worst(*parts)
 
 
-def toy_shape(s: Setting) -> bench_step.Shape:
+def toy_shape(s: Setting) -> StepShape:
     """A distillation step that starts in a second."""
     batch, queue, dim = (8, 128, 32) if s.device.type == "cpu" else (16, 512, 64)
-    return bench_step.Shape(s.device, "tiny-4", "tiny-8", 32, batch, queue, dim, 32, samples=1, burst=1, impl=s.impl)
+    return StepShape(s.device, "tiny-4", "tiny-8", 32, batch, queue, dim, 32, samples=1, burst=1, impl=s.impl)
 
 
-def step_loss(s: Setting, settings: dict[str, Any]) -> Outcome:
+def step_loss(s: Setting, changes: Changes) -> Outcome:
     """The first step's loss against the release-style step's, which has another random queue."""
     shape = toy_shape(s)
-    plan, batches = bench_step.make_batches(shape, bench_step.make_config(shape, {}))
+    plan, batches = bench_step.make_batches(shape, bench_step.make_config(shape, Changes()))
     base, ours = (
-        bench_step.build(name, chosen, shape, batches, plan)
-        for name, chosen in ((bench_step.BASE, {}), ("ours", settings))
+        bench_step.build(name, chosen, shape, batches, plan) for name, chosen in ((BASE, Changes()), ("ours", changes))
     )
     with allowed(s, shape.queue, shape.dim, T):
         losses = [runner.step().item() for runner in (base, ours)]
@@ -231,12 +234,12 @@ def step_loss(s: Setting, settings: dict[str, Any]) -> Outcome:
     )
 
 
-def step_never_waits(s: Setting, settings: dict[str, Any]) -> Outcome:
+def step_never_waits(s: Setting, changes: Changes) -> Outcome:
     """A whole step (augmentation, networks, loss, optimiser, queue) never makes the host wait."""
     need_cuda(s)
     shape = toy_shape(s)
-    plan, batches = bench_step.make_batches(shape, bench_step.make_config(shape, {}))
-    runner = bench_step.build("ours", settings, shape, batches, plan)
+    plan, batches = bench_step.make_batches(shape, bench_step.make_config(shape, Changes()))
+    runner = bench_step.build("ours", changes, shape, batches, plan)
     with allowed(s, shape.queue, shape.dim, T):
         for _ in range(len(batches) + 1):
             runner.step()

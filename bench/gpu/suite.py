@@ -1,8 +1,8 @@
 """Which checks `bingo bench gpu` runs: the full list for a GPU, small shapes for CPUs and sanitizers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -12,10 +12,11 @@ from bingo.bench.gpu import knn_checks as knn
 from bingo.bench.gpu import runtime_checks as runtime
 from bingo.bench.gpu import view_checks as views
 from bingo.bench.gpu.checks import Setting, Task
+from bingo.bench.step.variants import Changes, QueueDtype
 from bingo.kernels.triton_queue_softmax import is_interpreted
 
 Suite = dict[str, dict[str, Task]]
-NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+NAMES: dict[torch.dtype, QueueDtype] = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 MAIN = (65536, 128)
 # R x K x C: each axis through the main shape or a small one, and corners of all three.
 ROWS = (0, 1, 3, 64, 65, 256, 768, 1000, 3072)
@@ -144,7 +145,7 @@ def _loss(s: Setting) -> dict[str, Task]:
             name = f"gates, {_name(batch * crops, *MAIN)}"
             found[name] = partial(bags.main_shape, s, batch, crops, *MAIN)
     shape = (12, 3, 128, channels) if s.quick else (64, 3, 1000, channels)
-    cases: dict[str, dict[str, Any]] = {
+    cases: dict[str, dict[str, bool]] = {
         "plain": {},
         "normalize": {"normalize": True},
         "no gradient": {"normalize": True, "no_grad": True},
@@ -205,15 +206,14 @@ def _runtime(s: Setting) -> dict[str, Task]:
 
 def _step(s: Setting) -> dict[str, Task]:
     dtype = NAMES[s.dtype]
-    half = {"precision": "bf16", "channels_last": True, "queue_dtype": dtype}
+    half = Changes("bf16", queue_dtype=dtype)
     build: dict[str, Callable[..., checks.Outcome]] = {
         "step's loss": runtime.step_loss,
         "step without host synchronisation": runtime.step_never_waits,
     }
     found: dict[str, Task] = {f"{name}, {dtype} queue": partial(check, s, half) for name, check in build.items()}
     if s.impl != "hopper" and s.dtype != torch.float32:
-        full = {"precision": "fp32", "channels_last": False}
-        found["step's loss, fp32 queue"] = partial(runtime.step_loss, s, full)
+        found["step's loss, fp32 queue"] = partial(runtime.step_loss, s, Changes(channels_last=False))
     if s.device.type == "cuda" and not s.quick:
-        found["step's loss, compiled student"] = partial(runtime.step_loss, s, {**half, "compile": True})
+        found["step's loss, compiled student"] = partial(runtime.step_loss, s, replace(half, compile=True))
     return found

@@ -17,7 +17,7 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.gpu = device.type == "cuda"
-        self.marks: list[tuple[str, Any]] = []
+        self.marks: list[tuple[str, Any]] = []  # events of the GPU, or seconds
 
     def __call__(self, part: str) -> None:
         now: Any = torch.cuda.Event(enable_timing=True) if self.gpu else time.perf_counter()

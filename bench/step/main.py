@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,10 +22,12 @@ from torch import Tensor
 from bingo.bench.arguments import Parser, pick_device, size, sizes
 from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.step.clock import Clock, forward_hooks
+from bingo.bench.step.record import Figures, Result, ShapeRecord
 from bingo.bench.step.release import ReleaseStyle
 from bingo.bench.step.table import table
+from bingo.bench.step.variants import BASE, TWIN, Changes, StepShape, default_shape, variants
 from bingo.config import DistillConfig
-from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
+from bingo.config_parts import Augmentation, Contrast, Impl, Optimiser, Runtime
 from bingo.distributed import World
 from bingo.environment import cpu_name
 from bingo.errors import UserError
@@ -37,8 +39,6 @@ from bingo.train.distill import Bingo, view_counts
 from bingo.views.loader import Batch, augmenter
 from bingo.views.plan import Plan
 
-BASE = "release-style fp32"
-TWIN = "ours bf16 channels-last"
 LOSS_GATE = 0.02
 WARM_UP = 3
 LEAST_SAMPLES = 3
@@ -47,31 +47,6 @@ COMPILE_SECONDS = 60.0
 # Names of networks that need nothing but torch, for machines without torchvision.
 STAND_INS = ("tiny-16", "tiny-32")
 Mark = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is run: networks, pixels, images per step, keys and channels, head width, timed samples, steps in each."""
-
-    device: torch.device
-    student: str = "resnet18"
-    teacher: str = "resnet50"
-    size: int = 224
-    batch: int = 256
-    queue: int = 65536
-    dim: int = 128
-    hidden: int = 2048
-    samples: int = 12
-    burst: int = 3
-    impl: str = "auto"
-    compile: bool = True
-
-
-def default_shape(device: torch.device) -> Shape:
-    """The published setting on a GPU, a toy elsewhere."""
-    if device.type == "cuda":
-        return Shape(device)
-    return Shape(device, "tiny-4", "tiny-8", 32, 16, 512, 16, 32, samples=5, burst=1, compile=False)
 
 
 @dataclass
@@ -108,34 +83,24 @@ def loss_of(method: Bingo | ReleaseStyle, batch: Batch) -> Tensor:
     return next(method.losses([batch]))[0] if isinstance(method, Bingo) else method.loss(batch)
 
 
-def variants(shape: Shape) -> dict[str, dict[str, Any]]:
-    """Variant -> settings that differ from `DistillConfig`'s; the compiled one is last."""
-    half = {"precision": "bf16", "channels_last": True, "queue_dtype": "bf16"}
-    every = {
-        BASE: {"precision": "fp32", "channels_last": False},
-        "ours fp32": {"precision": "fp32", "channels_last": False},
-        "ours fp32, cached keys": {"precision": "fp32", "channels_last": False, "cached": True},
-        TWIN: half,
-        f"{TWIN}, cached": {**half, "cached": True},
-        f"{TWIN}, compiled": {**half, "compile": True},
-    }
-    return {name: settings for name, settings in every.items() if shape.compile or not settings.get("compile")}
-
-
-def make_config(shape: Shape, settings: dict[str, Any]) -> DistillConfig:
+def make_config(shape: StepShape, changes: Changes) -> DistillConfig:
     """The release objective past its warm-up epochs, so that every positive has a weight."""
-    settings = dict(settings)
-    dtype, cached = settings.pop("queue_dtype", "fp32"), settings.pop("cached", False)
-    nowhere = Path("synthetic")
+    cached, nowhere = changes.cached, Path("synthetic")
+    runtime = Runtime(
+        precision=changes.precision,
+        channels_last=changes.channels_last,
+        compile=changes.compile,
+        impl=cast(Impl, shape.impl),
+    )
     return DistillConfig(
         data=nowhere, out=nowhere, bags=nowhere, student=shape.student, warm_epochs=0,
         teacher=None if cached else nowhere, keys=nowhere if cached else None,
-        contrast=Contrast(shape.dim, shape.hidden, shape.queue, dtype), augment=Augmentation(size=shape.size),
-        optim=Optimiser(batch=shape.batch), runtime=Runtime(impl=shape.impl, **settings),  # type: ignore[arg-type]
+        contrast=Contrast(shape.dim, shape.hidden, shape.queue, changes.queue_dtype),
+        augment=Augmentation(size=shape.size), optim=Optimiser(batch=shape.batch), runtime=runtime,
     )  # fmt: skip
 
 
-def make_batches(shape: Shape, config: DistillConfig, steps: int = 4) -> tuple[Plan, list[Batch]]:
+def make_batches(shape: StepShape, config: DistillConfig, steps: int = 4) -> tuple[Plan, list[Batch]]:
     """A plan over made-up images with random bags of five, and its first steps on random crops (uint8 noise)."""
     rng = np.random.default_rng(0)
     images = max(steps * shape.batch, 1000)
@@ -162,9 +127,9 @@ def make_cache(config: DistillConfig, teacher: Encoder, batches: list[Batch], im
     return CachedKeys(as_stored(keys, "bf16")[owner][:, None], "bf16", "synthetic", device)
 
 
-def build(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
+def build(name: str, changes: Changes, shape: StepShape, batches: list[Batch], plan: Plan) -> Runner:
     """A variant before its first step; teachers and students of all variants start from the same weights."""
-    config = make_config(shape, settings)
+    config = make_config(shape, changes)
     teacher = seeded_encoder(shape.teacher, dim=shape.dim, hidden=shape.hidden, seed=1)
     method: Bingo | ReleaseStyle
     if name == BASE:
@@ -184,14 +149,14 @@ def build(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch
     return Runner(name, method, optimiser, batches)
 
 
-def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batch], plan: Plan) -> Runner:
+def set_up(name: str, changes: Changes, shape: StepShape, batches: list[Batch], plan: Plan) -> Runner:
     """Build a variant, warm it up, and measure what it adds to the device's memory at its peak."""
     gpu = shape.device.type == "cuda"
     gc.collect()
     if gpu:
         torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(shape.device) if gpu else 0
-    runner = build(name, settings, shape, batches, plan)
+    runner = build(name, changes, shape, batches, plan)
     runner.first_loss = runner.step().item()
     for _ in range(WARM_UP):
         runner.step()
@@ -204,7 +169,7 @@ def set_up(name: str, settings: dict[str, Any], shape: Shape, batches: list[Batc
     return runner
 
 
-def settle(runner: Runner, shape: Shape) -> None:
+def settle(runner: Runner, shape: StepShape) -> None:
     """On a GPU: give back the memory that other variants hold in the allocator, and take this one's in a step."""
     if shape.device.type == "cuda":
         torch.cuda.synchronize()
@@ -213,7 +178,7 @@ def settle(runner: Runner, shape: Shape) -> None:
         torch.cuda.synchronize()
 
 
-def time_whole(runner: Runner, shape: Shape) -> None:
+def time_whole(runner: Runner, shape: StepShape) -> None:
     """One sample: seconds per step of a burst, started and ended with an idle device."""
     settle(runner, shape)
     start = time.perf_counter()
@@ -224,7 +189,7 @@ def time_whole(runner: Runner, shape: Shape) -> None:
     runner.seconds.append((time.perf_counter() - start) / shape.burst)
 
 
-def time_parts(runner: Runner, shape: Shape) -> None:
+def time_parts(runner: Runner, shape: StepShape) -> None:
     """One sample of every part. The forward passes are told by hooks; what lies before them is `augment`."""
     settle(runner, shape)
     clock = Clock(shape.device)
@@ -235,7 +200,7 @@ def time_parts(runner: Runner, shape: Shape) -> None:
         runner.parts.setdefault(part, []).append(seconds)
 
 
-def measure(runners: list[Runner], shape: Shape, deadline: float) -> None:
+def measure(runners: list[Runner], shape: StepShape, deadline: float) -> None:
     """Interleave the runners, forwards and backwards in turn; stops early at the deadline (time.monotonic)."""
     for sample in range(shape.samples):
         if sample >= LEAST_SAMPLES and time.monotonic() > deadline:
@@ -247,8 +212,8 @@ def measure(runners: list[Runner], shape: Shape, deadline: float) -> None:
 
 
 def run(
-    shape: Shape, seconds_budget: float = float("inf"), on_change: Callable[[dict[str, Any]], None] = lambda _: None
-) -> dict[str, Any]:
+    shape: StepShape, seconds_budget: float = float("inf"), on_change: Callable[[Result], None] = lambda _: None
+) -> Result:
     """Measure every variant at one shape; `on_change` gets the result so far whenever there is more of it.
 
     A variant that fails (out of memory, no compiler) is an entry that says so.
@@ -261,18 +226,18 @@ def run(
         torch.backends.cudnn.benchmark = old
 
 
-def _run(shape: Shape, deadline: float, on_change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    plan, batches = make_batches(shape, make_config(shape, {}))
+def _run(shape: StepShape, deadline: float, on_change: Callable[[Result], None]) -> Result:
+    plan, batches = make_batches(shape, make_config(shape, Changes()))
     runners: dict[str, Runner] = {}
     errors: dict[str, str] = {}
     for compiled in (False, True):
-        chosen = {name: s for name, s in variants(shape).items() if bool(s.get("compile")) == compiled}
-        for name, settings in chosen.items():
+        chosen = {name: changes for name, changes in variants(shape).items() if changes.compile == compiled}
+        for name, changes in chosen.items():
             if compiled and deadline - time.monotonic() < COMPILE_SECONDS:
                 errors[name] = "not begun: too little of the time budget was left"
                 continue
             try:
-                runners[name] = set_up(name, settings, shape, batches, plan)
+                runners[name] = set_up(name, changes, shape, batches, plan)
             except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:  # also torch's compiler errors
                 errors[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             on_change(result(shape, runners, errors))
@@ -284,13 +249,14 @@ def _run(shape: Shape, deadline: float, on_change: Callable[[dict[str, Any]], No
     return result(shape, runners, errors)
 
 
-def result(shape: Shape, runners: dict[str, Runner], errors: dict[str, str]) -> dict[str, Any]:
+def result(shape: StepShape, runners: dict[str, Runner], errors: dict[str, str]) -> Result:
     """A JSON-ready record: shape, settings, and per variant samples, parts (seconds) and peak memory (bytes)."""
-    found: dict[str, Any] = {name: _figures(runner, shape, runners) for name, runner in runners.items()}
+    found: dict[str, Figures] = {name: _figures(runner, shape, runners) for name, runner in runners.items()}
     found |= {name: {"error": text} for name, text in errors.items()}
     gpu = shape.device.type == "cuda"
+    sizes = {name: value for name, value in vars(shape).items() if name != "device"}
     return {
-        "shape": {**{k: v for k, v in vars(shape).items() if k != "device"}, "device": str(shape.device)},
+        "shape": cast(ShapeRecord, {**sizes, "device": str(shape.device)}),
         "hardware": torch.cuda.get_device_name(shape.device) if gpu else cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -303,9 +269,9 @@ def result(shape: Shape, runners: dict[str, Runner], errors: dict[str, str]) -> 
     }
 
 
-def _figures(runner: Runner, shape: Shape, runners: dict[str, Runner]) -> dict[str, Any]:
+def _figures(runner: Runner, shape: StepShape, runners: dict[str, Runner]) -> Figures:
     base = runners.get(BASE)
-    figures: dict[str, Any] = {
+    figures: Figures = {
         "first_loss": runner.first_loss,
         "peak_bytes": runner.peak_bytes,
         "parts": runner.parts,
@@ -358,7 +324,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def check(shapes: list[Shape]) -> None:
+def check(shapes: list[StepShape]) -> None:
     """`UserError` for what could not run; no measurement is begun before all of them can."""
     for shape in shapes:
         if shape.queue % shape.batch:

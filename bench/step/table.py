@@ -1,14 +1,14 @@
 """The table of `bingo bench step`."""
 
-from typing import Any
-
 import numpy as np
+
+from bingo.bench.step.record import Figures, Result
 
 PARTS = ("augment", "teacher", "student", "loss", "backward", "optimiser", "queue")
 AIM = 4.0
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(found: Result) -> list[str]:
     """Lines for people about what `run` returned."""
     shape, settings = found["shape"], found["settings"]
     lines = [
@@ -30,7 +30,7 @@ def table(found: dict[str, Any]) -> list[str]:
     return [*lines, _verdict(found)]
 
 
-def _row(figures: dict[str, Any]) -> str:
+def _row(figures: Figures) -> str:
     whole, peak, faster = figures["seconds"], figures["peak_bytes"], figures.get("over_release")
     low, high = (f"{1000 * x:.2f}" for x in whole["interval"])
     memory = "-" if peak is None else f"{peak / 1e9:.2f}"
@@ -44,7 +44,7 @@ def _row(figures: dict[str, Any]) -> str:
     )
 
 
-def _verdict(found: dict[str, Any]) -> str:
+def _verdict(found: Result) -> str:
     aim = f"aim: >= {AIM:g}x the release-style step's samples/s"
     if found["shape"]["device"] == "cpu":
         return f"{aim}, on a GPU; not judged here"

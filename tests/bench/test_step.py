@@ -13,6 +13,7 @@ from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.step import main as bench
 from bingo.bench.step.release import ReleaseStyle
 from bingo.bench.step.table import PARTS, table
+from bingo.bench.step.variants import Changes, StepShape
 from bingo.cli import main
 from bingo.distributed import World
 from bingo.models import seeded_encoder
@@ -20,7 +21,7 @@ from bingo.train.distill import Bingo
 from tests.support.ranks import ROOT
 
 CPU = torch.device("cpu")
-TOY = bench.Shape(CPU, "tiny-2", "tiny-2", 16, 8, 64, 16, 16, samples=4, burst=1, compile=False)
+TOY = StepShape(CPU, "tiny-2", "tiny-2", 16, 8, 64, 16, 16, samples=4, burst=1, compile=False)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_a_variant_that_fails_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPa
 
 def test_release_style_step_is_the_same_loss_as_ours() -> None:
     """With one queue for both, to rounding."""
-    config = bench.make_config(TOY, {"precision": "fp32", "channels_last": False})
+    config = bench.make_config(TOY, Changes(channels_last=False))
     plan, batches = bench.make_batches(TOY, config)
     teachers = [seeded_encoder("tiny-2", dim=16, hidden=16, seed=1) for _ in range(2)]
     ours = Bingo(config, teachers[0], plan, World(0, 1, CPU, 1))
