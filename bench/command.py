@@ -71,7 +71,7 @@ def add_kernel_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--picture", type=Path, help="draw the result here, .svg or .png (needs matplotlib)")
 
 
-def kernels(options: argparse.Namespace) -> dict[str, Any]:
+def kernels(options: argparse.Namespace) -> object:
     """Our kernels and their peers on a GPU, or the chunked loss against the naive one on a CPU."""
     from bingo.bench.kernels.on_gpu import print_table, run_any
 

@@ -22,8 +22,7 @@ from torch import Tensor
 from bingo.bags.neighbours import Search, import_faiss, knn_bags
 from bingo.bench.arguments import Parser, pick_device, size
 from bingo.bench.samples import Estimate, Samples, ratio_interval, with_noise
-from bingo.bench.timing import first_line, interleave, make_timer
-from bingo.environment import cpu_name
+from bingo.bench.timing import device_name, first_line, interleave, make_timer
 from bingo.errors import UserError
 from bingo.files import write_json
 from bingo.kernels.knn import nearest
@@ -148,9 +147,8 @@ def run(device: torch.device, shape: SearchShape, seconds: float = math.inf) -> 
     for row in found.values():
         if base and "seconds" in row:
             row["speedup_over_torch"] = ratio_interval(base["samples"], row["seconds"]["samples"])
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
-        "shape": {**vars(shape), "queries": count}, "device": name, "threads": torch.get_num_threads(),
+        "shape": {**vars(shape), "queries": count}, "device": device_name(device), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "gate": GATE, "variants": found,
     }  # fmt: skip
 

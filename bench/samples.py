@@ -52,6 +52,18 @@ def with_noise(samples: Sequence[float]) -> Samples:
     return summary
 
 
+def shown(found: Estimate) -> str:
+    """`1.74 [1.60, 1.97]`."""
+    low, high = found["interval"]
+    return f"{found['median']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def verdict(least: float, found: Estimate) -> str:
+    """Whether an aim is reached: said only where the whole interval is on one side of it."""
+    low, high = found["interval"]
+    return "reached" if low >= least else "not reached" if high < least else "unsure"
+
+
 def _medians(values: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)  # fixed: the same samples give the same interval
     return np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)

@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bingo.environment import cpu_name
+
 Call = Callable[[int], tuple[Tensor, ...]]
 
 LONG_CALL = 5e-3  # seconds; above it the gaps between launches do not matter and a graph would only cost memory
@@ -160,6 +162,11 @@ class CudaTimer:
         call(0)
         torch.cuda.synchronize(self.device)
         return torch.cuda.max_memory_allocated(self.device) - before
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def make_timer(device: torch.device) -> Timer:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bingo.bench.kernels.workload import Inputs, Shape, finish
+from bingo.bench.kernels.workload import Inputs, LossShape, finish
 from bingo.bench.timing import Call
 
 
@@ -80,19 +80,25 @@ def liger(inputs: Inputs, budget: int) -> Call:
     return call
 
 
-def liger_budgets(shape: Shape) -> tuple[int, ...]:
+def liger_budgets(shape: LossShape) -> tuple[int, ...]:
     """Settings under which all rows, a half, and an eighth of them make one chunk (the default gives 1 to 8 rows)."""
     whole = -(-shape.keys // shape.dim)
     return tuple(dict.fromkeys(max(1, whole // parts) for parts in (1, 2, 8)))
+
+
+def one_head(inputs: Inputs) -> tuple[Tensor, list[Tensor]]:
+    """q / temperature (R, 1, C) and the queues (K, 1, C) in fp32: one head, as inf_cl wants them."""
+    shape = inputs.shape
+    rows = (inputs.q.detach() / shape.temperature).view(shape.rows, 1, shape.dim)
+    return rows, [n.view(shape.keys, 1, shape.dim) for n in inputs.queues.single]
 
 
 def inf_cl(inputs: Inputs, _: Any) -> Call:
     """Its flash log-sum-exp (what `cal_flash_loss` calls) in fp32; the gradient of that is the mean key."""
     from inf_cl.flash import FlashProb
 
-    shape = inputs.shape
-    rows = (inputs.q.detach() / shape.temperature).view(shape.rows, 1, shape.dim).requires_grad_()
-    queues = [n.view(shape.keys, 1, shape.dim) for n in inputs.queues.single]
+    shape, (rows, queues) = inputs.shape, one_head(inputs)
+    rows.requires_grad_()
     ones = torch.ones(shape.rows, device=rows.device)
 
     def call(i: int) -> tuple[Tensor, Tensor]:
@@ -106,9 +112,7 @@ def inf_cl(inputs: Inputs, _: Any) -> Call:
 def inf_cl_lse(inputs: Inputs, _: Any) -> Call:
     from inf_cl.flash import FlashProb
 
-    shape = inputs.shape
-    rows = (inputs.q.detach() / shape.temperature).view(shape.rows, 1, shape.dim)
-    queues = [n.view(shape.keys, 1, shape.dim) for n in inputs.queues.single]
+    rows, queues = one_head(inputs)
     return lambda i: (FlashProb.apply(rows, queues[i]),)
 
 

@@ -8,19 +8,18 @@ process had mapped and not touched count once they are. There, glibc is told to 
 of its own and to return them when freed: memory left over from making the inputs cannot hide what a loss needs.
 """
 
-import os
 import re
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from bingo.bench import fresh_process
+from bingo.bench.kernels.record import CpuResult
 from bingo.bench.kernels.workload import naive_loss, unit, with_gradient
 from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.timing import relative_error
@@ -46,7 +45,7 @@ def chunked(q: Tensor, keys: Tensor, weights: Tensor, queue: Tensor) -> Tensor:
 LOSSES: dict[str, Callable[..., Tensor]] = {"naive": naive, "chunked": chunked}
 
 
-def run(rows: int = 768, queue: int = 65536, dim: int = 128, samples: int = 7) -> dict[str, Any]:
+def run(rows: int = 768, queue: int = 65536, dim: int = 128, samples: int = 7) -> CpuResult:
     """Measure loss and gradient (fp32) of both; seconds, bytes and every sample in a JSON-ready record.
 
     ValueError for sizes below 1; RuntimeError, before anything is timed, if the chunked loss or gradient is further
@@ -101,7 +100,7 @@ def _host_overhead(batch: int, samples: int) -> dict[str, list[float]]:
     generator, cpu = torch.Generator().manual_seed(0), torch.device("cpu")
     q, queue = unit(generator, cpu, 4, 16), unit(generator, cpu, 32, 16)
     wanting = q.clone().requires_grad_()
-    calls: dict[str, Callable[[], Any]] = {
+    calls: dict[str, Callable[[], object]] = {
         "implementation alone": lambda: queue_softmax_chunked(Request(q, queue, TEMPERATURE)),
         "queue_softmax": lambda: queue_softmax(q, queue, TEMPERATURE, impl="chunked"),
         "queue_softmax, gradient wanted": lambda: queue_softmax(wanting, queue, TEMPERATURE, impl="chunked"),
@@ -117,7 +116,7 @@ def _host_overhead(batch: int, samples: int) -> dict[str, list[float]]:
     return seconds
 
 
-def print_table(result: dict[str, Any]) -> None:
+def print_table(result: CpuResult) -> None:
     """Print what `run` returned."""
     shape, ratio = result["shape"], result["naive_over_chunked"]
     print(
@@ -191,17 +190,17 @@ def extra_bytes(name: str, rows: int, queue: int, dim: int) -> int:
     return _resident("VmHWM") - before
 
 
+def print_extra_bytes(threads: int, name: str, rows: int, queue: int, dim: int) -> None:
+    """A child's work."""
+    torch.set_num_threads(threads)
+    print(extra_bytes(name, rows, queue, dim))
+
+
 def _extra_bytes_elsewhere(name: str, rows: int, queue: int, dim: int) -> int | None:
     """`extra_bytes` in a fresh process with the same number of threads; None where the system cannot tell."""
-    code = (
-        f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
-        "from bingo.bench.kernels.on_cpu import extra_bytes; "
-        f"print(extra_bytes({name!r}, {rows}, {queue}, {dim}))"
-    )
-    # The package's parent goes first on the path, so that a checkout measures itself and not an installed copy.
-    paths = [str(Path(sys.modules["bingo"].__path__[0]).parent), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    command = fresh_process.command(print_extra_bytes, [torch.get_num_threads(), name, rows, queue, dim])
+    environment = fresh_process.environment() | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return int(done.stdout) if done.returncode == 0 else None
 
 

@@ -9,20 +9,20 @@ last two have our fastest kernel beside them again, and ratios are taken within 
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from bingo.bench.kernels.on_cpu import run
+from bingo.bench.kernels.on_cpu import run as run_cpu
 from bingo.bench.kernels.peers import COMPILED, LIBRARIES, PLAIN, Variant
-from bingo.bench.kernels.rounds import Session, measure, reference
+from bingo.bench.kernels.record import Case, CpuResult, Device, GpuResult, Roof
+from bingo.bench.kernels.rounds import KernelRun, measure, reference
 from bingo.bench.kernels.tables import aims, print_table
-from bingo.bench.kernels.workload import LOSS, TASKS, Shape, make_inputs, make_queues
+from bingo.bench.kernels.workload import LOSS, TASKS, LossShape, make_inputs, make_queues
 from bingo.bench.samples import ratio_interval
-from bingo.bench.timing import Timer, make_timer
-from bingo.environment import cpu_name, version
+from bingo.bench.timing import Timer, device_name, make_timer
+from bingo.environment import version
 
-__all__ = ["print_table", "run", "run_any", "run_gpu"]
+__all__ = ["print_table", "run_any", "run_gpu"]
 
 ROWS = (256, 768, 1536, 3072)
 SLACK = 2e-6  # our error may exceed that of PyTorch in the same dtype by this much
@@ -30,8 +30,8 @@ SLACK = 2e-6  # our error may exceed that of PyTorch in the same dtype by this m
 
 def run_any(
     device: str, rows: Sequence[int] | None, queue: int, dim: int, samples: int | None, *, seconds: float
-) -> dict[str, Any]:
-    """`run` or `run_gpu`, whichever the device is for; "auto" is a GPU if there is one. None: the defaults of each.
+) -> CpuResult | GpuResult:
+    """`run_cpu` or `run_gpu`, whichever the device is for; "auto" is a GPU if there is one. None: the defaults of each.
 
     ValueError for sizes below 1, several row counts on a CPU, and a device that is not there.
     """
@@ -44,7 +44,7 @@ def run_any(
     if device == "cpu":
         if rows and len(rows) > 1:
             raise ValueError("--rows: the CPU benchmark takes one number of rows; give several with --device cuda")
-        return run(rows[0] if rows else 768, queue, dim, samples or 7)
+        return run_cpu(rows[0] if rows else 768, queue, dim, samples or 7)
     if not re.fullmatch(r"cuda(:\d+)?", device) or int(device[5:] or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {device}: there is no such device here; use cpu or auto")
     return run_gpu(device, rows or ROWS, queue, dim, samples=samples or 5, seconds_budget=seconds)
@@ -63,7 +63,7 @@ def run_gpu(
     repeats: int = 20,
     seconds_budget: float = 150.0,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> GpuResult:
     """Measure every variant at every number of rows; JSON-ready, with every sample in seconds per call.
 
     rounds: of two visits to each variant; samples: at most so many a visit; repeats: of ours that must be bitwise
@@ -75,24 +75,24 @@ def run_gpu(
     device, start = torch.device(device), time.monotonic()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    session = Session(make_timer(device), start + seconds_budget, rounds, samples, repeats)
-    roof = _roof(session)
-    shapes = [Shape(r, keys, dim, positives, temperature) for r in dict.fromkeys(rows)]
-    queues = _make_inputs(session, shapes, seed)
+    run = KernelRun(make_timer(device), start + seconds_budget, rounds, samples, repeats)
+    roof = _roof(run)
+    shapes = [LossShape(r, keys, dim, positives, temperature) for r in dict.fromkeys(rows)]
+    queues = _make_inputs(run, shapes, seed)
     cases = {(s.rows, task): _new_case(s, task, roof) for s in shapes for task in TASKS}
     for (r, task), case in cases.items():
-        case["results"] += measure(session, r, task, PLAIN[task], again=True)
+        case["results"] += measure(run, r, task, PLAIN[task], again=True)
     for (r, task), case in cases.items():
-        case["results"] += measure(session, r, task, LIBRARIES[task], beside=_fastest(case, task))
+        case["results"] += measure(run, r, task, LIBRARIES[task], beside=_fastest(case, task))
     for variants in COMPILED:
         for s in shapes:
             case = cases[s.rows, LOSS]
-            case["results"] += measure(session, s.rows, LOSS, variants, beside=_fastest(case, LOSS))
+            case["results"] += measure(run, s.rows, LOSS, variants, beside=_fastest(case, LOSS))
     for case in cases.values():
         _derive(case, roof)
-    result = {
+    return {
         "kind": "gpu",
-        "device": _device(session.timer),
+        "device": _device(run.timer),
         "shape": {"rows": [s.rows for s in shapes], "queue": keys, "dim": dim, "positives": positives,
                   "temperature": temperature, "dtype": "bfloat16"},
         "settings": {"rounds": rounds, "samples": samples, "repeats": repeats, "queues": queues, "seed": seed,
@@ -100,42 +100,42 @@ def run_gpu(
         "roof": roof,
         "cases": list(cases.values()),
         "seconds": time.monotonic() - start,
+        "aims": aims(shapes[0], list(cases.values())),
     }  # fmt: skip
-    return result | {"aims": aims(result)}
 
 
-def _roof(session: Session) -> dict[str, Any] | None:
-    if session.timer.device.type != "cuda":
+def _roof(run: KernelRun) -> Roof | None:
+    if run.timer.device.type != "cuda":
         return None
     from bingo.bench.kernels.roof import measure_roof
 
-    return measure_roof(session.timer.device)
+    return measure_roof(run.timer.device)
 
 
-def _make_inputs(session: Session, shapes: list[Shape], seed: int) -> int:
+def _make_inputs(run: KernelRun, shapes: list[LossShape], seed: int) -> int:
     """Draw the queues, which all sizes share, and each size's rows; the number of queues."""
-    generator, device = torch.Generator().manual_seed(seed), session.timer.device
-    queues = make_queues(shapes[0], device, session.timer.l2_bytes, generator)
+    generator, device = torch.Generator().manual_seed(seed), run.timer.device
+    queues = make_queues(shapes[0], device, run.timer.l2_bytes, generator)
     for shape in shapes:
-        session.inputs[shape.rows] = make_inputs(shape, queues, device, generator)
+        run.inputs[shape.rows] = make_inputs(shape, queues, device, generator)
     return len(queues)
 
 
-def _device(timer: Timer) -> dict[str, Any]:
-    cuda = timer.device.type == "cuda"
+def _device(timer: Timer) -> Device:
     return {
         "type": timer.device.type,
-        "name": torch.cuda.get_device_name(timer.device) if cuda else cpu_name(),
+        "name": device_name(timer.device),
         "l2_bytes": timer.l2_bytes,
         "torch": torch.__version__,
         "triton": version("triton"),
     }
 
 
-def _new_case(shape: Shape, task: str, roof: dict[str, Any] | None) -> dict[str, Any]:
+def _new_case(shape: LossShape, task: str, roof: Roof | None) -> Case:
     """One number of rows and one task, with its floor: the slowest of tensor cores, exponentials and memory."""
-    case: dict[str, Any] = {"rows": shape.rows, "task": task, "flops": shape.flops(task), "results": []}
-    case["least_bytes"] = shape.least_bytes()
+    case: Case = {
+        "rows": shape.rows, "task": task, "flops": shape.flops(task), "results": [], "least_bytes": shape.least_bytes(),
+    }  # fmt: skip
     if roof:
         floors = {
             "matrix products": shape.flops(task) / roof["matmul_flops"],
@@ -147,13 +147,13 @@ def _new_case(shape: Shape, task: str, roof: dict[str, Any] | None) -> dict[str,
     return case
 
 
-def _fastest(case: dict[str, Any], task: str) -> Variant | None:
+def _fastest(case: Case, task: str) -> Variant | None:
     """Our fastest kernel of this case (or, without one, our fallback), to be timed beside later rounds."""
     best = reference(case["results"])
     return next((v for v in PLAIN[task] if best and v.name == best["variant"]), None)
 
 
-def _derive(case: dict[str, Any], roof: dict[str, Any] | None) -> None:
+def _derive(case: Case, roof: Roof | None) -> None:
     """Rates, shares of the roof, and whether ours is as accurate as PyTorch in the same dtype."""
     peers = {"ours": "naive bf16", "ours chunked": "naive bf16", "ours fp32": "naive fp32"}
     for row in case["results"]:
@@ -164,8 +164,12 @@ def _derive(case: dict[str, Any], roof: dict[str, Any] | None) -> None:
                 row["over_floor"] = row["median_s"] / case["floor_s"]
         peer = next((r for r in case["results"] if r["variant"].startswith(peers.get(row["group"], "-"))), None)
         if peer and "error" in row and "error" in peer:
-            pairs = [(error, peer["error"][name]) for name, error in row["error"].items()]
-            row["as_accurate_as_torch"] = all(None not in (e, p) and e <= p + SLACK for e, p in pairs)
+            errors, others = row["error"], peer["error"]
+            row["as_accurate_as_torch"] = all(_as_accurate(error, others[name]) for name, error in errors.items())
         if row["group"] == "again" and "samples_s" in row:
             once = next(r for r in case["results"] if f"{r['variant']} again" == row["variant"])
-            case["noise"] = ratio_interval(row["samples_s"], once["samples_s"]) | {"variant": once["variant"]}
+            case["noise"] = {**ratio_interval(row["samples_s"], once["samples_s"]), "variant": once["variant"]}
+
+
+def _as_accurate(ours: float | None, theirs: float | None) -> bool:
+    return ours is not None and theirs is not None and ours <= theirs + SLACK

@@ -27,7 +27,7 @@ from bingo.bench.kernels.workload import (
     LOSS,
     LSE,
     Inputs,
-    Shape,
+    LossShape,
     combine,
     finish_arguments,
     finish_tensors,
@@ -58,14 +58,14 @@ class Variant:
     name: str
     group: str
     build: Build
-    options: Callable[[Shape], tuple[Any, ...]] = lambda shape: (None,)
+    options: Callable[[LossShape], tuple[Any, ...]] = lambda shape: (None,)
     tolerance: tuple[float, float] | None = LOOSE
     no_capture: str = ""
     compile_seconds: float = 0.0
     like: str = ""
     note: str = ""
 
-    def allowed(self, shape: Shape) -> tuple[float, ...]:
+    def allowed(self, shape: LossShape) -> tuple[float, ...]:
         """The tolerance at this size: that of bf16 is for 65 536 keys, and rounding averages out less over fewer."""
         scale = max(1.0, math.sqrt(BF16_KEYS / shape.keys)) if self.tolerance == BF16 else 1.0
         return tuple(scale * limit for limit in self.tolerance or ())
@@ -150,7 +150,7 @@ def products(count: int) -> Build:
     return build
 
 
-def splits(shape: Shape) -> tuple[int, ...]:
+def splits(shape: LossShape) -> tuple[int, ...]:
     """Numbers of parts of the queue to try: powers of two that leave at least 16 keys in a part."""
     return tuple(s for s in SPLITS if shape.keys % s == 0 and shape.keys // s >= 16)
 
@@ -193,9 +193,9 @@ def cudnn(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def flash(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    name = "_scaled_dot_product_flash_attention" + ("" if q.is_cuda else "_for_cpu")
-    run: Any = getattr(torch.ops.aten, name)
-    answer = run(q, k, k, scale=scale)
+    aten = torch.ops.aten
+    attend = aten._scaled_dot_product_flash_attention if q.is_cuda else aten._scaled_dot_product_flash_attention_for_cpu
+    answer = attend(q, k, k, scale=scale)
     return answer[0], answer[1]
 
 

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from bingo.bench.drawing import figure
+from bingo.bench.kernels.record import Case, CpuResult, GpuResult, Roof, Row
+from bingo.bench.kernels.tables import timed_rows
+from bingo.bench.kernels.workload import LOSS
 
 COLOURS = {
     "ours": "#d55e00",
@@ -27,18 +30,19 @@ LABELS = {
     "naive": "logits in memory",
 }
 COLUMN = 0.2  # decades of intensity over which the dots of one case are spread, which all have the same
-Row = dict[str, Any]
 
 
-def save_picture(result: dict[str, Any], path: Path) -> str:
+def save_picture(result: CpuResult | GpuResult, path: Path) -> str:
     """Draw what `run` or `run_gpu` returned into an .svg or .png; one sentence that says what was done.
 
     Without matplotlib nothing is drawn, and the sentence says so.
     """
-    draw, height = (_cpu, 3.0) if result["kind"] == "cpu" else (_gpu, _height(result))
     try:
-        with figure(12, height) as chart:
-            draw(chart, result)
+        with figure(12, 3.0 if result["kind"] == "cpu" else _height(result)) as chart:
+            if result["kind"] == "cpu":
+                _cpu(chart, result)
+            else:
+                _gpu(chart, result)
             _settle(chart)
             chart.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (ValueError, OSError) as error:  # matplotlib is missing; the disk is full
@@ -54,30 +58,24 @@ def _settle(chart: Any) -> None:
         axes.set_position([round(float(part), 4) for part in axes.get_position().bounds])
 
 
-def timed_rows(case: dict[str, Any]) -> list[Row]:
-    """The rows of a case that have a time, each variant once, fastest first."""
-    rows = [row for row in case["results"] if "median_s" in row and not row["repeat"]]
-    return sorted(rows, key=lambda row: row["median_s"])
+def loss_cases(result: GpuResult) -> list[Case]:
+    return [case for case in result["cases"] if case["task"] == LOSS and timed_rows(case)]
 
 
-def loss_cases(result: dict[str, Any]) -> list[dict[str, Any]]:
-    return [case for case in result["cases"] if case["task"] == "loss + L + dq" and timed_rows(case)]
-
-
-def _bar_rows(result: dict[str, Any]) -> list[list[dict[str, Any]]]:
+def _bar_rows(result: GpuResult) -> list[list[Case]]:
     cases = loss_cases(result)
     return [cases[i : i + 2] for i in range(0, len(cases), 2)]
 
 
-def _height(result: dict[str, Any]) -> float:
+def _height(result: GpuResult) -> float:
     return 4.6 + sum(_panel_height(pair) for pair in _bar_rows(result))
 
 
-def _panel_height(pair: list[dict[str, Any]]) -> float:
+def _panel_height(pair: list[Case]) -> float:
     return 1.1 + 0.27 * max(len(timed_rows(case)) for case in pair)
 
 
-def _gpu(chart: Any, result: dict[str, Any]) -> None:
+def _gpu(chart: Any, result: GpuResult) -> None:
     pairs = _bar_rows(result)
     grid = chart.add_gridspec(1 + len(pairs), 2, height_ratios=[4.6, *(_panel_height(pair) for pair in pairs)])
     _roofline(chart.add_subplot(grid[0, :]), result)
@@ -93,7 +91,7 @@ def _gpu(chart: Any, result: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
-def _roofline(axes: Any, result: dict[str, Any]) -> None:
+def _roofline(axes: Any, result: GpuResult) -> None:
     """TFLOP/s of the matrix products against operations per byte, if each input is read once and the output written."""
     cases = loss_cases(result)
     for case in cases:
@@ -119,13 +117,13 @@ def _roofline(axes: Any, result: dict[str, Any]) -> None:
     )
 
 
-def _column_text(case: dict[str, Any]) -> str:
+def _column_text(case: Case) -> str:
     """The size, and our fastest kernel's share of the roof."""
     ours = next((row for row in timed_rows(case) if row["group"] == "ours" and "share_of_roof" in row), None)
     return f"R={case['rows']}" + (f"\nours {100 * ours['share_of_roof']:.0f} %" if ours else "")
 
 
-def _legend(chart: Any, result: dict[str, Any]) -> None:
+def _legend(chart: Any, result: GpuResult) -> None:
     from matplotlib.lines import Line2D
 
     groups = {row["group"] for case in loss_cases(result) for row in timed_rows(case)}
@@ -137,7 +135,7 @@ def _legend(chart: Any, result: dict[str, Any]) -> None:
     chart.legend(handles=dots, loc="outside lower center", ncols=4)
 
 
-def _ceilings(axes: Any, roof: dict[str, Any], intensities: list[float]) -> None:
+def _ceilings(axes: Any, roof: Roof, intensities: list[float]) -> None:
     top, slope = roof["matmul_flops"] / 1e12, roof["copy_bytes"] / 1e12
     ridge = top / slope
     left, right = min(ridge / 2, min(intensities) / 3), max(intensities) * 2
@@ -149,7 +147,7 @@ def _ceilings(axes: Any, roof: dict[str, Any], intensities: list[float]) -> None
     axes.set_ylim(low / 2.5, max(high, 2 * top))  # room for the sizes below and the ceiling's name above
 
 
-def _bars(axes: Any, case: dict[str, Any]) -> None:
+def _bars(axes: Any, case: Case) -> None:
     """Time per call, fastest on top, on a logarithmic axis, with the floor as a dashed line."""
     rows = timed_rows(case)[::-1]
     for y, row in enumerate(rows):
@@ -184,7 +182,7 @@ def _plain_ticks(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _cpu(chart: Any, result: dict[str, Any]) -> None:
+def _cpu(chart: Any, result: CpuResult) -> None:
     left, right = chart.subplots(1, 2)
     names = list(result["seconds"])
     for y, name in enumerate(names):

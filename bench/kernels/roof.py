@@ -2,12 +2,13 @@
 
 import statistics
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from bingo.bench.kernels.record import Roof
 
 MATMUL = 8192
 COPY_BYTES = 1 << 30
@@ -26,8 +27,8 @@ def exp_kernel(x_ptr, rounds, BLOCK: tl.constexpr):  # type: ignore[no-untyped-d
     tl.store(x_ptr + offsets, x)
 
 
-def measure_roof(device: torch.device) -> dict[str, Any]:
-    """{"matmul_flops", "copy_bytes", "exp_per_second"}: medians per second, with every sample (seconds)."""
+def measure_roof(device: torch.device) -> Roof:
+    """Matrix products, copies and exponentials: medians per second, with every sample (seconds)."""
     a, b = (torch.randn(MATMUL, MATMUL, device=device, dtype=torch.bfloat16) for _ in range(2))
     matmul = _seconds(lambda: torch.mm(a, b), 3)
     source = torch.randint(256, (COPY_BYTES,), dtype=torch.uint8, device=device)
@@ -53,7 +54,7 @@ def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _seconds(run: Callable[[], Any], calls: int) -> list[float]:
+def _seconds(run: Callable[[], object], calls: int) -> list[float]:
     """Seconds of one call, SAMPLES times, each over `calls` calls; the first two samples are dropped."""
     samples = []
     for _ in range(SAMPLES + 2):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bingo.bench.kernels.peers import COMPILE_LIMIT, Variant, splits
+from bingo.bench.kernels.record import Row
 from bingo.bench.kernels.workload import LOSS, Inputs, exact
 from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.timing import (
@@ -28,21 +29,24 @@ from bingo.bench.timing import (
 
 VISIT_SECONDS = 0.05
 POISON_BYTES = 1 << 28
-Row = dict[str, Any]
 
 
 @dataclass
-class Session:
-    """Settings of a run, and what later rounds take from earlier ones: inputs, exact answers, fastest settings."""
+class KernelRun:
+    """One run of the benchmark: its settings, and what later rounds take from earlier ones."""
 
     timer: Timer
     deadline: float
+    """time.monotonic() after which nothing new starts."""
     rounds: int
     samples: int
     repeats: int
     inputs: dict[int, Inputs] = field(default_factory=dict)
+    """By the number of rows."""
     exact: dict[tuple[int, str], tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    """Answers by rows and task."""
     chosen: dict[tuple[int, str], Any] = field(default_factory=dict)
+    """Fastest settings by rows and variant."""
     compiled_in: dict[str, float] = field(default_factory=dict)
     """Seconds that a variant's last compilation took: what its next one may take."""
 
@@ -60,7 +64,7 @@ def reference(results: list[Row]) -> Row | None:
 
 
 def measure(
-    session: Session,
+    run: KernelRun,
     rows: int,
     task: str,
     variants: list[Variant],
@@ -72,28 +76,26 @@ def measure(
 
     beside: one of ours that is timed with them again. again: our first that passes is timed twice, as two variants.
     """
-    results, timed = [], {}
-    for variant in variants:
-        row = _new_row(variant, rows, task)
-        results.append(row)
-        ready = _try(session, variant, row)
+    results = [_new_row(variant, rows, task) for variant in variants]
+    timed: dict[str, Timed] = {}
+    for variant, row in zip(variants, results, strict=True):
+        ready = _try(run, variant, row)
         if ready:
-            timed[variant.name] = ready[1]
+            timed[variant.name] = ready
+    repeats: list[tuple[Variant, Row]] = []
     if beside and timed:
-        row = _new_row(beside, rows, task) | {"repeat": True}
-        ready = _try(session, beside, row)
-        if ready:
-            results.append(row)
-            timed[beside.name] = ready[1]
+        repeats.append((beside, _new_row(beside, rows, task) | {"repeat": True}))
     twin = next((v for v in variants if v.ours and v.name in timed), None)
     if again and twin:
-        row = _new_row(twin, rows, task) | {"variant": f"{twin.name} again", "group": "again", "repeat": True}
-        ready = _try(session, twin, row)
+        twice: Row = _new_row(twin, rows, task) | {"variant": f"{twin.name} again", "group": "again", "repeat": True}
+        repeats.append((twin, twice))
+    for variant, row in repeats:
+        ready = _try(run, variant, row)
         if ready:
             results.append(row)
-            timed[row["variant"]] = ready[1]
-    _time(session, results, timed)
-    if session.timer.device.type == "cuda":
+            timed[row["variant"]] = ready
+    _time(run, results, timed)
+    if run.timer.device.type == "cuda":
         timed.clear()
         _free()
     return results
@@ -106,16 +108,16 @@ def _new_row(variant: Variant, rows: int, task: str) -> Row:
     }  # fmt: skip
 
 
-def _try(session: Session, variant: Variant, row: Row) -> tuple[Call, Timed] | None:
+def _try(run: KernelRun, variant: Variant, row: Row) -> Timed | None:
     """`_prepare`, with whatever stops it written into the row."""
-    left, compiling = session.left(), session.compiled_in.get(variant.name, variant.compile_seconds)
+    left, compiling = run.left(), run.compiled_in.get(variant.name, variant.compile_seconds)
     if left <= compiling:
         wanted = f", and it may compile for {compiling:.0f} s" if compiling else ""
         row |= {"status": "skipped", "reason": f"{max(0.0, left):.0f} s of the time budget were left{wanted}"}
         return None
     start = time.monotonic()
     try:
-        return _prepare(session, variant, row)
+        return _prepare(run, variant, row)
     except ModuleNotFoundError as error:
         row |= {"status": "absent", "reason": f"{error.name} is not installed"}
     except Exception as error:  # a peer may fail in any way; each is a row that says so
@@ -123,43 +125,43 @@ def _try(session: Session, variant: Variant, row: Row) -> tuple[Call, Timed] | N
     finally:
         row["prepare_s"] = time.monotonic() - start
         if variant.compile_seconds:
-            session.compiled_in[variant.name] = row["prepare_s"]
+            run.compiled_in[variant.name] = row["prepare_s"]
     return None
 
 
-def _prepare(session: Session, variant: Variant, row: Row) -> tuple[Call, Timed] | None:
+def _prepare(run: KernelRun, variant: Variant, row: Row) -> Timed | None:
     """Choose the setting, then gate, repeats, memory and host time. None if the answer is wrong."""
-    inputs, timer = session.inputs[row["rows"]], session.timer
+    inputs, timer = run.inputs[row["rows"]], run.timer
     with torch._dynamo.config.patch(recompile_limit=COMPILE_LIMIT) if variant.compile_seconds else nullcontext():
-        call, timed = _choose(session, variant, row)
-    if variant.tolerance and not _passes(session, variant, row, call):
+        call, timed = _choose(run, variant, row)
+    if variant.tolerance and not _passes(run, variant, row, call):
         return None
     if variant.ours:
-        row["bitwise_repeats"] = _equal_repeats(call, session.repeats)
-        if row["bitwise_repeats"] < session.repeats:
+        row["bitwise_repeats"] = _equal_repeats(call, run.repeats)
+        if row["bitwise_repeats"] < run.repeats:
             row |= {"status": "wrong", "reason": f"repeat {row['bitwise_repeats'] + 1} differs from the first"}
             return None
     row["extra_bytes"] = timer.extra_bytes(call)
     row["host_s"] = timer.host_seconds(call, len(inputs.queues))
     row |= {"method": timed.method, "calls_per_sample": timed.calls, "method_note": timed.note}
-    return call, timed
+    return timed
 
 
-def _choose(session: Session, variant: Variant, row: Row) -> tuple[Call, Timed]:
+def _choose(run: KernelRun, variant: Variant, row: Row) -> tuple[Call, Timed]:
     """The variant under the fastest of its settings; all their times (seconds) or errors go into the row."""
-    inputs = session.inputs[row["rows"]]
+    inputs = run.inputs[row["rows"]]
     options = variant.options(inputs.shape)
     if variant.like:
-        options = (session.chosen.get((row["rows"], variant.like), splits(inputs.shape)[-1]),)
+        options = (run.chosen.get((row["rows"], variant.like), splits(inputs.shape)[-1]),)
     best: tuple[float, Any, Call, Timed] | None = None
-    sweep: dict[str, Any] = {}
+    sweep: dict[str, float | str] = {}
     for option in options:
-        if best and session.left() <= 0:
+        if best and run.left() <= 0:
             sweep[str(option)] = "no time left"
             continue
         try:
             call = variant.build(inputs, option)
-            timed = session.timer.prepare(call, len(inputs.queues), variant.no_capture)
+            timed = run.timer.prepare(call, len(inputs.queues), variant.no_capture)
             seconds = statistics.median(timed.samples(3)) if len(options) > 1 else 0.0
         except Exception as error:
             if option == options[-1] and best is None:
@@ -171,19 +173,19 @@ def _choose(session: Session, variant: Variant, row: Row) -> tuple[Call, Timed]:
             best = (seconds, option, call, timed)
     assert best is not None
     if best[1] is not None:
-        session.chosen[row["rows"], variant.name] = best[1]
+        run.chosen[row["rows"], variant.name] = best[1]
         row |= {"option": str(best[1]), "sweep": sweep}
     return best[2], best[3]
 
 
-def _passes(session: Session, variant: Variant, row: Row, call: Call) -> bool:
+def _passes(run: KernelRun, variant: Variant, row: Row, call: Call) -> bool:
     """Compare with fp64 on the inputs as drawn; a miss, or NaN, makes the row wrong."""
-    key, row_shape = (row["rows"], row["task"]), session.inputs[row["rows"]].shape
-    if key not in session.exact:
-        session.exact[key] = exact(session.inputs[row["rows"]], row["task"])
-    _poison(session.timer.device)
+    key, row_shape = (row["rows"], row["task"]), run.inputs[row["rows"]].shape
+    if key not in run.exact:
+        run.exact[key] = exact(run.inputs[row["rows"]], row["task"])
+    _poison(run.timer.device)
     names = ("loss", "dq") if row["task"] == LOSS else ("L",)
-    answers = zip(names, call(0), session.exact[key], variant.allowed(row_shape), strict=False)
+    answers = zip(names, call(0), run.exact[key], variant.allowed(row_shape), strict=False)
     errors = {name: (relative_error(mine, truth), limit) for name, mine, truth, limit in answers}
     row["error"] = {name: error if math.isfinite(error) else None for name, (error, _) in errors.items()}
     row["tolerance"] = {name: limit for name, (_, limit) in errors.items()}
@@ -216,9 +218,9 @@ def _equal_repeats(call: Call, repeats: int) -> int:
     return repeats
 
 
-def _time(session: Session, results: list[Row], timed: dict[str, Timed]) -> None:
+def _time(run: KernelRun, results: list[Row], timed: dict[str, Timed]) -> None:
     try:
-        samples = interleave(timed, session.rounds, session.samples, VISIT_SECONDS)
+        samples = interleave(timed, run.rounds, run.samples, VISIT_SECONDS)
     except Exception as error:  # the device is lost: what was measured before stays
         samples = {}
         for row in results:
@@ -232,7 +234,7 @@ def _time(session: Session, results: list[Row], timed: dict[str, Timed]) -> None
     best = reference(results)
     for row in results:
         if best and row is not best and "samples_s" in row:
-            row["over_ours"] = ratio_interval(row["samples_s"], best["samples_s"]) | {"ours": best["variant"]}
+            row["over_ours"] = {**ratio_interval(row["samples_s"], best["samples_s"]), "ours": best["variant"]}
 
 
 def _free() -> None:

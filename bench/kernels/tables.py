@@ -1,28 +1,28 @@
 """The kernel benchmark as text: one table per case, and the aims beside what was measured."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from bingo.bench.kernels import on_cpu as kernels_cpu
+from bingo.bench.kernels.record import Aim, Case, CpuResult, GpuResult, GpuShape, Row
+from bingo.bench.kernels.workload import LOSS, LossShape
 
-AIM_SHAPE = {"queue": 65536, "dim": 128, "positives": 2, "temperature": 0.2}
-AIMS = {
+AIMS: dict[int, dict[str, float]] = {
     256: {"µs": 20, "attention": 1.3, "fused": 5, "naive fp32": 40, "MB": 9},
     768: {"µs": 42, "attention": 1.15, "products": 1.0, "fused": 3, "naive fp32": 50, "MB": 9},
     1536: {"µs": 75, "attention": 1.1, "products": 1.2, "fused": 3, "naive fp32": 60, "MB": 9},
     3072: {"µs": 143, "attention": 1.08, "products": 1.3, "fused": 2, "naive fp32": 60, "MB": 19},
 }
-"""Loss, L and dq on one H200, by rows: time, speed-ups over the best of a group, extra memory."""
+"""Loss, L and dq on one H200, by rows, at `LossShape`'s other defaults: time, speed-ups over the best of a group,
+extra memory."""
 OVER = {
     "attention": "over the best attention library",
     "products": "over two matrix products",
     "fused": "over the best fused cross-entropy library",
     "naive fp32": "over the naive loss in fp32",
 }
-Row = dict[str, Any]
 
 
-def print_table(result: dict[str, Any]) -> None:
+def print_table(result: CpuResult | GpuResult) -> None:
     """Print what `run` or `run_gpu` returned."""
     if result["kind"] == "cpu":
         kernels_cpu.print_table(result)
@@ -31,7 +31,7 @@ def print_table(result: dict[str, Any]) -> None:
         print(line)
 
 
-def lines(result: dict[str, Any]) -> Iterator[str]:
+def lines(result: GpuResult) -> Iterator[str]:
     device, shape, settings, roof = result["device"], result["shape"], result["settings"], result["roof"]
     yield f"{device['name']}, torch {device['torch']}, Triton {device['triton']}, {result['seconds']:.0f} s"
     if roof:
@@ -48,14 +48,13 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     for case in result["cases"]:
         yield ""
         yield from case_lines(case, shape)
-    compared = aims(result)
-    if compared:
+    if result["aims"]:
         yield ""
         yield f"aims, set for one H200 (this is {device['name']}); loss + L + dq:"
-        yield from (f"  {aim['text']}" for aim in compared)
+        yield from (f"  {aim['text']}" for aim in result["aims"])
 
 
-def case_lines(case: dict[str, Any], shape: dict[str, Any]) -> Iterator[str]:
+def case_lines(case: Case, shape: GpuShape) -> Iterator[str]:
     """A heading with the floor, one line per variant, the noise."""
     floor = f"; floor {1e6 * case['floor_s']:.1f} µs ({_binding(case)})" if "floor_s" in case else ""
     yield (
@@ -111,19 +110,19 @@ def remarks(row: Row) -> str:
     return "; ".join(filter(None, said))
 
 
-def aims(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every aim of the measured sizes and its verdict: met, missed, unsure (interval holds the aim), not measured."""
-    if any(result["shape"][name] != value for name, value in AIM_SHAPE.items()):
+def aims(shape: LossShape, cases: list[Case]) -> list[Aim]:
+    """Every aim of the measured sizes and its verdict; none at another shape than theirs. shape: that of any case."""
+    if shape != LossShape(shape.rows):
         return []
     return [
         _aim(case["rows"], what, aim, case)
-        for case in result["cases"]
-        if case["task"] == "loss + L + dq"
+        for case in cases
+        if case["task"] == LOSS
         for what, aim in AIMS.get(case["rows"], {}).items()
     ]
 
 
-def _aim(rows: int, what: str, aim: float, case: dict[str, Any]) -> dict[str, Any]:
+def _aim(rows: int, what: str, aim: float, case: Case) -> Aim:
     name = {"µs": "time, µs", "MB": "extra memory, MB"}.get(what) or OVER[what]
     smaller = what in ("µs", "MB")
     found = _measured(what, case)
@@ -152,7 +151,7 @@ def judge(aim: float, low: float, high: float, smaller: bool) -> str:
     return "missed" if (low > aim if smaller else high < aim) else "unsure"
 
 
-def _measured(what: str, case: dict[str, Any]) -> tuple[float, tuple[float, float], str] | None:
+def _measured(what: str, case: Case) -> tuple[float, tuple[float, float], str] | None:
     """(value, interval, remark) of an aim, from our fastest kernel and the fastest peer of the group."""
     ours = _best(case, lambda row: row["group"] == "ours")
     if ours is None:
@@ -167,15 +166,21 @@ def _measured(what: str, case: dict[str, Any]) -> tuple[float, tuple[float, floa
     if peer is None or "over_ours" not in peer:
         return None
     ratio = peer["over_ours"]
-    return ratio["median"], tuple(ratio["interval"]), f" ({peer['variant']} / {ratio['ours']})"
+    low, high = ratio["interval"]
+    return ratio["median"], (low, high), f" ({peer['variant']} / {ratio['ours']})"
 
 
-def _best(case: dict[str, Any], belongs: Any) -> Row | None:
-    rows = [row for row in case["results"] if belongs(row) and not row["repeat"] and "median_s" in row]
-    return min(rows, key=lambda row: row["median_s"], default=None)
+def _best(case: Case, belongs: Callable[[Row], bool]) -> Row | None:
+    return next((row for row in timed_rows(case) if belongs(row)), None)
 
 
-def _binding(case: dict[str, Any]) -> str:
+def timed_rows(case: Case) -> list[Row]:
+    """The rows of a case that have a time, each variant once, fastest first."""
+    rows = [row for row in case["results"] if "median_s" in row and not row["repeat"]]
+    return sorted(rows, key=lambda row: row["median_s"])
+
+
+def _binding(case: Case) -> str:
     return max(case["floors_s"], key=lambda name: case["floors_s"][name])
 
 

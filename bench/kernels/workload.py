@@ -20,8 +20,8 @@ EXACT_ROWS = 128  # rows of the fp64 answer at a time: 128 x 2 x 65 537 logits a
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Sizes of one benchmark case."""
+class LossShape:
+    """Sizes of one loss: R rows, K keys, C channels, M positives."""
 
     rows: int
     keys: int = 65536
@@ -53,7 +53,7 @@ class Queues:
 class Inputs:
     """q (R, C) fp32 unit rows that want a gradient, keys (R, M, C) fp32, weights (1, M), upstream (R), queues."""
 
-    shape: Shape
+    shape: LossShape
     q: Tensor
     keys: Tensor
     weights: Tensor
@@ -76,14 +76,14 @@ def unit(generator: torch.Generator, device: torch.device, *shape: int) -> Tenso
     return F.normalize(torch.randn(*shape, generator=generator), dim=-1).to(device)
 
 
-def make_queues(shape: Shape, device: torch.device, l2_bytes: int, generator: torch.Generator) -> Queues:
+def make_queues(shape: LossShape, device: torch.device, l2_bytes: int, generator: torch.Generator) -> Queues:
     """At least QUEUES of them, and in bf16 at least twice the L2 cache together."""
     count = max(QUEUES, -(-2 * l2_bytes // (2 * shape.keys * shape.dim)))
     single = [unit(generator, device, shape.keys, shape.dim) for _ in range(count)]
     return Queues(single, [queue.bfloat16() for queue in single])
 
 
-def make_inputs(shape: Shape, queues: Queues, device: torch.device, generator: torch.Generator) -> Inputs:
+def make_inputs(shape: LossShape, queues: Queues, device: torch.device, generator: torch.Generator) -> Inputs:
     """Fresh rows and positives; weights fall with m and add to one; upstream is that of a mean over the rows."""
     weights = torch.arange(shape.positives, 0, -1, dtype=torch.float32)[None, :]
     return Inputs(

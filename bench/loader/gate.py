@@ -1,13 +1,13 @@
 """The accuracy gate of `bingo bench loader`: our crops and colours against torchvision's."""
 
 import io
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from bingo.bench.loader.record import Gate
 from bingo.bench.loader.variants import AUGMENT
 from bingo.distributed import World
 from bingo.images.dataset import Dataset
@@ -19,8 +19,8 @@ CROP_LEVELS = 1.0  # mean difference of the worst crop, of 255; the two filters 
 SAME_SHARE = 0.999  # of the values of the finished views, within 1e-4
 
 
-def gate(data: Dataset, batch: int, threads: int, device: torch.device) -> dict[str, Any]:
-    """{"crops": ..., "colours": ...}: what was found, the bound, and whether it holds; on the plan's first batch."""
+def gate(data: Dataset, batch: int, threads: int, device: torch.device) -> Gate:
+    """What was found, the bounds, and whether they hold; on the plan's first batch."""
     plan = Plan(data.sizes, batch, AUGMENT)
     made = next(training_batches(data, plan, World(0, 1, device, threads), start=0, stop=1))
     worst, same = _crop_error(data, made), _same_share(made)

@@ -6,11 +6,11 @@ entropy decoder what photographs cost it. Everything follows from the seed and t
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from bingo.bench.loader.record import Images
 from bingo.files import write_json
 
 VERSION = 1
@@ -20,7 +20,7 @@ SMALL, LARGE = (110, 300), (900, 1700)  # pixels of the longer side; 5 and 3 in 
 FULL_CHROMA = 0.3  # share of 4:4:4; the rest is 4:2:0
 
 
-def make_images(folder: Path, count: int, seed: int = 0) -> dict[str, Any]:
+def make_images(folder: Path, count: int, seed: int = 0) -> Images:
     """Write `count` images as FOLDER/<class>/<number>.jpg unless they are there; returns their statistics."""
     record = folder / "made.json"
     wanted = {"version": VERSION, "count": count, "seed": seed}
@@ -37,7 +37,7 @@ def make_images(folder: Path, count: int, seed: int = 0) -> dict[str, Any]:
     return statistics
 
 
-def describe(paths: list[Path]) -> dict[str, Any]:
+def describe(paths: list[Path]) -> Images:
     """Number, bytes and pixels of image files."""
     sizes = []
     for path in paths:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -20,7 +20,8 @@ from bingo.bench.arguments import Parser, pick_device, size
 from bingo.bench.loader import on_gpu as loader_gpu
 from bingo.bench.loader.gate import gate
 from bingo.bench.loader.images import describe, make_images
-from bingo.bench.loader.table import table
+from bingo.bench.loader.record import Result, Row, ShapeRecord, Timed
+from bingo.bench.loader.table import sound, table
 from bingo.bench.loader.variants import RELEASE, STAGES, Variant, build, names
 from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.timing import first_line, visits
@@ -33,7 +34,7 @@ from bingo.images.pack import pack_folder
 
 
 @dataclass(frozen=True)
-class Shape:
+class LoaderShape:
     """What is run: images per batch, batches per sample, rounds of two samples each, threads or workers, device."""
 
     device: torch.device
@@ -54,7 +55,7 @@ class Runner:
     wall: list[float] = field(default_factory=list)
     taken: int = 0
 
-    def sample(self, shape: Shape, steps_per_epoch: int) -> None:
+    def sample(self, shape: LoaderShape, steps_per_epoch: int) -> None:
         """One burst; both of a round, and those of every runner, have the same images."""
         first = self.taken // 2 * shape.burst % max(1, steps_per_epoch - shape.burst + 1)
         images = shape.batch * shape.burst
@@ -65,14 +66,14 @@ class Runner:
         self.taken += 1
 
 
-def run(folder: Path, packed: Path, shape: Shape) -> dict[str, Any]:
+def run(folder: Path, packed: Path, shape: LoaderShape) -> Result:
     """Measure every variant and stage on the images of `folder`, of which `packed` is the packed form."""
     data = open_dataset(packed)
     threads = torch.get_num_threads()
     torch.set_num_threads(shape.threads)
     try:
         return {
-            "shape": {**vars(shape), "device": str(shape.device)},
+            "shape": cast(ShapeRecord, {**vars(shape), "device": str(shape.device)}),
             "hardware": {"cpu": cpu_name(), "gpu": _gpu_name(shape.device)},
             "images": describe([folder / path for path in data.paths]),
             "gate": gate(data, shape.batch, shape.threads, shape.device),
@@ -90,7 +91,7 @@ def _gpu_name(device: torch.device) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
-def _measure(folder: Path, packed: Path, shape: Shape, steps_per_epoch: int) -> dict[str, Any]:
+def _measure(folder: Path, packed: Path, shape: LoaderShape, steps_per_epoch: int) -> Timed:
     runners: dict[tuple[str, str], Runner] = {}
     failed: dict[tuple[str, str], str] = {}
     cases = [(name, stage) for name in names(shape.variants) for stage in STAGES]
@@ -112,15 +113,20 @@ def _measure(folder: Path, packed: Path, shape: Shape, steps_per_epoch: int) -> 
     return {"order": [" / ".join(cases[int(index)]) for index in order], "discarded_bursts": 1, "rows": rows}
 
 
-def _row(case: tuple[str, str], runners: dict[tuple[str, str], Runner], failed: dict[tuple[str, str], str]) -> Any:
+def _row(case: tuple[str, str], runners: dict[tuple[str, str], Runner], failed: dict[tuple[str, str], str]) -> Row:
     name, stage = case
-    row: dict[str, Any] = {"variant": name, "stage": stage}
     if case in failed:
-        return row | {"error": failed[case]}
+        return {"variant": name, "stage": stage, "error": failed[case]}
     mine, base, whole = runners[case], runners.get((RELEASE, stage)), runners.get((RELEASE, STAGES[-1]))
-    row |= {"cpu_seconds": with_noise(mine.cpu), "wall_seconds": with_noise(mine.wall)}
-    row["images_per_cpu_second"] = 1 / row["cpu_seconds"]["median"]
-    row["images_per_second"] = 1 / row["wall_seconds"]["median"]
+    cpu, wall = with_noise(mine.cpu), with_noise(mine.wall)
+    row: Row = {
+        "variant": name,
+        "stage": stage,
+        "cpu_seconds": cpu,
+        "wall_seconds": wall,
+        "images_per_cpu_second": 1 / cpu["median"],
+        "images_per_second": 1 / wall["median"],
+    }
     if base is not None and base is not mine:
         row["over_release"] = ratio_interval(base.cpu, mine.cpu)
     if whole is not None and whole is not mine:
@@ -164,7 +170,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if not names(options.variants):
         raise UserError(f"--variants {' '.join(options.variants)}: there are {', '.join(names())}")
-    shape = Shape(
+    shape = LoaderShape(
         pick_device(options.device), options.batch, options.burst, options.rounds, options.threads, options.seconds,
         tuple(options.variants),
     )  # fmt: skip
@@ -175,4 +181,4 @@ def main(argv: list[str]) -> int:
         from bingo.environment import environment_record
 
         write_json(options.json, {"environment": environment_record(), "loader": found})
-    return 0 if all(part["ok"] for part in found["gate"].values()) else 1
+    return 0 if sound(found["gate"]) else 1

@@ -1,18 +1,30 @@
 """The table of `bingo bench loader`."""
 
-from typing import Any
+from typing import Literal, NamedTuple
 
+from bingo.bench.loader.record import Gate, Gpu, Result, Row
 from bingo.bench.loader.variants import OURS, STAGES
+from bingo.bench.samples import shown, verdict
 
-# Our stage, the release-style loader's, at least how many times its images per CPU second, in words. The first is what
-# each leaves to the CPU where there is a GPU: ours cuts crops and the GPU does the rest, the release's does everything.
+
+class Aim(NamedTuple):
+    """At least how many times the release-style loader's images per CPU second our stage makes; what: in words."""
+
+    stage: str
+    ratio: Literal["over_release", "over_release_whole"]
+    least: float
+    what: str
+
+
+# The first is what each leaves to the CPU where there is a GPU: ours cuts crops and the GPU does the rest, the
+# release's does everything.
 AIMS = (
-    ("crop", "over_release_whole", 3.0, "our decode and two crops against the release-style loader's whole chain"),
-    ("augment", "over_release", 2.0, "the whole chain against the release-style loader's"),
+    Aim("crop", "over_release_whole", 3.0, "our decode and two crops against the release-style loader's whole chain"),
+    Aim("augment", "over_release", 2.0, "the whole chain against the release-style loader's"),
 )
 
 
-def table(found: dict[str, Any]) -> list[str]:
+def table(found: Result) -> list[str]:
     """Lines for people about what `run` returned."""
     shape, images, hardware = found["shape"], found["images"], found["hardware"]
     width, height = images["median_width_height"]
@@ -23,15 +35,20 @@ def table(found: dict[str, Any]) -> list[str]:
         f"{'':36}{'up to':>9}{'CPU ms':>9}{'95 % interval':>18}{'n':>4}{'A/A %':>7}{'per CPU s':>11}{'per s':>9}"
         f"{'x release':>20}",
     ]
-    sound = all(part["ok"] for part in found["gate"].values())
-    lines += [f"{row['variant']:36}{row['stage']:>9}{_figures(row, sound)}" for row in found["rows"]]
+    right = sound(found["gate"])
+    lines += [f"{row['variant']:36}{row['stage']:>9}{_figures(row, right)}" for row in found["rows"]]
     lines += ["split of the CPU time, ms: " + "; ".join(_splits(found["rows"]))]
     lines += [_gate(found["gate"])]
-    lines += [_aim(found["rows"], sound, *aim) for aim in AIMS] + _gpu(found["gpu"])
+    lines += [_aim(found["rows"], right, aim) for aim in AIMS] + _gpu(found["gpu"])
     return lines
 
 
-def _figures(row: dict[str, Any], sound: bool) -> str:
+def sound(gate: Gate) -> bool:
+    """Whether crops and colours are right."""
+    return gate["crops"]["ok"] and gate["colours"]["ok"]
+
+
+def _figures(row: Row, right: bool) -> str:
     if "error" in row:
         return f"  {row['error']}"
     cpu, faster = row["cpu_seconds"], row.get("over_release")
@@ -39,8 +56,8 @@ def _figures(row: dict[str, Any], sound: bool) -> str:
     noise = "-" if cpu["aa_noise"] is None else f"{100 * cpu['aa_noise']:.1f}"
     last = "1"
     if faster:
-        last = f"{faster['median']:.2f} [{faster['interval'][0]:.2f}, {faster['interval'][1]:.2f}]"
-    if faster and row["variant"].startswith("ours") and not sound:
+        last = shown(faster)
+    if faster and row["variant"].startswith("ours") and not right:
         last = "wrong pixels"
     return (
         f"{1e3 * cpu['median']:>9.2f}{f'[{low}, {high}]':>18}{cpu['n']:>4}{noise:>7}"
@@ -48,7 +65,7 @@ def _figures(row: dict[str, Any], sound: bool) -> str:
     )
 
 
-def _splits(rows: list[dict[str, Any]]) -> list[str]:
+def _splits(rows: list[Row]) -> list[str]:
     by_name: dict[str, dict[str, float]] = {}
     for row in rows:
         if "cpu_seconds" in row:
@@ -61,37 +78,36 @@ def _splits(rows: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _gate(gate: dict[str, Any]) -> str:
+def _gate(gate: Gate) -> str:
     crops, colours = gate["crops"], gate["colours"]
     return (
         f"gate: worst crop {crops['worst_mean_levels']:.2f} levels from torchvision's (bound {crops['bound']:g}), "
         f"{100 * colours['share_equal']:.3f} % of finished values equal (bound {100 * colours['bound']:g})"
-        + ("" if crops["ok"] and colours["ok"] else ": FAILED")
+        + ("" if sound(gate) else ": FAILED")
     )
 
 
-def _aim(rows: list[dict[str, Any]], sound: bool, stage: str, ratio: str, least: float, what: str) -> str:
-    aim = f"aim: {what}, images per CPU second: >= {least:g}x"
-    mine = [row[ratio] for row in rows if row["variant"] == OURS and row["stage"] == stage and ratio in row]
-    if not mine or not sound:
-        return f"{aim}: not measured"
-    low, high = mine[0]["interval"]
-    verdict = "reached" if low >= least else "not reached" if high < least else "unsure"
-    return f"{aim}: {verdict} ({mine[0]['median']:.2f} [{low:.2f}, {high:.2f}])"
+def _aim(rows: list[Row], right: bool, aim: Aim) -> str:
+    text = f"aim: {aim.what}, images per CPU second: >= {aim.least:g}x"
+    ours = [row for row in rows if row["variant"] == OURS and row["stage"] == aim.stage]
+    mine = [row[aim.ratio] for row in ours if aim.ratio in row]
+    if not mine or not right:
+        return f"{text}: not measured"
+    return f"{text}: {verdict(aim.least, mine[0])} ({shown(mine[0])})"
 
 
-def _gpu(gpu: dict[str, Any]) -> list[str]:
+def _gpu(gpu: Gpu) -> list[str]:
     if "absent" in gpu:
         return [f"GPU decoder: {gpu['absent']}"]
     lines = [f"GPU decoder: {gpu['decoder']}"]
     for row in gpu["sweep"]:
         rate = f"{row['images_per_second']:.0f} images/s" if "images_per_second" in row else row.get("error", "-")
         lines.append(f"  {row['name']:40}{rate:>20}")
-    for row in gpu["pixels"]:
-        kind = "fancy" if row["fancy"] else "plain"
+    for pixels in gpu["pixels"]:
+        kind = "fancy" if pixels["fancy"] else "plain"
         lines.append(
-            f"  against the CPU, {kind} upsampling: {100 * row['share_equal']:.2f} % equal, "
-            f"mean {row['mean_levels']:.3f}, largest {row['largest_levels']} levels"
+            f"  against the CPU, {kind} upsampling: {100 * pixels['share_equal']:.2f} % equal, "
+            f"mean {pixels['mean_levels']:.3f}, largest {pixels['largest_levels']} levels"
         )
     memory = gpu["memory"]
     return [*lines, f"  memory, second half of {memory['marks'][-1][0]:.0f} s: {memory['growth_bytes'] / 1e6:+.1f} MB"]

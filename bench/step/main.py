@@ -26,10 +26,10 @@ from bingo.bench.step.record import Figures, Result, ShapeRecord
 from bingo.bench.step.release import ReleaseStyle
 from bingo.bench.step.table import table
 from bingo.bench.step.variants import BASE, TWIN, Changes, StepShape, default_shape, variants
+from bingo.bench.timing import device_name
 from bingo.config import DistillConfig
 from bingo.config_parts import Augmentation, Contrast, Impl, Optimiser, Runtime
 from bingo.distributed import World
-from bingo.environment import cpu_name
 from bingo.errors import UserError
 from bingo.features.keys import CachedKeys, as_stored
 from bingo.files import write_json
@@ -253,11 +253,10 @@ def result(shape: StepShape, runners: dict[str, Runner], errors: dict[str, str])
     """A JSON-ready record: shape, settings, and per variant samples, parts (seconds) and peak memory (bytes)."""
     found: dict[str, Figures] = {name: _figures(runner, shape, runners) for name, runner in runners.items()}
     found |= {name: {"error": text} for name, text in errors.items()}
-    gpu = shape.device.type == "cuda"
     sizes = {name: value for name, value in vars(shape).items() if name != "device"}
     return {
         "shape": cast(ShapeRecord, {**sizes, "device": str(shape.device)}),
-        "hardware": torch.cuda.get_device_name(shape.device) if gpu else cpu_name(),
+        "hardware": device_name(shape.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "settings": {

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bingo.bench.samples import shown, verdict
 from bingo.bench.step.record import Figures, Result
 
 PARTS = ("augment", "teacher", "student", "loss", "backward", "optimiser", "queue")
@@ -37,7 +38,7 @@ def _row(figures: Figures) -> str:
     gate = figures.get("loss_gate")
     last = "1" if gate is None else f"loss is {100 * gate['error']:.1f} % off"
     if faster:
-        last = f"{faster['median']:.2f} [{faster['interval'][0]:.2f}, {faster['interval'][1]:.2f}]"
+        last = shown(faster)
     return (
         f"{1000 * whole['median']:>9.2f}{f'[{low}, {high}]':>18}{len(whole['samples']):>4}"
         f"{figures['samples_per_second']:>11.1f}{memory:>9}{last:>19}"
@@ -52,6 +53,4 @@ def _verdict(found: Result) -> str:
     if not ratios:
         return f"{aim}: not measured"
     name, best = max(ratios.items(), key=lambda item: item[1]["median"])
-    low, high = best["interval"]
-    verdict = "reached" if low >= AIM else "not reached" if high < AIM else "unsure"
-    return f"{aim}: {verdict} ({name}: {best['median']:.2f})"
+    return f"{aim}: {verdict(AIM, best)} ({name}: {best['median']:.2f})"

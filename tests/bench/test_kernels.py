@@ -17,8 +17,9 @@ from bingo.bench.kernels.libraries import from_cross_entropy, liger_budgets
 from bingo.bench.kernels.on_gpu import print_table, run_any, run_gpu
 from bingo.bench.kernels.peers import COMPILED, LIBRARIES, LOOSE, PLAIN, Variant, attention, flash, flex, naive, splits
 from bingo.bench.kernels.pictures import save_picture
-from bingo.bench.kernels.rounds import Session, measure, reference
-from bingo.bench.kernels.workload import LOSS, LSE, TASKS, Inputs, Shape, exact, make_inputs, make_queues
+from bingo.bench.kernels.record import Case, CpuResult, GpuResult, Roof, Row
+from bingo.bench.kernels.rounds import KernelRun, measure, reference
+from bingo.bench.kernels.workload import LOSS, LSE, TASKS, Inputs, LossShape, exact, make_inputs, make_queues
 from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.timing import (
     CudaTimer,
@@ -30,8 +31,9 @@ from bingo.bench.timing import (
     visits,
 )
 from bingo.cli import main
+from tests.support.ranks import ROOT
 
-SHAPE = Shape(rows=24, keys=512, dim=32)
+SHAPE = LossShape(rows=24, keys=512, dim=32)
 CPU = torch.device("cpu")
 COMPILED_FLAT = [variant for together in COMPILED for variant in together]
 
@@ -43,8 +45,8 @@ def inputs() -> Inputs:
 
 
 @pytest.fixture
-def session(inputs: Inputs) -> Session:
-    return Session(WallTimer(), float("inf"), rounds=2, samples=2, repeats=2, inputs={SHAPE.rows: inputs})
+def run(inputs: Inputs) -> KernelRun:
+    return KernelRun(WallTimer(), float("inf"), rounds=2, samples=2, repeats=2, inputs={SHAPE.rows: inputs})
 
 
 def errors(answer: tuple[Tensor, ...], inputs: Inputs, task: str = LOSS) -> list[float]:
@@ -108,9 +110,9 @@ def test_class_index_libraries_are_asked_fairly(inputs: Inputs) -> None:
 
 
 def test_settings_to_try() -> None:
-    assert splits(Shape(8)) == (1, 2, 4, 8, 16, 32, 64)
-    assert splits(Shape(8, keys=96)) == (1, 2, 4)
-    assert liger_budgets(Shape(8)) == (512, 256, 64)
+    assert splits(LossShape(8)) == (1, 2, 4, 8, 16, 32, 64)
+    assert splits(LossShape(8, keys=96)) == (1, 2, 4)
+    assert liger_budgets(LossShape(8)) == (512, 256, 64)
 
 
 def test_every_peer_has_a_row_and_a_colour() -> None:
@@ -154,8 +156,8 @@ def variants(inputs: Inputs) -> list[Variant]:
     ]
 
 
-def test_gate_repeats_and_reasons(session: Session, inputs: Inputs) -> None:
-    rows = {row["variant"]: row for row in measure(session, SHAPE.rows, LOSS, variants(inputs), again=True)}
+def test_gate_repeats_and_reasons(run: KernelRun, inputs: Inputs) -> None:
+    rows = {row["variant"]: row for row in measure(run, SHAPE.rows, LOSS, variants(inputs), again=True)}
     assert rows["right"]["status"] == "ok"
     assert rows["right"]["bitwise_repeats"] == 2
     assert rows["right"]["n"] == len(rows["right"]["samples_s"]) == 8
@@ -176,21 +178,21 @@ def test_gate_repeats_and_reasons(session: Session, inputs: Inputs) -> None:
 
 def test_gate_of_bf16_follows_the_number_of_keys() -> None:
     ours, peer = PLAIN[LOSS][0], PLAIN[LOSS][-1]
-    assert ours.allowed(Shape(8)) == peers.BF16
-    assert ours.allowed(Shape(8, keys=4096)) == pytest.approx((8e-5, 8e-4))
-    assert ours.allowed(Shape(8, keys=2 * 65536)) == peers.BF16
-    assert peer.allowed(Shape(8, keys=16)) == LOOSE
+    assert ours.allowed(LossShape(8)) == peers.BF16
+    assert ours.allowed(LossShape(8, keys=4096)) == pytest.approx((8e-5, 8e-4))
+    assert ours.allowed(LossShape(8, keys=2 * 65536)) == peers.BF16
+    assert peer.allowed(LossShape(8, keys=16)) == LOOSE
 
 
-def test_a_slow_compilation_is_not_started_again(session: Session, inputs: Inputs) -> None:
+def test_a_slow_compilation_is_not_started_again(run: KernelRun, inputs: Inputs) -> None:
     slow = Variant("slow", "naive", build(lambda _: exact(inputs, LOSS)), compile_seconds=1e-3)
-    session.deadline = time.monotonic() + 1000
-    assert measure(session, SHAPE.rows, LOSS, [slow])[0]["status"] == "ok"
-    session.compiled_in["slow"] = 2000
-    assert "it may compile for 2000 s" in measure(session, SHAPE.rows, LOSS, [slow])[0]["reason"]
+    run.deadline = time.monotonic() + 1000
+    assert measure(run, SHAPE.rows, LOSS, [slow])[0]["status"] == "ok"
+    run.compiled_in["slow"] = 2000
+    assert "it may compile for 2000 s" in measure(run, SHAPE.rows, LOSS, [slow])[0]["reason"]
 
 
-def test_settings_are_taken_over_and_ours_is_timed_again(session: Session, inputs: Inputs) -> None:
+def test_settings_are_taken_over_and_ours_is_timed_again(run: KernelRun, inputs: Inputs) -> None:
     truth = exact(inputs, LOSS)
     seen = []
 
@@ -198,23 +200,21 @@ def test_settings_are_taken_over_and_ours_is_timed_again(session: Session, input
         seen.append(option)
         return lambda i: truth
 
-    session.chosen[SHAPE.rows, "flash attention"] = 4
+    run.chosen[SHAPE.rows, "flash attention"] = 4
     ours = Variant("right", "ours", build(lambda _: truth))
-    rows = measure(
-        session, SHAPE.rows, LOSS, [Variant("b", "attention", remember, like="flash attention")], beside=ours
-    )
+    rows = measure(run, SHAPE.rows, LOSS, [Variant("b", "attention", remember, like="flash attention")], beside=ours)
     assert seen == [4]
     assert [(row["variant"], row["repeat"]) for row in rows] == [("b", False), ("right", True)]
     assert rows[0]["over_ours"]["ours"] == "right"
-    assert measure(session, SHAPE.rows, LOSS, variants(inputs)[4:5], beside=ours)[1:] == [], "nothing to compare with"
+    assert measure(run, SHAPE.rows, LOSS, variants(inputs)[4:5], beside=ours)[1:] == [], "nothing to compare with"
 
 
-def test_a_lost_device_leaves_rows(session: Session, inputs: Inputs) -> None:
+def test_a_lost_device_leaves_rows(run: KernelRun, inputs: Inputs) -> None:
     def die(count: int) -> list[float]:
         raise RuntimeError("an illegal memory access was encountered")
 
-    session.timer.prepare = lambda *_: Timed("CUDA graph", 1, die)  # type: ignore[method-assign]
-    (row,) = measure(session, SHAPE.rows, LOSS, variants(inputs)[:1])
+    run.timer.prepare = lambda *_: Timed("CUDA graph", 1, die)  # type: ignore[method-assign]
+    (row,) = measure(run, SHAPE.rows, LOSS, variants(inputs)[:1])
     assert row["reason"] == "while timing: an illegal memory access was encountered"
 
 
@@ -356,10 +356,12 @@ def test_verdicts(aim: float, low: float, high: float, smaller: bool, verdict: s
     assert kernel_tables.judge(aim, low, high, smaller) == verdict
 
 
-def fake_gpu_result() -> dict[str, Any]:
+def fake_gpu_result() -> GpuResult:
     """Made-up numbers in the form of a GPU's: for the table and the picture only."""
     generator = torch.Generator().manual_seed(0)
-    roof = {"matmul_flops": 790e12, "copy_bytes": 4.3e12, "exp_per_second": 4.2e12}
+    roof: Roof = {
+        "matmul_flops": 790e12, "copy_bytes": 4.3e12, "exp_per_second": 4.2e12, "seconds": {}, "work": "",
+    }  # fmt: skip
     factors = {"triton": 1.6, "hopper": 1.25, "triton fp32": 14.0, "chunked": 40.0, "two matrix products": 1.7}
     factors |= {"cuDNN attention": 1.9, "flash attention": 2.2, "naive bf16 autocast": 45.0, "naive fp32": 80.0}
     factors |= {
@@ -369,15 +371,19 @@ def fake_gpu_result() -> dict[str, Any]:
         "liger_kernel": 300.0,
     }
     everything = [*PLAIN[LOSS], *LIBRARIES[LOSS], *COMPILED_FLAT]
-    cases = []
+    cases: list[Case] = []
     for rows in (256, 768, 1536, 3072):
-        shape = Shape(rows)
-        case: dict[str, Any] = {"rows": rows, "task": LOSS, "flops": shape.flops(LOSS), "results": []}
+        shape = LossShape(rows)
         floors = {"matrix products": shape.flops(LOSS) / 790e12, "exponentials": 0.0, "memory": 0.0}
-        case |= {"least_bytes": shape.least_bytes(), "floors_s": floors, "floor_s": max(floors.values())}
+        case: Case = {
+            "rows": rows, "task": LOSS, "flops": shape.flops(LOSS), "results": [], "least_bytes": shape.least_bytes(),
+            "floors_s": floors, "floor_s": max(floors.values()),
+        }  # fmt: skip
         for variant in everything:
-            row: dict[str, Any] = {"variant": variant.name, "group": variant.group, "rows": rows, "task": LOSS}
-            row |= {"status": "ok", "reason": "", "note": variant.note, "repeat": False}
+            row: Row = {
+                "variant": variant.name, "group": variant.group, "rows": rows, "task": LOSS, "status": "ok",
+                "reason": "", "note": variant.note, "repeat": False,
+            }  # fmt: skip
             case["results"].append(row)
             if variant.name not in factors:
                 row |= {"status": "absent", "reason": f"{variant.name} is not installed"}
@@ -395,18 +401,22 @@ def fake_gpu_result() -> dict[str, Any]:
         assert best is not None
         for row in case["results"]:
             if "samples_s" in row and row is not best:
-                row["over_ours"] = ratio_interval(row["samples_s"], best["samples_s"]) | {"ours": best["variant"]}
+                row["over_ours"] = {**ratio_interval(row["samples_s"], best["samples_s"]), "ours": best["variant"]}
         cases.append(case)
-    device = {"name": "NOT MEASURED, A TEST'S NUMBERS", "l2_bytes": 5e7, "torch": "0", "triton": "0"}
     return {
         "kind": "gpu",
-        "device": device,
-        "shape": {"rows": [256], "queue": 65536, "dim": 128, "positives": 2, "temperature": 0.2},
-        "settings": {"queues": 6, "rounds": 5},
+        "device": {
+            "type": "cuda", "name": "NOT MEASURED, A TEST'S NUMBERS", "l2_bytes": 50_000_000, "torch": "0",
+            "triton": "0",
+        },
+        "shape": {"rows": [256], "queue": 65536, "dim": 128, "positives": 2, "temperature": 0.2, "dtype": "bfloat16"},
+        "settings": {"rounds": 5, "samples": 5, "repeats": 20, "queues": 6, "seed": 0, "seconds_budget": 150.0,
+                     "order": "ABBA"},
         "roof": roof,
         "cases": cases,
         "seconds": 1.0,
-    }
+        "aims": kernel_tables.aims(LossShape(256), cases),
+    }  # fmt: skip
 
 
 def test_table_and_aims(capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,12 +425,19 @@ def test_table_and_aims(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "absent: quack is not installed" in text
     assert "R=768 time, µs: aim <= 42, measured" in text
-    assert len(kernel_tables.aims(result)) == sum(len(aims) for aims in kernel_tables.AIMS.values())
-    verdicts = {(aim["rows"], aim["what"]): aim["verdict"] for aim in kernel_tables.aims(result)}
+    assert len(result["aims"]) == sum(len(aims) for aims in kernel_tables.AIMS.values())
+    verdicts = {(aim["rows"], aim["what"]): aim["verdict"] for aim in result["aims"]}
     assert verdicts[768, "µs"] == "met"
     assert verdicts[3072, "µs"] == "missed"
     assert verdicts[256, "naive fp32"] == "met"
-    assert kernel_tables.aims(result | {"shape": result["shape"] | {"queue": 4096}}) == []
+    assert kernel_tables.aims(LossShape(256, keys=4096), result["cases"]) == []
+
+
+def test_the_stored_result_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    stored = json.loads((ROOT / "bench" / "results" / "kernels-cpu-epyc-2core.json").read_text())["kernels"]
+    assert stored.keys() == CpuResult.__annotations__.keys()
+    print_table(stored)
+    assert "naive / chunked: median of pairs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])

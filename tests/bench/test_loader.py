@@ -11,9 +11,11 @@ from bingo.bench.loader import gate as loader_gate
 from bingo.bench.loader import main as bench
 from bingo.bench.loader import on_gpu as loader_gpu
 from bingo.bench.loader.images import make_images
+from bingo.bench.loader.record import Result, ShapeRecord
 from bingo.bench.loader.table import table
 from bingo.bench.loader.variants import OURS, PLAIN, RELEASE, STAGES, PlainDali, names
 from bingo.cli import main
+from tests.support.ranks import ROOT
 
 SMALL = ["--images", "12", "--batch", "4", "--burst", "1", "--rounds", "1", "--device", "cpu"]
 
@@ -40,6 +42,8 @@ def test_record_and_table(
     assert main(["bench", "loader", *SMALL, "--cache", str(cache), "--json", str(tmp_path / "r.json")]) == 0
     record = json.loads((tmp_path / "r.json").read_text())
     found = record["loader"]
+    assert found.keys() == Result.__annotations__.keys()
+    assert found["shape"].keys() == ShapeRecord.__annotations__.keys()
     assert torch.__version__.startswith(record["environment"]["packages"]["torch"])
     assert [(row["variant"], row["stage"]) for row in found["rows"]] == [(n, s) for n in names() for s in STAGES]
     for row in found["rows"]:
@@ -56,6 +60,20 @@ def test_record_and_table(
     said = capsys.readouterr().out
     assert "per decoded image, two views each" in said
     assert "gate: worst crop" in said
+
+
+def test_the_stored_result_is_read() -> None:
+    stored = json.loads((ROOT / "bench" / "results" / "loader-cpu-epyc-2core.json").read_text())["loader"]
+    assert stored.keys() == Result.__annotations__.keys()
+    lines = table(stored)
+    assert [line.split(":")[0] for line in lines[-5:]] == [
+        "split of the CPU time, ms",
+        "gate",
+        "aim",
+        "aim",
+        "GPU decoder",
+    ]
+    assert sum("reached (" in line for line in lines) == 2
 
 
 def test_no_ratio_for_wrong_pixels(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from bingo.bench import neighbours as bags
 from bingo.cli import main
+from tests.support.ranks import ROOT
 
 pytest.importorskip("faiss")
 TINY = ["bench", "bags", "--device", "cpu", "--images", "400", "--dim", "16", "--queries", "90", "--rounds", "1"]
@@ -22,6 +23,9 @@ def test_every_variant_is_gated_and_timed(tmp_path: Path, capsys: pytest.Capture
     assert main([*TINY, "--json", str(tmp_path / "bags.json")]) == 0
     found = json.loads((tmp_path / "bags.json").read_text())
     assert found["environment"]["cpu"]
+    stored = json.loads((ROOT / "bench" / "results" / "bags-cpu-epyc-2core.json").read_text())
+    assert stored["bags"].keys() == found["bags"].keys() == bags.Result.__annotations__.keys()
+    assert len(bags.table(stored["bags"])) == 8
     variants = found["bags"]["variants"]
     assert len(variants) == 6
     for row in variants.values():

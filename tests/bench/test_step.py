@@ -11,6 +11,7 @@ import torch
 
 from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.step import main as bench
+from bingo.bench.step.record import Result, ShapeRecord
 from bingo.bench.step.release import ReleaseStyle
 from bingo.bench.step.table import PARTS, table
 from bingo.bench.step.variants import Changes, StepShape
@@ -35,6 +36,8 @@ def test_record_keeps_every_sample(found: dict) -> None:
         "ours bf16 channels-last, cached",
     ]  # fmt: skip
     json.dumps(found)
+    assert found.keys() == Result.__annotations__.keys()
+    assert found["shape"].keys() == ShapeRecord.__annotations__.keys()
     for name, figures in found["variants"].items():
         assert len(figures["seconds"]["samples"]) == 4
         low, high = figures["seconds"]["interval"]
