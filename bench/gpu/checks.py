@@ -17,13 +17,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bingo.bench.gpu.record import Check
 from bingo.kernels import queue_logsumexp, queue_ranks, queue_softmax
 
 T = 0.2
@@ -80,8 +81,8 @@ def no_waiting() -> Iterator[None]:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def perform(group: str, name: str, task: Task) -> dict[str, Any]:
-    """Run one check; whatever happens becomes a record {group, name, status, ok, error, bound, note, seconds}."""
+def perform(group: str, name: str, task: Task) -> Check:
+    """Run one check; whatever happens becomes a record."""
     began = time.perf_counter()
     error: float | None = None
     bound: float | None = None
@@ -104,7 +105,7 @@ def perform(group: str, name: str, task: Task) -> dict[str, Any]:
 def record(
     group: str, name: str, status: str, note: str, *,
     error: float | None = None, bound: float | None = None, seconds: float = 0.0,
-) -> dict[str, Any]:  # fmt: skip
+) -> Check:  # fmt: skip
     """One check as JSON-ready values; ok is None where it was skipped or missed, an error that is no number a word."""
     ok = {"passed": True, "failed": False}.get(status)
     shown = error if error is None or math.isfinite(error) else str(error)
@@ -189,6 +190,17 @@ def far(ours: Tensor, exact: Tensor) -> float:
     return math.nan if gap.isnan().any() else gap.max().item()
 
 
+def against(exact: Truth, lse: Tensor, mean: Tensor, bounds: tuple[float, float]) -> Outcome:
+    """lse (R) and mean key (R, C) against the truth, within absolute errors."""
+    return worst(("lse", far(lse, exact.lse), bounds[0]), ("mean key", far(mean, exact.mean), bounds[1]))
+
+
+def among_nan(s: Setting, before: int, rows: int, after: int, channels: int) -> Tensor:
+    """(rows, channels) of NaN in the setting's dtype to be filled, with rows of NaN before and after it in memory."""
+    whole = torch.full((before + rows + after, channels), math.nan, device=s.device, dtype=s.dtype)
+    return whole[before : before + rows]
+
+
 def unit(s: Setting, *shape: int, seed: int, dtype: torch.dtype | None = None) -> Tensor:
     """Random rows of length one, in the setting's dtype or another."""
     generator = torch.Generator(s.device).manual_seed(seed)
@@ -253,16 +265,13 @@ def nothing_else_counts(s: Setting, keys: int, channels: int, temperature: float
     towards = unit(s, 1, channels, seed=5, dtype=torch.float32)
     draw = torch.Generator(s.device).manual_seed(6)
     noise = 0.2 / math.sqrt(channels)
-    nan_q = torch.full((65 + 16, channels), math.nan, device=s.device, dtype=s.dtype)
-    nan_k = torch.full((keys + 300, channels), math.nan, device=s.device, dtype=s.dtype)
-    q, queue = nan_q[8:73], nan_k[16 : 16 + keys]
+    q, queue = among_nan(s, 8, 65, 8, channels), among_nan(s, 16, keys, 284, channels)
     for rows, sign in ((q, 1), (queue, -1)):
         spots = sign * towards + noise * torch.randn(rows.shape, generator=draw, device=s.device)
         rows.copy_(F.normalize(spots, dim=1))
     with allowed(s, keys, channels, temperature):
         lse, mean = queue_softmax(q, queue, temperature, impl=s.impl, unit_rows=True)
-    exact = truth(q, queue, temperature)
-    return worst(("lse", far(lse, exact.lse), 0.1), ("mean key", far(mean, exact.mean), 0.05))
+    return against(truth(q, queue, temperature), lse, mean, (0.1, 0.05))
 
 
 @contextlib.contextmanager
@@ -279,9 +288,7 @@ def poisoned_memory() -> Iterator[None]:
 
 def every_output_is_written(s: Setting, rows: int, keys: int, channels: int) -> Outcome:
     """Outputs and partials begin as NaN, inputs lie among NaN."""
-    nan_q = torch.full((rows + 9, channels), math.nan, device=s.device, dtype=s.dtype)
-    nan_k = torch.full((keys + 9, channels), math.nan, device=s.device, dtype=s.dtype)
-    q, queue = nan_q[4 : 4 + rows], nan_k[5 : 5 + keys]
+    q, queue = among_nan(s, 4, rows, 5, channels), among_nan(s, 5, keys, 4, channels)
     q.copy_(unit(s, rows, channels, seed=0))
     queue.copy_(unit(s, keys, channels, seed=1))
     with poisoned_memory(), allowed(s, keys, channels, T):
@@ -301,7 +308,7 @@ def stays_finite(s: Setting, keys: int, channels: int, length: float, temperatur
         lse, mean = queue_softmax(q, queue, temperature, impl=s.impl)
     exact, u = truth(q, queue, temperature), ROUNDOFF[s.dtype]
     bound = exact.tolerance(s.dtype, temperature, length)[0]
-    return worst(("lse", far(lse, exact.lse), bound), ("mean key", far(mean, exact.mean), FLOOR + 2 * u))
+    return against(exact, lse, mean, (bound, FLOOR + 2 * u))
 
 
 def excludes(s: Setting, rows: int, keys: int, channels: int) -> Outcome:
@@ -314,8 +321,7 @@ def excludes(s: Setting, rows: int, keys: int, channels: int) -> Outcome:
     with allowed(s, keys, channels, T, exclude=True):
         lse, mean = queue_softmax(q, queue, T, impl=s.impl, exclude=exclude, queue_ids=ids)
     exact = truth(q, queue, T, exclude, ids)
-    lse_bound, mean_bound = exact.tolerance(s.dtype, T)
-    return worst(("lse", far(lse, exact.lse), lse_bound), ("mean key", far(mean, exact.mean), mean_bound))
+    return against(exact, lse, mean, exact.tolerance(s.dtype, T))
 
 
 def excludes_everything(s: Setting, keys: int, channels: int) -> Outcome:
@@ -328,8 +334,7 @@ def excludes_everything(s: Setting, keys: int, channels: int) -> Outcome:
     exact = truth(q, queue, T, exclude, ids)
     assert lse[0] == -math.inf, f"lse of a row without keys is {lse[0].item()}"
     assert not mean[::2].any(), "mean key of a row without keys is not 0"
-    lse_bound, mean_bound = exact.tolerance(s.dtype, T)
-    return worst(("lse", far(lse, exact.lse), lse_bound), ("mean key", far(mean, exact.mean), mean_bound))
+    return against(exact, lse, mean, exact.tolerance(s.dtype, T))
 
 
 def counts_ranks(s: Setting, rows: int, keys: int, channels: int) -> Outcome:

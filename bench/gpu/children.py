@@ -7,30 +7,34 @@ replaced by one that goes on after the item it died in.
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from bingo.bench import fresh_process
+from bingo.bench.gpu.record import Check
 
 POLL_SECONDS = 0.2
 START_SECONDS = 120.0
-Record = dict[str, Any]
+
+
+class Message(TypedDict, total=False):
+    """A line of a child: begin, or end with the record, hold the item's number in its group."""
+
+    begin: int
+    end: int
+    record: Check
+    done: bool
 
 
 class Child:
-    """`function(*arguments)`, a dotted name and JSON values, in a fresh interpreter with its output in a file."""
+    """`function(*arguments)`, of a module and with JSON values, in a fresh interpreter with its output in a file."""
 
-    def __init__(self, function: str, arguments: Sequence[Any], log: Path) -> None:
-        module, _, name = function.rpartition(".")
-        code = f"import sys, json; from {module} import {name}; {name}(*json.loads(sys.argv[1]))"
-        # The package's parent goes first on the path, so that a checkout measures itself and not an installed copy.
-        paths = [str(Path(sys.modules["bingo"].__path__[0]).parent), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        command = [sys.executable, "-c", code, json.dumps(list(arguments))]
+    def __init__(self, function: Callable[..., None], arguments: Sequence[Any], log: Path) -> None:
+        command, environment = fresh_process.command(function, arguments), fresh_process.environment()
         self.log = log
         with open(log, "ab") as file:
             self.process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
@@ -69,7 +73,7 @@ class Group:
 def work_through(
     groups: dict[str, list[str]], start: Callable[[str, int, Path], Child], folder: Path, *,
     parallel: int, deadline: float, silence: Callable[[str], float],
-    ended: Callable[[str, str, Record], None], lost: Callable[[str, str, str, bool], None],
+    ended: Callable[[str, str, Check], None], lost: Callable[[str, str, str, bool], None],
 ) -> None:  # fmt: skip
     """Run every group, `parallel` at a time, until the deadline (time.monotonic).
 
@@ -102,7 +106,7 @@ def work_through(
 
 def _tend(
     group: Group, start: Callable[[str, int, Path], Child], silence: Callable[[str], float],
-    ended: Callable[[str, str, Record], None], lost: Callable[[str, str, str, bool], None],
+    ended: Callable[[str, str, Check], None], lost: Callable[[str, str, str, bool], None],
 ) -> None:  # fmt: skip
     """Hear a group's child; replace it if it has died or hangs."""
     dead = not group.child.running()  # asked before its last lines are read
@@ -131,7 +135,7 @@ def _tend(
         group.child = start(group.name, group.next, group.path)
 
 
-def _listen(group: Group, ended: Callable[[str, str, Record], None]) -> None:
+def _listen(group: Group, ended: Callable[[str, str, Check], None]) -> None:
     """Take the whole lines that have come since."""
     if not group.path.exists():
         return
@@ -140,16 +144,16 @@ def _listen(group: Group, ended: Callable[[str, str, Record], None]) -> None:
     group.read += len(whole)
     for line in whole.splitlines():
         group.heard = time.monotonic()
-        message = json.loads(line)
+        message: Message = json.loads(line)
         if "begin" in message:
             group.begun = message["begin"]
         elif "end" in message:
             group.next = message["end"] + 1
             ended(group.name, group.items[message["end"]], message["record"])
-        group.done |= bool(message.get("done"))
+        group.done |= message.get("done", False)
 
 
-def say(path: Path, message: Record) -> None:
+def say(path: Path, message: Message) -> None:
     """Append one line, at once, as a child does."""
     with open(path, "a") as file:
         file.write(json.dumps(message) + "\n")

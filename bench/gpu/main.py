@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from bingo.bench.arguments import Parser, pick_device, size
 from bingo.bench.gpu.children import Child, say, work_through
+from bingo.bench.gpu.record import Check, Part, PartName, State
 from bingo.bench.gpu.table import summarise, table
 from bingo.errors import UserError
 from bingo.files import atomic_write, hash_file, make_folder, write_json
@@ -33,7 +34,7 @@ from bingo.files import atomic_write, hash_file, make_folder, write_json
 if TYPE_CHECKING:
     import torch
 
-PARTS = ("correctness", "kernels", "step", "bags")
+PARTS: tuple[PartName, ...] = ("correctness", "kernels", "step", "bags")
 # Shares of the time left when a part begins; what one leaves goes to the next.
 SHARES = {"correctness": 0.35, "kernels": 0.55, "step": 0.75, "bags": 1.0}
 MARGIN_SECONDS = 15.0
@@ -42,6 +43,8 @@ SILENCE_SECONDS, COMPILE_SECONDS = 60.0, 150.0
 SAVE_SECONDS = 2.0
 ONE_CALLS = 5
 KERNEL_ROWS = (256, 768, 1536, 3072)
+Work = Callable[[str, float, str], None]
+"""A child's work: device, seconds, and the file that its findings go to."""
 
 
 def main(argv: list[str]) -> int:
@@ -51,11 +54,11 @@ def main(argv: list[str]) -> int:
     if options.only == "one":
         return one(device, options.impl or "auto", options.rows)
     make_folder(options.out)
-    session = Session(options, device)
+    run = GpuRun(options, device)
     for part in (options.only,) if options.only else PARTS:
-        session.run(part)
-    session.finish()
-    return 1 if session.state["failures"] else 0
+        run.measure(part)
+    run.finish()
+    return 1 if run.state["failures"] else 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -75,7 +78,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-class Session:
+class GpuRun:
     """One run of the command: its deadline, and what it has found so far, kept in DIR/gpu.json."""
 
     def __init__(self, options: argparse.Namespace, device: "torch.device") -> None:
@@ -83,29 +86,33 @@ class Session:
         self.began = time.monotonic()
         self.deadline = self.began + 60 * options.minutes - (MARGIN_SECONDS if device.type == "cuda" else 0)
         self.saved = 0.0
-        self.state: dict[str, Any] = {"environment": environment(device), "failures": 0}
+        self.state: State = {"environment": environment(device), "failures": 0}
         self.save()
 
-    def run(self, part: str) -> None:
+    def measure(self, part: PartName) -> None:
         """One part within its share of the time; a part that breaks is a sentence in its place."""
         until = time.monotonic() + SHARES[part] * max(0.0, self.deadline - time.monotonic())
         if self.options.only:
             until = self.deadline
         print(f"[{time.monotonic() - self.began:5.0f} s] {part}, at most {until - time.monotonic():.0f} s", flush=True)
         began = time.monotonic()
-        measure = {"correctness": correctness, "kernels": kernels, "step": step, "bags": bags}[part]
         try:
-            measure(self, until)
+            {"correctness": correctness, "kernels": kernels, "step": step, "bags": bags}[part](self, until)
         except Exception as error:  # a part must not stop the others
             self.put(part, {"error": f"{type(error).__name__}: {error}"})
-        self.state.setdefault(part, {})["took_seconds"] = round(time.monotonic() - began, 1)
+        self.found(part)["took_seconds"] = round(time.monotonic() - began, 1)
         if "error" in self.state[part]:
             print(f"         {part}: {self.state[part]['error']}", flush=True)
         self.save()
 
-    def put(self, part: str, found: dict[str, Any]) -> None:
+    def found(self, part: PartName) -> Part[Any]:
+        """What a part has found so far."""
+        nothing: Part[Any] = {}
+        return self.state.setdefault(part, nothing)
+
+    def put(self, part: PartName, found: Part[Any]) -> None:
         """Add to what a part has found; written to disk every few seconds."""
-        self.state.setdefault(part, {}).update(found)
+        self.found(part).update(found)
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
@@ -168,24 +175,24 @@ def nvidia_smi() -> str | None:
     return done.stdout.strip() or None
 
 
-def correctness(session: Session, until: float) -> None:
+def correctness(run: GpuRun, until: float) -> None:
     """Every check, each a record; in processes of their own on a GPU, in this one for --quick and on the CPU."""
     from bingo.bench.gpu.checks import record
     from bingo.bench.gpu.suite import suite
 
-    device, options = session.device, session.options
+    device, options = run.device, run.options
     quick, impls = options.quick or device.type == "cpu", (options.impl,) if options.impl else ()
     groups = {name: list(tasks) for name, tasks in suite(device, quick=quick, impls=impls).items()}
-    checks: list[dict[str, Any]] = []
-    session.put("correctness", {"quick": quick, "checks": checks})
+    checks: list[Check] = []
+    run.put("correctness", {"quick": quick, "checks": checks})
 
-    def ended(group: str, item: str, found: dict[str, Any]) -> None:
+    def ended(group: str, item: str, found: Check) -> None:
         checks.append(found)
         if found["status"] == "failed":
             print(f"         FAILED {group}, {item}: {summarise(found)}", flush=True)
         if sum(check["group"] == group for check in checks) == len(groups[group]):
             print(f"         {group}: {len(groups[group])} checks done", flush=True)
-        session.put("correctness", {})
+        run.put("correctness", {})
 
     def lost(group: str, item: str, why: str, in_time: bool) -> None:
         ended(group, item, record(group, item, "failed" if in_time else "missed", why))
@@ -199,7 +206,7 @@ def correctness(session: Session, until: float) -> None:
 
         def start(group: str, first: int, path: Path) -> Child:
             arguments = [str(device), quick, list(impls), group, first, str(path)]
-            return Child("bingo.bench.gpu.main.check_group", arguments, path.with_suffix(".log"))
+            return Child(check_group, arguments, path.with_suffix(".log"))
 
         work_through(groups, start, Path(folder), parallel=parallel, deadline=until, silence=_silence,
                      ended=ended, lost=lost)  # fmt: skip
@@ -211,7 +218,7 @@ def _silence(check: str) -> float:
 
 def _in_this_process(
     device: "torch.device", quick: bool, impls: tuple[str, ...], group: str, until: float,
-    ended: Callable[[str, str, dict[str, Any]], None], lost: Callable[[str, str, str, bool], None],
+    ended: Callable[[str, str, Check], None], lost: Callable[[str, str, str, bool], None],
 ) -> None:  # fmt: skip
     from bingo.bench.gpu.checks import perform
     from bingo.bench.gpu.suite import suite
@@ -254,46 +261,43 @@ def _take(name: str) -> "torch.device":
     return device
 
 
-def kernels(session: Session, until: float) -> None:
+def kernels(run: GpuRun, until: float) -> None:
     """The kernels beside their peers."""
-    _on_a_gpu(session, "kernels", "bingo.bench.gpu.main.kernel_part", until)
+    _on_a_gpu(run, "kernels", kernel_part, until)
 
 
-def _on_a_gpu(session: Session, part: str, function: str, until: float) -> None:
+def _on_a_gpu(run: GpuRun, part: PartName, work: Work, until: float) -> None:
     """A part that has a command of its own for CPUs."""
-    if session.device.type == "cpu":
-        session.put(part, {"skipped": f"a GPU's; on the CPU type `bingo bench {part}`"})
+    if run.device.type == "cpu":
+        run.put(part, {"skipped": f"a GPU's; on the CPU type `bingo bench {part}`"})
         return
     # It starts nothing new after these seconds, but ends what is under way, and a compilation can take a minute.
     seconds = max(10.0, 0.8 * (until - time.monotonic()))
-    _part(session, part, function, [str(session.device), seconds], until)
+    _part(run, part, work, seconds, until)
 
 
 def kernel_part(device: str, seconds: float, path: str) -> None:
     """A child's work: measure, and write {result, table} to `path`."""
-    from bingo.bench.kernels import on_gpu as bench
+    from bingo.bench.kernels.on_gpu import print_table, run_gpu
 
-    run_gpu = getattr(bench, "run_gpu", None)
-    if run_gpu is None:
-        raise SystemExit("bingo.bench.kernels.on_gpu has no run_gpu")
     found = run_gpu(_take(device), rows=KERNEL_ROWS, seconds_budget=seconds)
     write_json(Path(path), {"result": found})
     lines = io.StringIO()
     with contextlib.redirect_stdout(lines):
-        bench.print_table(found)
+        print_table(found)
     write_json(Path(path), {"result": found, "table": lines.getvalue().splitlines()})
 
 
-def step(session: Session, until: float) -> None:
+def step(run: GpuRun, until: float) -> None:
     """The distillation step beside a release-style one."""
-    if session.device.type == "cpu":
-        from bingo.bench.step.main import default_shape, run
+    if run.device.type == "cpu":
+        from bingo.bench.step import main as bench_step
 
-        result = run(replace(default_shape(session.device), samples=3), until - time.monotonic())
-        session.put("step", {"result": result})
+        result = bench_step.run(replace(bench_step.default_shape(run.device), samples=3), until - time.monotonic())
+        run.put("step", {"result": result})
         return
     seconds = max(10.0, until - time.monotonic() - 5)
-    _part(session, "step", "bingo.bench.gpu.main.step_part", [str(session.device), seconds], until)
+    _part(run, "step", step_part, seconds, until)
 
 
 def step_part(device: str, seconds: float, path: str) -> None:
@@ -306,9 +310,9 @@ def step_part(device: str, seconds: float, path: str) -> None:
     run(shape, seconds, lambda found: write_json(Path(path), {"result": found}))
 
 
-def bags(session: Session, until: float) -> None:
+def bags(run: GpuRun, until: float) -> None:
     """Neighbours of 200 000 rows, and what that means for 1.28 million."""
-    _on_a_gpu(session, "bags", "bingo.bench.gpu.main.bags_part", until)
+    _on_a_gpu(run, "bags", bags_part, until)
 
 
 def bags_part(device: str, seconds: float, path: str) -> None:
@@ -319,11 +323,11 @@ def bags_part(device: str, seconds: float, path: str) -> None:
     write_json(Path(path), {"result": run(taken, default_shape(taken), seconds)})
 
 
-def _part(session: Session, part: str, function: str, arguments: list[Any], until: float) -> None:
+def _part(run: GpuRun, part: PartName, work: Work, seconds: float, until: float) -> None:
     """Run a part in a child that writes its findings to a file; take them over whenever they change."""
     with tempfile.TemporaryDirectory() as folder:
         path, seen = Path(folder) / "part.json", 0.0
-        child = Child(function, [*arguments, str(path)], Path(folder) / "log")
+        child = Child(work, [str(run.device), seconds, str(path)], Path(folder) / "log")
         try:
             running = True
             while running and time.monotonic() < until:
@@ -331,17 +335,17 @@ def _part(session: Session, part: str, function: str, arguments: list[Any], unti
                 running = child.running()
                 if path.exists() and path.stat().st_mtime > seen:
                     seen = path.stat().st_mtime
-                    session.put(part, json.loads(path.read_text()))
+                    run.put(part, json.loads(path.read_text()))
         finally:
             child.stop()
         if path.exists():
-            session.put(part, json.loads(path.read_text()))
+            run.put(part, json.loads(path.read_text()))
         if running:
-            session.put(part, {"note": "cut off by the time limit"})
+            run.put(part, {"note": "cut off by the time limit"})
             if not path.exists():
-                session.put(part, {"error": "the time was up before anything was measured"})
+                run.put(part, {"error": "the time was up before anything was measured"})
         elif child.process.returncode:
-            session.put(part, {"error": child.last_words()})
+            run.put(part, {"error": child.last_words()})
 
 
 def one(device: "torch.device", impl: str, rows: int) -> int:

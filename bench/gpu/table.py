@@ -1,13 +1,20 @@
 """The table of `bingo bench gpu`: at most 60 lines."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from bingo.bench.gpu.record import Check, Part, State
+
+if TYPE_CHECKING:
+    from bingo.bench import neighbours
+    from bingo.bench.kernels.record import GpuResult
+    from bingo.bench.step import record as step
 
 MOST_LINES, MOST_COLUMNS = 60, 160
 MOST_FAILURES = 10
 STATUSES = ("passed", "failed", "skipped", "missed")
 
 
-def table(state: dict[str, Any]) -> list[str]:
+def table(state: State) -> list[str]:
     """Environment, verdict of correctness, kernel rows, step rows; longer parts are cut and say so."""
     head = _environment(state["environment"])
     checks = _correctness(state["correctness"]) if "correctness" in state else []
@@ -18,7 +25,7 @@ def table(state: dict[str, Any]) -> list[str]:
     return [*head, *checks, *kernels, *step, f"{state['failures']} failure(s), {state['seconds']:.0f} s"]
 
 
-def summarise(check: dict[str, Any]) -> str:
+def summarise(check: Check) -> str:
     """What a check found, in a few words."""
     if check["error"] is None:
         return str(check["note"])
@@ -37,14 +44,14 @@ def _environment(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _correctness(found: dict[str, Any]) -> list[str]:
+def _correctness(found: Part[None]) -> list[str]:
     if "error" in found:
         return [f"correctness: {found['error']}"]
     checks = found["checks"]
     counts = {status: sum(c["status"] == status for c in checks) for status in STATUSES}
     lines = [f"correctness{' (small shapes)' if found['quick'] else ''}: "
              + ", ".join(f"{count} {status}" for status, count in counts.items())]  # fmt: skip
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[Check]] = {}
     for check in checks:
         groups.setdefault(" ".join(check["group"].split()[:2]), []).append(check)
     for name, group in groups.items():
@@ -61,28 +68,31 @@ def _correctness(found: dict[str, Any]) -> list[str]:
     return lines + ([f"  and {len(bad) - MOST_FAILURES} more, in gpu.json"] if len(bad) > MOST_FAILURES else [])
 
 
-def _kernels(found: dict[str, Any]) -> list[str]:
+def _kernels(found: "Part[GpuResult]") -> list[str]:
     """The aims beside what was measured, where the benchmark gives them; its whole table is in kernels.txt."""
-    remark = found.get("error") or found.get("skipped") or found.get("note")
-    lines, result = list(found.get("table", [])), found.get("result")
-    if isinstance(result, dict) and result.get("aims"):
+    lines = list(found.get("table", []))
+    if "result" in found and found["result"]["aims"]:
         lines = [*lines[:2], "aims of the kernels (the whole table: kernels.txt):"]
-        lines += [f"  {aim['text']}" for aim in result["aims"]]
-    return [line[:MOST_COLUMNS] for line in [f"kernels: {remark}"] * bool(remark) + lines]
+        lines += [f"  {aim['text']}" for aim in found["result"]["aims"]]
+    return [line[:MOST_COLUMNS] for line in _remark("kernels", found) + lines]
 
 
-def _step(found: dict[str, Any]) -> list[str]:
+def _step(found: "Part[step.Result]") -> list[str]:
     from bingo.bench.step.table import table as step_table
 
-    remark = found.get("error") or found.get("note")
-    return [f"step: {remark}"] * bool(remark) + (step_table(found["result"]) if "result" in found else [])
+    return _remark("step", found) + (step_table(found["result"]) if "result" in found else [])
 
 
-def _bags(found: dict[str, Any]) -> list[str]:
+def _bags(found: "Part[neighbours.Result]") -> list[str]:
     from bingo.bench.neighbours import table as bags_table
 
+    return _remark("bags", found) + (bags_table(found["result"]) if "result" in found else [])
+
+
+def _remark(name: str, found: Part[Any]) -> list[str]:
+    """Why something is not there, if so."""
     remark = found.get("error") or found.get("skipped") or found.get("note")
-    return [f"bags: {remark}"] * bool(remark) + (bags_table(found["result"]) if "result" in found else [])
+    return [f"{name}: {remark}"] if remark else []
 
 
 def _cut(lines: list[str], most: int) -> list[str]:

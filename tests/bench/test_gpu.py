@@ -20,6 +20,7 @@ from bingo.bench.gpu import suite as gpu_suite
 from bingo.bench.gpu import view_checks as gpu_view_checks
 from bingo.bench.gpu.checks import Outcome, Setting, Skip, perform
 from bingo.bench.gpu.children import Child, work_through
+from bingo.bench.gpu.record import Check, State
 from bingo.bench.gpu.table import MOST_LINES, table
 from bingo.bench.step import main as bench_step
 from bingo.cli import main
@@ -27,11 +28,12 @@ from bingo.kernels import NewKeys, bag_loss, queue_softmax
 from bingo.kernels.augment import augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from tests.bench.test_step import BARE, TOY
+from tests.support import fake_group
 from tests.support.fake_group import ITEMS
 from tests.support.ranks import ROOT
 
 CPU = torch.device("cpu")
-KEYS = {"group", "name", "status", "ok", "error", "bound", "note", "seconds"}
+KEYS = set(Check.__annotations__)
 interpreted = pytest.mark.skipif(not is_interpreted(), reason="the kernels run on a GPU here")
 
 
@@ -215,11 +217,11 @@ def test_a_long_table_is_cut() -> None:
     checks = [
         gpu_checks.record(f"triton bf16 {i}", f"n{i}", "failed", "w" * 200, error=2.0, bound=1.0) for i in range(99)
     ]
-    state = {
+    state: State = {
         "environment": {"gpu": [], "device": "cpu", "cpu": "x", "packages": packages, "python": "3", "git": ""},
         "failures": 99, "seconds": 1.0,
         "correctness": {"quick": False, "checks": checks},
-        "kernels": {"table": [f"row {i}" for i in range(80)], "result": {}},
+        "kernels": {"table": [f"row {i}" for i in range(80)], "result": {"aims": []}},
         "step": {"error": "none"},
     }  # fmt: skip
     lines = table(state)
@@ -232,23 +234,23 @@ def test_a_long_table_is_cut() -> None:
 
 
 def children(
-    function: str, groups: dict[str, list[str]], folder: Path, *, seconds: float, silence: float
+    work: Callable[..., None], groups: dict[str, list[str]], folder: Path, *, seconds: float, silence: float
 ) -> list[tuple]:
     heard: list[tuple] = []
 
     def start(group: str, first: int, path: Path) -> Child:
-        return Child(f"tests.support.fake_group.{function}", [first, str(path)], path.with_suffix(".log"))
+        return Child(work, [first, str(path)], path.with_suffix(".log"))
 
     work_through(
         groups, start, folder, parallel=2, deadline=time.monotonic() + seconds, silence=lambda item: silence,
-        ended=lambda group, item, record: heard.append((group, item, record["number"])),
+        ended=lambda group, item, record: heard.append((group, item, record["seconds"])),
         lost=lambda *loss: heard.append(loss),
     )  # fmt: skip
     return heard
 
 
 def test_children_that_die_or_hang_cost_one_item_each(tmp_path: Path) -> None:
-    heard = children("work", {"g": ITEMS}, tmp_path, seconds=60, silence=2)
+    heard = children(fake_group.work, {"g": ITEMS}, tmp_path, seconds=60, silence=2)
     assert [entry[1] for entry in heard] == ITEMS
     assert [entry for entry in heard if len(entry) == 3] == [("g", "good", 0), ("g", "last", 3)]
     died, hung = (entry for entry in heard if len(entry) == 4)
@@ -257,24 +259,24 @@ def test_children_that_die_or_hang_cost_one_item_each(tmp_path: Path) -> None:
 
 
 def test_a_child_that_never_starts_and_a_deadline(tmp_path: Path) -> None:
-    lost = children("never_starts", {"g": ["a", "b"]}, tmp_path, seconds=60, silence=60)
+    lost = children(fake_group.never_starts, {"g": ["a", "b"]}, tmp_path, seconds=60, silence=60)
     assert [entry[1] for entry in lost] == ["a", "b"]
     assert all("exit status 1, last output: no such device" in entry[2] and entry[3] for entry in lost)
     (tmp_path / "late").mkdir()
     groups = {"g": ["a", "b"], "h": ["c"], "i": ["d"]}
-    late = children("sleeps", groups, tmp_path / "late", seconds=1, silence=60)
+    late = children(fake_group.sleeps, groups, tmp_path / "late", seconds=1, silence=60)
     assert sorted(entry[1] for entry in late) == ["a", "b", "c", "d"]
     assert all(entry[2:] == ("the time was up", False) for entry in late)
 
 
 def test_a_part_that_breaks_leaves_what_it_found(tmp_path: Path) -> None:
     options = argparse.Namespace(out=tmp_path, minutes=1.0, only=None, quick=True, impl=None)
-    session = gpu.Session(options, CPU)
-    gpu._part(session, "kernels", "tests.support.fake_group.part", ["cpu", 1.0], time.monotonic() + 60)
-    session.finish()
+    run = gpu.GpuRun(options, CPU)
+    gpu._part(run, "kernels", fake_group.part, 1.0, time.monotonic() + 60)
+    run.finish()
     state = json.loads((tmp_path / "gpu.json").read_text())
     assert state["kernels"] == {
-        "result": 5, "table": ["a row"], "error": "exit status 1, last output: out of memory",
+        "result": {"aims": []}, "table": ["a row"], "error": "exit status 1, last output: out of memory",
     }  # fmt: skip
     assert state["failures"] == 1
     assert "a row" in (tmp_path / "gpu.txt").read_text()
@@ -318,13 +320,13 @@ def test_one_op_for_a_profiler(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_checks_of_a_child(tmp_path: Path) -> None:
-    heard: list[dict[str, Any]] = []
+    heard: list[Check] = []
     group = "chunked fp32 shapes"
     names = list(gpu_suite.suite(CPU, quick=True, impls=("chunked",))[group])
 
     def start(name: str, first: int, path: Path) -> Child:
         arguments = ["cpu", True, ["chunked"], name, first + 2, str(path)]
-        return Child("bingo.bench.gpu.main.check_group", arguments, path.with_suffix(".log"))
+        return Child(gpu.check_group, arguments, path.with_suffix(".log"))
 
     work_through(
         {group: names}, start, tmp_path, parallel=1, deadline=time.monotonic() + 60, silence=gpu._silence,
