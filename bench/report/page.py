@@ -12,6 +12,19 @@ from bingo.bags.diagnostics import diagnose, overlap, random_degrees
 from bingo.bags.file import in_degree, load_bags
 from bingo.bench.drawing import MISSING
 from bingo.bench.report import pictures
+from bingo.bench.report.contents import (
+    ArmRow,
+    BagChart,
+    BagGroup,
+    BagSection,
+    CurveSection,
+    DifferenceRow,
+    EnvironmentSection,
+    Page,
+    SettingRow,
+    TimeSection,
+    ViewSection,
+)
 from bingo.bench.report.pictures import Curve
 from bingo.bench.report.results import METRICS, Difference, Record, Run, Student, compare, load, student_views
 from bingo.config_json import from_json
@@ -117,7 +130,7 @@ def shots(run: Run) -> int:
     return next(int(s.config["shots"]) for s in run.stages if s.kind == "eval")
 
 
-def page(run: Run) -> dict[str, Any]:
+def page(run: Run) -> Page:
     """Everything the template shows."""
     names = {arm: label(arm) for arm in run.arms}
     panels = {
@@ -146,7 +159,7 @@ def page(run: Run) -> dict[str, Any]:
     }
 
 
-def arm_rows(run: Run) -> list[dict[str, Any]]:
+def arm_rows(run: Run) -> list[ArmRow]:
     return [
         {
             "name": label(arm),
@@ -166,8 +179,8 @@ def made_of(one: Student) -> str:
     return f"{optim['epochs']} epochs × {steps} steps × {optim['batch']} images × {student_views(one.record)}"
 
 
-def difference_rows(run: Run) -> list[dict[str, Any]]:
-    rows = []
+def difference_rows(run: Run) -> list[DifferenceRow]:
+    rows: list[DifferenceRow] = []
     for before, after in PAIRS:
         if before in run.arms and after in run.arms:
             found = [compare(run.arms[before], run.arms[after], metric) for metric in ("fewshot", "knn")]
@@ -175,9 +188,10 @@ def difference_rows(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def bags_section(run: Run) -> dict[str, Any]:
+def bags_section(run: Run) -> BagSection:
     """The same anchors, the middles of equal parts of the dataset, under every kind of bag; then bags in figures."""
-    groups, members, names = [], {}, {}
+    groups: list[BagGroup] = []
+    members, names = dict[str, np.ndarray](), dict[str, str]()
     stages = [s for s in run.stages if s.kind == "bags"]
     kinds = [s.config["kind"] for s in stages]
     for stage in stages:
@@ -188,11 +202,12 @@ def bags_section(run: Run) -> dict[str, Any]:
         members[key := bags.kind if name != stage.name else name], names[key] = bags.members, name
         measured = diagnose(bags.members, dataset.labels, stage.config["seed"], {})
         rows = pictures.bag_rows(dataset, bags.members, anchors, MEMBERS)
-        groups.append({"name": name, "k": bags.k, **measured, "rows": rows})
+        purity, degrees = measured["purity"], measured["in_degree"]
+        groups.append({"name": name, "k": bags.k, "purity": purity, "in_degree": degrees, "rows": rows})
     return {"bags": groups, "members": MEMBERS, **bag_chart(members, names)}
 
 
-def bag_chart(members: dict[str, np.ndarray], names: dict[str, str]) -> dict[str, Any]:
+def bag_chart(members: dict[str, np.ndarray], names: dict[str, str]) -> BagChart:
     """In-degrees and overlaps of all bag files of the same images; `bag_chance`: the overlap of random bags."""
     count = max((len(bags) for bags in members.values()), default=0)
     same = {key: bags for key, bags in members.items() if len(bags) == count}
@@ -213,7 +228,7 @@ def bag_chart(members: dict[str, np.ndarray], names: dict[str, str]) -> dict[str
     }
 
 
-def views_section(run: Run, record: Record) -> dict[str, Any]:
+def views_section(run: Run, record: Record) -> ViewSection:
     """Views of the run's own plan, or the reason why there are none."""
     try:
         import_dali()
@@ -242,7 +257,7 @@ def smoothing(steps: int) -> int:
     return max(1, steps // 50)
 
 
-def curves_section(run: Run, names: dict[str, str]) -> dict[str, Any]:
+def curves_section(run: Run, names: dict[str, str]) -> CurveSection:
     runs = {arm: [curve(s) for s in group] for arm, group in run.arms.items()}
     if not any(len(c.loss) for group in runs.values() for c in group):
         return {"curves": None}
@@ -254,7 +269,7 @@ def curves_section(run: Run, names: dict[str, str]) -> dict[str, Any]:
     return {"curves": pictures.curves(runs, names, smoothing, score, alt), "windows": windows}
 
 
-def time_section(run: Run) -> dict[str, Any]:
+def time_section(run: Run) -> TimeSection:
     """Seconds by kind of stage over all seeds; students and teacher are told apart."""
     students = {s.record.name for group in run.arms.values() for s in group}
     groups: dict[str, float] = {}
@@ -266,7 +281,7 @@ def time_section(run: Run) -> dict[str, Any]:
     return {"times": pictures.times(groups, alt), "total": total, "stages": run.stages}
 
 
-def environment_section(run: Run, record: Record) -> dict[str, Any]:
+def environment_section(run: Run, record: Record) -> EnvironmentSection:
     """The environment of one stage, and in what the others differ from it."""
     own = record.environment
     differing = {
@@ -291,10 +306,10 @@ def environment_section(run: Run, record: Record) -> dict[str, Any]:
     }
 
 
-def settings_rows(run: Run) -> list[dict[str, Any]]:
+def settings_rows(run: Run) -> list[SettingRow]:
     """Settings of the first student of every arm, side by side; places and seeds are left out."""
     columns = {arm: flatten(group[0].record.config) for arm, group in run.arms.items()}
-    rows = []
+    rows: list[SettingRow] = []
     for name in dict.fromkeys(name for settings in columns.values() for name in settings):
         if name in WHERE or name == "seed":
             continue
@@ -314,7 +329,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def render(context: dict[str, Any]) -> str:
+def render(context: Page) -> str:
     """The page; every text is escaped. `UserError` where jinja2 is missing."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined

@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished stage left in its folder."""
+    """What a finished stage left in its folder; the dictionaries are its JSON files as they are."""
 
     name: str
     kind: str
