@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from bingo.bench.kernels.record import GpuResult
     from bingo.bench.step import record as step
 
-Result = TypeVar("Result")
+AnyResult = TypeVar("AnyResult")
 PartName = Literal["correctness", "kernels", "step", "bags"]
 
 
@@ -27,14 +27,14 @@ class Check(TypedDict):
     seconds: float
 
 
-class Part(TypedDict, Generic[Result], total=False):
+class Part(TypedDict, Generic[AnyResult], total=False):
     """What a part has found so far. error, skipped, note: why something is not there."""
 
     quick: bool
     """Correctness: small shapes."""
     checks: list[Check]
     """Correctness: those that have ended."""
-    result: Result
+    result: AnyResult
     table: list[str]
     """Kernels: the benchmark's own table."""
     error: str

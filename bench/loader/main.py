@@ -20,7 +20,7 @@ from bingo.bench.arguments import Parser, pick_device, size
 from bingo.bench.loader import on_gpu as loader_gpu
 from bingo.bench.loader.gate import gate
 from bingo.bench.loader.images import describe, make_images
-from bingo.bench.loader.record import Result, Row, ShapeRecord, Timed
+from bingo.bench.loader.record import Measured, Result, Row, ShapeRecord
 from bingo.bench.loader.table import sound, table
 from bingo.bench.loader.variants import RELEASE, STAGES, Variant, build, names
 from bingo.bench.samples import ratio_interval, with_noise
@@ -91,7 +91,7 @@ def _gpu_name(device: torch.device) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
-def _measure(folder: Path, packed: Path, shape: LoaderShape, steps_per_epoch: int) -> Timed:
+def _measure(folder: Path, packed: Path, shape: LoaderShape, steps_per_epoch: int) -> Measured:
     runners: dict[tuple[str, str], Runner] = {}
     failed: dict[tuple[str, str], str] = {}
     cases = [(name, stage) for name in names(shape.variants) for stage in STAGES]

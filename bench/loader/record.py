@@ -113,7 +113,7 @@ class Hardware(TypedDict):
     gpu: str | None
 
 
-class Timed(TypedDict):
+class Measured(TypedDict):
     """The rows, and the order in which their samples were taken, after so many discarded bursts of each."""
 
     order: list[str]
@@ -121,7 +121,7 @@ class Timed(TypedDict):
     rows: list[Row]
 
 
-class Result(Timed):
+class Result(Measured):
     """What `run` returns."""
 
     shape: ShapeRecord
