@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bingo.kernels import NewKeys, bag_loss, queue_logsumexp, queue_softmax, triton_augment, triton_combine, triton_knn
-from bingo.kernels.augment import ViewParams, augment, cutmix
+from bingo.kernels.augment import augment, cutmix
 from bingo.kernels.knn import nearest
+from bingo.kernels.view_params import ViewParams
 from tests.support.naive import DEVICE, unit_rows
 
 Q, QUEUE = unit_rows(6, 16, 0, torch.float32), unit_rows(40, 16, 1, torch.float32)
