@@ -17,6 +17,7 @@ class DemoDataConfig:
     """scikit-learn's handwritten digits as JPEG files in ImageFolder layout."""
 
     out: Path
+    """Folder to write; it gets `train` and `val`, each a folder of class folders."""
     size: int = 32
     """Pixels per side; the originals are 8 x 8."""
 
@@ -31,6 +32,7 @@ class PackConfig:
     source: Path
     """Folder of class folders, .tar file, folder of .tar files, or pattern: 'train-{000..146}.tar'."""
     out: Path
+    """Folder of the packed dataset."""
     convert: bool = False
     """Store misnamed files as they are, progressive JPEGs as baseline ones of the same pixels, giants with at most 20
     megapixels, and CMYK, 16-bit, palette, alpha, GIF, WebP, BMP, TIFF and PPM images as RGB PNGs."""
@@ -51,7 +53,9 @@ class TrainingConfig:
     """What `pretrain` and `distill` share."""
 
     data: Path
+    """Images to learn from: a folder made by `bingo pack`, or an image folder."""
     out: Path
+    """Run folder: weights, checkpoints and metrics."""
     contrast: Contrast = field(default_factory=Contrast)
     augment: Augmentation = field(default_factory=Augmentation)
     optim: Optimiser = field(default_factory=Optimiser)
@@ -59,6 +63,7 @@ class TrainingConfig:
     loader: TrainingLoader = field(default_factory=TrainingLoader)
     monitor: Monitor = field(default_factory=Monitor)
     seed: int = 0
+    """Seed of everything that is drawn: weights, order, crops, colours, queue."""
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, ">= 0")
@@ -69,7 +74,9 @@ class PretrainConfig(TrainingConfig):
     """MoCo-v2 on unlabelled images: makes a teacher, and is the baseline a distilled student must beat."""
 
     model: str = "resnet50"
+    """Any torchvision classifier by name, or tiny-WIDTH."""
     key_momentum: float = 0.999
+    """Share of the key encoder's weights that a step keeps; the rest comes from the query encoder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,11 +96,13 @@ class DistillConfig(TrainingConfig):
     cached_negatives: Literal["queue", "cache"] = "queue"
     """With `keys`: `queue` holds the keys of past steps, as with a teacher; `cache` draws new ones every epoch."""
     student: str = "resnet18"
+    """Any torchvision classifier by name, or tiny-WIDTH."""
     objective: Objective = "release"
     """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: two queries, one key."""
     warm_epochs: int = 11
     """Release objective: epochs in which only each image's own key is a positive."""
     cutmix: bool = True
+    """Release objective: a third query, the image with a patch of its bag mate."""
     key_view: Literal["cross", "same"] = "cross"
     """`cross`: keys from a second view, as published; `same`: keys from the query's own view, as SEED does."""
     view_norm: Literal["per-view", "joint"] = "per-view"
@@ -121,17 +130,22 @@ class KeysConfig:
     """The teacher's keys of several augmented views of every image, computed once for `distill --keys`."""
 
     data: Path
+    """Images to learn from: a folder made by `bingo pack`, or an image folder."""
     teacher: Path
     """A run folder, its model.pt, or a MoCo-v2 checkpoint."""
     out: Path
+    """Folder of the cached keys."""
     views: int = 16
+    """Augmented views of each image, 1 to 256; a training draws one of them per step."""
     dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
+    """Format of the stored keys; fp32 takes twice the disk of bf16 and fp16."""
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
     """Most images that are decoded, and about as many views as pass the teacher, at once."""
     runtime: Runtime = field(default_factory=Runtime)
     loader: Loader = field(default_factory=Loader)
     seed: int = 0
+    """Seed of everything that is drawn: crops and colours of the views."""
 
     def __post_init__(self) -> None:
         require(1 <= self.views <= 256, "views", self.views, "between 1 and 256")
@@ -144,10 +158,14 @@ class FeaturesConfig:
     """Pooled backbone features of every image (resize, centre crop, eval mode)."""
 
     data: Path
+    """Images: a folder made by `bingo pack`, or an image folder."""
     model: Path
+    """The teacher: a run folder, its model.pt, or a MoCo-v2 checkpoint."""
     out: Path
+    """Folder of the features."""
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
+    """Images that are decoded and pass the network at once."""
     runtime: Runtime = field(default_factory=Runtime)
     loader: Loader = field(default_factory=Loader)
 
@@ -160,12 +178,17 @@ class BagsConfig:
     """Bags of similar images: k members per anchor."""
 
     data: Path
+    """The images that the features are of: a packed dataset, or an image folder."""
     out: Path
+    """Folder of the bags."""
     features: Path | None = None
-    """Needed for `knn` and `kmeans`."""
+    """A folder made by `bingo features`; needed for `knn` and `kmeans`."""
     kind: BagKind = "knn"
+    """Who shares a bag: nearest neighbours, members of a k-means cluster, images of one class, or chance."""
     k: int = 5
+    """Members per anchor."""
     clusters: int = 1000
+    """`kmeans`: clusters."""
     engine: Literal["auto", "faiss", "triton"] = "auto"
     """Who proposes neighbours; the bags are the same. `auto`: triton on a GPU, faiss on the CPU."""
     index: Literal["exact", "ivf"] = "exact"
@@ -179,6 +202,7 @@ class BagsConfig:
     compare: Path | None = None
     """Bags of the same images (a folder or its bags.npz) to measure the overlap with."""
     seed: int = 0
+    """Seed of everything that is drawn: random members, centroids, the sample of the diagnostics."""
     runtime: Runtime = field(default_factory=Runtime)
 
     def __post_init__(self) -> None:
@@ -207,21 +231,32 @@ class EvalConfig:
     run: Path
     """A run folder, or a model file."""
     train: Path
+    """Labelled images to fit on: a packed dataset, or an image folder."""
     val: Path
+    """Labelled images to judge on, of the same classes: a packed dataset, or an image folder."""
     out: Path
+    """Folder of the results."""
     kinds: tuple[EvalKind, ...] = ("linear", "knn", "fewshot")
+    """What is measured: linear, knn, fewshot."""
     k: int = 10
+    """knn: neighbours that vote."""
     shots: int = 2
+    """fewshot: labelled images per class."""
     draws: int = 20
+    """fewshot: draws of the labelled images; accuracies are averaged over them."""
     solver: Literal["lbfgs", "sgd"] = "sgd"
-    """`sgd`: the ImageNet protocol (lr 30, 100 epochs); `lbfgs`: the exact optimum, for small data."""
+    """linear: `sgd` is the ImageNet protocol (lr 30, 100 epochs); `lbfgs` the exact optimum, for small data."""
     linear_lr: float = 30.0
+    """linear, sgd: learning rate of the first epochs."""
     linear_epochs: int = 100
+    """linear, sgd: epochs."""
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
+    """Images that are decoded and pass the network at once."""
     runtime: Runtime = field(default_factory=Runtime)
     loader: Loader = field(default_factory=Loader)
     seed: int = 0
+    """linear, sgd: seed of the order of the images; fewshot: seed of the draws."""
 
     def __post_init__(self) -> None:
         for name in ("k", "shots", "draws", "linear_epochs", "batch"):
@@ -233,7 +268,10 @@ class ExportConfig:
     """A trained backbone as plain torchvision weights."""
 
     model: Path
+    """The trained model: a run folder, or a model.pt."""
     out: Path
+    """Folder of weights.pt and weights.json."""
     classifier: Path | None = None
     """An evaluation folder whose linear classifier goes with the backbone; without one a zero classifier is written."""
     classes: int = 1000
+    """Without a classifier: outputs of the one that is written."""

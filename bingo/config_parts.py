@@ -20,18 +20,31 @@ class Augmentation:
     """MoCo-v2 augmentation; sizes in pixels, probabilities in [0, 1]."""
 
     size: int = 224
+    """Pixels per side of what the network sees."""
     scale: tuple[float, float] = (0.2, 1.0)
+    """Smallest and largest share of the image's area that a crop takes."""
     brightness: float = 0.4
+    """Strength of the brightness jitter, 0 to 1: factors are drawn from 1 - x to 1 + x."""
     contrast: float = 0.4
+    """Strength of the contrast jitter, 0 to 1."""
     saturation: float = 0.4
+    """Strength of the saturation jitter, 0 to 1."""
     hue: float = 0.1
+    """Largest turn of the hue, as a share of the colour circle, 0 to 0.5."""
     jitter_p: float = 0.8
+    """Probability that colours are jittered."""
     grey_p: float = 0.2
+    """Probability that colours become grey."""
     blur_p: float = 0.5
+    """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels."""
     flip_p: float = 0.5
+    """Probability that left and right are swapped."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean of red, green and blue, 0 to 1, which is subtracted."""
     std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation of red, green and blue, 0 to 1, by which is divided."""
 
     def __post_init__(self) -> None:
         require(self.size >= 8, "augment.size", self.size, ">= 8 pixels")
@@ -59,11 +72,17 @@ class Optimiser:
     """SGD with a cosine schedule to zero. `lr` is per 256 images of global batch (linear scaling)."""
 
     epochs: int = 200
+    """Passes over the dataset."""
     batch: int = 256
+    """Images per step, of all ranks together."""
     lr: float = 0.03
+    """Learning rate per 256 images of global batch."""
     momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
     weight_decay: float = 1e-4
+    """Weight decay of SGD."""
     schedule: Literal["epoch", "step"] = "epoch"
+    """When the learning rate moves along the cosine: after each epoch, or after each step."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "optim.epochs", self.epochs, ">= 1")
@@ -83,12 +102,17 @@ class Runtime:
     """Where and how a stage runs; nothing here changes what is being computed, only its speed and rounding."""
 
     device: Device = "auto"
+    """`auto`: a GPU if there is one."""
     precision: Precision = "fp32"
+    """`bf16`: autocast to bfloat16; weights stay fp32."""
     channels_last: bool = True
+    """Channels-last memory layout, faster on GPUs."""
     compile: bool = False
+    """torch.compile the student; a minute or more at the start."""
     threads: int = 0
     """CPU threads per rank; 0 shares the machine's cores among its ranks."""
     impl: Impl = "auto"
+    """Implementation of the loss; `auto`: triton on a GPU, chunked on a CPU."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one more is written at each epoch's end, and the newest two are kept."""
     log_every: int = 50
@@ -142,10 +166,15 @@ class Contrast:
     """The contrastive head and queue shared by pre-training and distillation."""
 
     dim: int = 128
+    """Channels of a key; a student's must be its teacher's."""
     hidden: int = 2048
+    """Hidden units of the projection head."""
     queue: int = 65536
+    """Past keys that serve as negatives; fewer than the images."""
     queue_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Format of the keys in the queue."""
     temperature: float = 0.2
+    """Temperature of the softmax over keys."""
     negatives: Literal["all", "strangers"] = "all"
     """`all`: every key in the queue, as published; `strangers`: not those of the same image nor, in distillation, of
     its bag, for queues that hold a large part of the dataset."""
@@ -164,6 +193,7 @@ class Monitor:
     """kNN accuracy on a labelled validation set while training; off without `val`."""
 
     val: Path | None = None
+    """Labelled images for it: a packed dataset, or an image folder; `None`: off."""
     every: int = 10
     """Epochs between evaluations; the last epoch is always evaluated."""
 
