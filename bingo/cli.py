@@ -1,5 +1,6 @@
 """The `bingo` command. `--help` and typos answer without importing torch: every verb imports what it needs."""
 
+import argparse
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bingo import __version__
+from bingo.arguments import Parser, whole
 from bingo.errors import UserError, did_you_mean
 from bingo.watch import Leaving, Watch
 
@@ -61,19 +63,26 @@ def usage() -> str:
     return "\n".join(lines).rstrip()
 
 
-def stage_verb(kind: str, more: str = "") -> Callable[[list[str]], int]:
+def stage_verb(kind: str) -> Callable[[list[str]], int]:
     """The verb that runs one kind of stage in this process (or under torchrun / srun, as one of several ranks)."""
 
     def run(argv: list[str]) -> int:
-        from bingo.flags import stage_of
-        from bingo.stages import KINDS, run_stage
+        from bingo.flags import flags_of
 
-        stage, watch = stage_of(kind, argv, more), Watch()
-        if KINDS[kind].resumable:  # the others would only hear, and never leave
-            watch.listen()
-        return say(run_stage(stage, watch=watch), stage.out)
+        return run_kind(kind, argv, flags_of(kind))
 
     return run
+
+
+def run_kind(kind: str, argv: list[str], parser: Parser) -> int:
+    """Read the flags of one kind of stage and run it."""
+    from bingo.flags import stage_of
+    from bingo.stages import KINDS, run_stage
+
+    stage, watch = stage_of(kind, argv, parser=parser), Watch()
+    if KINDS[kind].resumable:  # the others would only hear, and never leave
+        watch.listen()
+    return say(run_stage(stage, watch=watch), stage.out)
 
 
 def say(record: dict[str, Any], out: Path) -> int:
@@ -87,26 +96,36 @@ def say(record: dict[str, Any], out: Path) -> int:
 
 def pack(argv: list[str]) -> int:
     """`bingo pack SOURCE OUT`, `bingo pack --verify DIR`: what became of each file; or each damaged image."""
-    from bingo.flags import take
-
-    rest, packed = take(argv, "--verify")
-    if packed is not None:
-        return verify(Path(packed), rest)
-    more = " --verify DIR [--workers N] instead hashes every image of a packed dataset and names the damaged ones."
-    return stage_verb("pack", more)(argv)
+    if any(word.partition("=")[0] == "--verify" for word in argv):
+        return verify(argv)
+    return run_kind("pack", argv, pack_flags())
 
 
-def verify(packed: Path, argv: list[str]) -> int:
+def pack_flags() -> Parser:
+    """What packing takes, and the flag that asks for something else."""
+    from bingo.flags import flags_of
+
+    parser = flags_of("pack")
+    text = "instead of packing: hash every image of a packed dataset and name the damaged ones; takes --workers"
+    parser.add_argument("--verify", metavar="DIR", default=argparse.SUPPRESS, help=text)
+    return parser
+
+
+def verify_flags() -> Parser:
+    parser = Parser("bingo pack", "Hash every image of a packed dataset again.", "bingo pack --verify data/train")
+    parser.add_argument("--verify", type=Path, required=True, metavar="DIR", help="the packed dataset")
+    parser.add_argument("--workers", type=whole, default=0, metavar="N", help="threads (default 0: all cores)")
+    return parser
+
+
+def verify(argv: list[str]) -> int:
     """`bingo pack --verify DIR`."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="bingo pack --verify DIR", description="Hash every packed image again.")
-    parser.add_argument("--workers", type=int, default=0, help="threads (0: all cores)")
-    options = parser.parse_args(argv)
+    options = verify_flags().parse_args(argv)
     from bingo.images.names import printable
     from bingo.images.open import open_dataset
     from bingo.progress import progress_bar
 
+    packed = options.verify
     dataset = open_dataset(packed)
     with progress_bar("verify") as advance:
         damaged = dataset.verify(workers=options.workers, advance=advance)
@@ -116,19 +135,21 @@ def verify(packed: Path, argv: list[str]) -> int:
     return 1 if damaged else 0
 
 
+def check_flags() -> Parser:
+    parser = Parser(
+        "bingo check", "Decode every image of a source strictly and name what is wrong.", "bingo check images/train"
+    )
+    source = "folder of class folders, .tar file, folder of them, or pattern"
+    parser.add_argument("source", type=Path, metavar="SOURCE", help=source)
+    verdicts = "write the verdict of every file here; a check that is interrupted goes on"
+    parser.add_argument("--json", type=Path, metavar="FILE", help=verdicts)
+    parser.add_argument("--workers", type=whole, default=0, metavar="N", help="decoding threads (default 0: all cores)")
+    return parser
+
+
 def check(argv: list[str]) -> int:
     """`bingo check SOURCE [--json FILE]`: every file that is not plainly usable is named with the reason."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="bingo check", description="Decode every image of a source strictly and name what is wrong."
-    )
-    parser.add_argument("source", type=Path, help="folder of class folders, .tar file, folder of them, or pattern")
-    parser.add_argument(
-        "--json", type=Path, help="write the verdict of every file here; a check that is interrupted goes on"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="decoding threads (0: all cores)")
-    options = parser.parse_args(argv)
+    options = check_flags().parse_args(argv)
     from bingo.files import make_folder
     from bingo.images.check import check_folder
     from bingo.progress import progress_bar
@@ -193,16 +214,16 @@ def look(name: str) -> Callable[[list[str]], int]:
     return run
 
 
+def report_flags() -> Parser:
+    parser = Parser("bingo report", "One self-contained HTML page about a finished recipe.", "bingo report runs/digits")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder given to `bingo run`")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: ROOT/report.html)")
+    return parser
+
+
 def report(argv: list[str]) -> int:
     """`bingo report ROOT`."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="bingo report", description="One self-contained HTML page about a finished recipe."
-    )
-    parser.add_argument("root", type=Path, help="the folder given to `bingo run`")
-    parser.add_argument("--out", type=Path, default=None, help="default: ROOT/report.html")
-    options = parser.parse_args(argv)
+    options = report_flags().parse_args(argv)
     from bingo.bench.report.page import write_report
 
     for text in write_report(options.root, options.out or options.root / "report.html"):
@@ -210,18 +231,18 @@ def report(argv: list[str]) -> int:
     return 0
 
 
+def doctor_flags() -> Parser:
+    about = "What is installed, what hardware and scheduler there is, and what would not work."
+    parser = Parser("bingo doctor", about, "bingo doctor --cluster site.toml")
+    text = "instead: will jobs checkpoint on this Slurm, does this site file fit? 1: no"
+    parser.add_argument("--cluster", nargs="?", type=Path, const=Path(), metavar="SITE.toml", help=text)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
 def doctor(argv: list[str]) -> int:
     """`bingo doctor`, `bingo doctor --cluster [SITE.toml]`."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        prog="bingo doctor",
-        description="What is installed, what hardware and scheduler there is, and what would not work.",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    help_ = "instead: will jobs checkpoint on this Slurm, does this site file fit? 1: no"
-    parser.add_argument("--cluster", nargs="?", type=Path, const=Path(), metavar="SITE.toml", help=help_)
-    options = parser.parse_args(argv)
+    options = doctor_flags().parse_args(argv)
     if options.cluster is not None:
         from bingo.launch.cluster.doctor import doctor_cluster
 

@@ -23,7 +23,6 @@ NEEDS = {
     ),
     "faiss": ("faiss-gpu", "kNN and k-means bags cannot be built; label and random bags can"),
     "submitit": ("submitit", "`bingo run` cannot start jobs; the single verbs work, also under torchrun"),
-    "tyro": ("tyro", "the verbs cannot read their flags"),
     "rich": ("rich", "no progress bars"),
     "matplotlib": ("matplotlib", "`bingo report` is missing: pip install 'bingo-distill[report]'"),
     "jinja2": ("jinja2", "`bingo report` is missing: pip install 'bingo-distill[report]'"),

@@ -24,7 +24,15 @@ def write_error(error: OSError, sentence: str) -> UserError:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint such as `did you mean 'resnet18'?`, or the valid names when nothing is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=3)
-    if close:
+    if close := close_to(word, names):
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     return "known: " + ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def close_to(word: str, names: Iterable[str]) -> list[str]:
+    """At most three: names that begin with `word`, names that end in it after a dot, names with other letters."""
+    plain = {name.lstrip("-"): name for name in names}
+    word = word.lstrip("-")
+    whole = [name for name in plain if word and (name.startswith(word) or name.endswith(f".{word}"))]
+    found = dict.fromkeys([*whole, *difflib.get_close_matches(word, plain, n=3)])
+    return [plain[name] for name in found][:3]

@@ -1,134 +1,253 @@
 """Flags of the verbs -> stages with their settings: read alike by verbs, `bingo submit`, `bingo sweep`."""
 
-from dataclasses import replace
+import argparse
+import inspect
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bingo.errors import UserError, did_you_mean
+from bingo.arguments import Parser
+from bingo.config import EvalKind
+from bingo.config_flags import MISSING, Setting, add_setting, build, defaults, settings, shown, values_of
+from bingo.config_json import from_json
+from bingo.errors import UserError
+from bingo.files import read_json
+from bingo.recipes import DISTILL
 from bingo.stages import KINDS, Stage
 
-POSITIONAL = {"demo-data": ("--out",), "pack": ("--source", "--out")}
+# Parts of the shared groups that a stage which trains nothing, or draws no views, does not read.
+TRAINING = ("runtime.compile", "runtime.impl", "runtime.checkpoint_every", "runtime.log_every")
+DRAWN = ("scale", "brightness", "contrast", "saturation", "hue", "jitter_p", "grey_p", "blur_p", "blur_sigma", "flip_p")
+VIEWS = tuple(f"augment.{name}" for name in DRAWN)
+HOW = ("runtime.device", "runtime.precision")
+FIT = ("optim.epochs", "optim.batch", "optim.lr", "monitor.val", *HOW, "seed")
 
 
-def stage_of(kind: str, argv: list[str], more: str = "") -> Stage:
-    """The stage that `bingo KIND` with these flags runs; exits with 2 on wrong flags, `UserError` for wrong values."""
-    if kind == "eval":
-        return evaluation(argv)
-    from bingo.recipes import DISTILL
+class Door(NamedTuple):
+    """How a verb is entered: the words it needs, an example, the usual settings in their order, those it does not use.
 
-    argv = positional(argv, POSITIONAL.get(kind, ()))
-    note = "--config FILE takes the settings of a run's config.json as defaults"
-    note += f", --recipe NAME those of a recipe ({', '.join(DISTILL)})." if kind == "distill" else "."
-    rest, default = with_defaults(KINDS[kind].config, argv)
-    return Stage(kind, kind, parse(KINDS[kind].config, rest, kind, default, f"{note}{more}"))
+    words: settings that are given by leading words without a flag.
+    """
 
-
-def evaluation(argv: list[str]) -> Stage:
-    """`eval linear|knn|fewshot RUN`: datasets and augmentation default to those of the run."""
-    import typing
-
-    from bingo.config import EvalConfig, EvalKind
-
-    kinds = typing.get_args(EvalKind)
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: bingo eval linear|knn|fewshot RUN [--train DIR] [--val DIR] [settings]")
-        raise SystemExit(0)
-    if argv[0] not in kinds:
-        raise UserError(f"unknown evaluation {argv[0]!r}; {did_you_mean(argv[0], kinds)}")
-    if len(argv) == 1 or argv[1].startswith("-"):
-        raise UserError(f"eval {argv[0]} needs a run folder or a model.pt: bingo eval {argv[0]} RUN")
-    defaults = evaluation_defaults(Path(argv[1]), argv[0])
-    return Stage(f"eval {argv[0]}", "eval", parse(EvalConfig, argv[2:], f"eval {argv[0]}", defaults))
+    needs: str
+    example: str
+    usual: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
-def evaluation_defaults(run: Path, kind: Any) -> Any:
-    """The settings that a run folder's own config.json answers; what it does not stays required."""
-    from bingo.config import EvalConfig
-    from bingo.config_json import from_json
-    from bingo.config_parts import Augmentation, Loader
-    from bingo.files import read_json
-
-    if not run.exists():
-        raise UserError(f"run {run} does not exist; give a run folder written by pretrain or distill, or a model.pt")
-    missing = import_tyro().MISSING
-    path = run / "config.json"
-    known = read_json(path) if path.exists() else {}
-    val = known.get("monitor", {}).get("val")
-    loader = {name: value for name, value in known.get("loader", {}).items() if name in Loader.__dataclass_fields__}
-    return EvalConfig(
-        run=run,
-        train=Path(known["data"]) if known else missing,
-        val=Path(val) if val else missing,
-        out=(run if run.is_dir() else run.parent) / "eval" / kind,
-        kinds=(kind,),
-        augment=from_json(Augmentation, known["augment"], str(path)) if known else Augmentation(),
-        loader=from_json(Loader, loader, str(path)),
-    )
-
-
-def parse(cls: type, argv: list[str], verb: str, default: Any = None, note: str = "") -> Any:
-    """Command line -> config dataclass through tyro (nested flags, hints for typos); exits with 2 on wrong flags."""
-    tyro = import_tyro()
-    kwargs = {} if default is None else {"default": default}
-    description = f"{cls.__doc__}\n\n{note}".strip()
-    return tyro.cli(cls, args=argv, prog=f"bingo {verb}", description=description, **kwargs)
-
-
-def import_tyro() -> Any:
-    """The module, or a sentence that says how to get it."""
-    try:
-        import tyro
-    except ImportError as error:
-        raise UserError(f"tyro is needed to read the flags but does not import ({error}); pip install tyro") from None
-    return tyro
-
-
-def with_defaults(cls: type, argv: list[str]) -> tuple[list[str], Any]:
-    """Take `--config FILE` (a run's config.json) or `--recipe NAME` out: (the other arguments, settings or None)."""
-    argv, path = take(argv, "--config")
-    argv, recipe = take(argv, "--recipe")
-    if path is not None:
-        from bingo.config_json import from_json
-        from bingo.files import read_json
-
-        values = read_json(Path(path))
-        values.pop("kind", None)
-        return argv, key_source_of(argv, from_json(cls, values, path))
-    if recipe is None:
-        return argv, None
-    from bingo.recipes import DISTILL
-
-    if cls.__name__ != "DistillConfig" or recipe not in DISTILL:
-        raise UserError(f"recipe {recipe!r} is unknown here; distill takes one of: {', '.join(DISTILL)}")
-    missing: Any = import_tyro().MISSING  # the paths stay required
-    return argv, key_source_of(argv, DISTILL[recipe](missing, missing, missing, missing))
+DOORS = {
+    "demo-data": Door("OUT", "data/digits", ("out", "size"), words=("out",)),
+    "pack": Door(
+        "SOURCE OUT",
+        "images/train data/train --convert",
+        ("source", "out", "convert", "allow_bad"),
+        words=("source", "out"),
+    ),
+    "pretrain": Door(
+        "--data DIR --out DIR",
+        "--data data/train --out runs/teacher --model resnet50 --runtime.precision bf16",
+        ("data", "out", "model", *FIT),
+    ),
+    "features": Door(
+        "--data DIR --model PATH --out DIR",
+        "--data data/train --model runs/teacher --out runs/features",
+        ("data", "model", "out", "batch", *HOW),
+        unused=(*VIEWS, "runtime.channels_last", *TRAINING),
+    ),
+    "bags": Door(
+        "--data DIR --features DIR --out DIR",
+        "--data data/train --features runs/features --out runs/bags --k 5",
+        ("data", "features", "out", "kind", "k", "engine", "runtime.device", "seed"),
+        unused=("runtime.precision", "runtime.channels_last", *TRAINING),
+    ),
+    "keys": Door(
+        "--data DIR --teacher PATH --out DIR",
+        "--data data/train --teacher runs/teacher --out runs/keys --views 16",
+        ("data", "teacher", "out", "views", "dtype", "batch", *HOW, "seed"),
+        unused=TRAINING,
+    ),
+    "distill": Door(
+        "--data DIR (--teacher PATH | --keys DIR) --bags DIR --out DIR",
+        "--data data/train --teacher runs/teacher --bags runs/bags --student resnet18 --out runs/r18",
+        ("data", "teacher", "keys", "bags", "out", "student", "objective", *FIT),
+    ),
+    "eval": Door(
+        "linear|knn|fewshot RUN",
+        "knn runs/r18 --val data/val",
+        ("val", "train", "out", "k", "shots", "draws", "solver", *HOW),
+        unused=("kinds", "run", *VIEWS, "runtime.channels_last", *TRAINING),
+    ),
+    "export": Door(
+        "--model PATH --out DIR",
+        "--model runs/r18 --classifier runs/r18/eval/linear --out runs/export",
+        ("model", "classifier", "out"),
+    ),
+}
 
 
-def key_source_of(argv: list[str], default: Any) -> Any:
-    """Settings of a distillation without the teacher where the flags name cached keys, and the other way round."""
-    missing: Any = import_tyro().MISSING
-    if hasattr(default, "keys"):
-        for given, other in (("keys", "teacher"), ("teacher", "keys")):
-            if any(word.split("=")[0] == f"--{given}" for word in argv):
-                return replace(default, **{given: missing, other: None})
-    return default
+class Use(NamedTuple):
+    """Settings that count only in some runs: typed for another one they are a mistake."""
+
+    names: tuple[str, ...]
+    where: str
+    holds: Callable[[Mapping[str, Any]], bool]
 
 
-def take(argv: list[str], flag: str) -> tuple[list[str], str | None]:
-    """Remove `flag VALUE` from the arguments."""
-    if flag not in argv:
-        return argv, None
-    at = argv.index(flag)
-    if at + 1 == len(argv):
-        raise UserError(f"{flag} needs a value")
-    return argv[:at] + argv[at + 2 :], argv[at + 1]
+MONITORED = Use(("monitor.every",), "with --monitor.val", lambda v: v["monitor.val"] is not None)
+COUNTED = Use(("loader.max_bad",), "without --loader.allow-bad", lambda v: not v["loader.allow_bad"])
+USES = {
+    "pretrain": (MONITORED, COUNTED),
+    "distill": (
+        MONITORED,
+        COUNTED,
+        Use(("warm_epochs", "cutmix"), "with --objective release", lambda v: v["objective"] == "release"),
+    ),
+    "bags": (
+        Use(("clusters",), "with --kind kmeans", lambda v: v["kind"] == "kmeans"),
+        Use(("features",), "with --kind knn or kmeans", lambda v: v["kind"] in ("knn", "kmeans")),
+    ),
+    "eval": (
+        Use(("k",), "by `eval knn`", lambda v: "knn" in v["kinds"]),
+        Use(("shots", "draws"), "by `eval fewshot`", lambda v: "fewshot" in v["kinds"]),
+        Use(("solver", "linear_lr", "linear_epochs"), "by `eval linear`", lambda v: "linear" in v["kinds"]),
+        Use(("linear_lr", "linear_epochs"), "with --solver sgd", lambda v: v["solver"] == "sgd"),
+        Use(("seed",), "by `eval linear` and `eval fewshot`", lambda v: v["kinds"] != ("knn",)),
+    ),
+    "export": (Use(("classes",), "without --classifier", lambda v: v["classifier"] is None),),
+}
 
 
-def positional(argv: list[str], names: tuple[str, ...]) -> list[str]:
+def stage_of(kind: str, argv: list[str], *, parser: Parser | None = None, mixed: bool = False) -> Stage:
+    """The stage that `bingo KIND` with these flags runs; `UserError` for wrong flags and values.
+
+    parser: that of `flags_of(kind)`, with more flags if need be. mixed: a flag that this run does not use is no
+    mistake, because other runs of the same sweep may.
+    """
+    parser = parser or flags_of(kind)
+    given = vars(parser.parse_args(leading(argv, DOORS[kind].words)))
+    config, recipe = given.pop("config", None), given.pop("recipe", None)
+    usual = of_run(given["run"], given["kinds"]) if kind == "eval" else starting_point(kind, config, recipe)
+    if kind == "distill" and {"keys", "teacher"} & set(given):  # one takes the place of the other
+        usual |= {"keys": None, "teacher": None}
+    values = {**usual, **given}
+    if missing := [name for name in DOORS[kind].usual if values[name] is MISSING]:
+        parser.error(f"missing: {', '.join(named(kind, name) for name in missing)}")
+    if not mixed:
+        refuse_unused(kind, given, values)
+    name = f"eval {given['kinds'][0]}" if kind == "eval" else kind
+    return Stage(name, kind, build(KINDS[kind].config, values))
+
+
+def leading(argv: list[str], names: tuple[str, ...]) -> list[str]:
     """Leading bare words become the named flags, in order."""
     flags: list[str] = []
     rest = list(argv)
     for name in names:
         if rest and not rest[0].startswith("-"):
-            flags += [name, rest.pop(0)]
+            flags += [f"--{name}", rest.pop(0)]
     return flags + rest
+
+
+def named(kind: str, name: str) -> str:
+    """A setting as the help has it: by its flag, or as a word."""
+    return name.upper() if name in DOORS[kind].words else f"--{name.replace('_', '-')}"
+
+
+def refuse_unused(kind: str, given: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """`UserError` for a flag that was typed and that this run would ignore."""
+    for use in USES.get(kind, ()):
+        for name in use.names:
+            if name in given and not use.holds(values):
+                raise UserError(f"{named(kind, name)} is used {use.where} only: leave it out")
+
+
+def flags_of(kind: str) -> Parser:
+    """The parser of a verb that runs one kind of stage; its result has what was typed and nothing else."""
+    door, config = DOORS[kind], KINDS[kind].config
+    found = {setting.name: setting for setting in settings(config) if setting.name not in door.unused}
+    usage = f"bingo {kind} {door.needs} [settings]"
+    parser = Parser(f"bingo {kind}", inspect.cleandoc(config.__doc__ or ""), f"bingo {kind} {door.example}", usage)
+    if kind == "eval":
+        kinds = typing.get_args(EvalKind)
+        parser.add_argument("kinds", action=_Kind, choices=kinds, metavar="linear|knn|fewshot", help="what is measured")
+        parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a model.pt")
+    for name in door.usual:
+        setting = found.pop(name)
+        add_setting(parser, setting, usual_value(kind, setting))
+    if kind != "eval":
+        _add_sources(parser, kind)
+    _add_groups(parser, kind, list(found.values()))
+    return parser
+
+
+def usual_value(kind: str, setting: Setting) -> str:
+    """The default in words, where it is not the config class that says it."""
+    if kind != "eval":
+        return ""
+    if setting.name == "out":
+        return "RUN/eval/KIND"
+    if setting.name in ("train", "val"):
+        return "the run's"
+    return f"the run's, or {shown(setting.default)}" if setting.name.startswith(("augment.", "loader.")) else ""
+
+
+class _Kind(argparse.Action):
+    """One kind of evaluation, as the tuple that the config wants."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, (values,))
+
+
+def _add_sources(parser: Parser, kind: str) -> None:
+    """Where the other settings come from."""
+    config = "config.json of a run, whose settings are the defaults"
+    parser.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help=config)
+    if kind == "distill":
+        recipe = "recipe whose settings are the defaults"
+        parser.add_argument("--recipe", default=argparse.SUPPRESS, choices=list(DISTILL), help=recipe)
+
+
+def _add_groups(parser: Parser, kind: str, rest: list[Setting]) -> None:
+    """The settings that are no usual ones: those of the stage, then each shared group under its name."""
+    groups: dict[str, list[Setting]] = {}
+    for setting in sorted(rest, key=lambda each: "." in each.name):
+        groups.setdefault(setting.name.rpartition(".")[0], []).append(setting)
+    for prefix, members in groups.items():
+        about = inspect.cleandoc(members[-1].owner.__doc__ or "") if prefix else None
+        group = parser.add_argument_group(f"more of {prefix}" if prefix else "more settings", about)
+        for setting in members:
+            add_setting(group, setting, usual_value(kind, setting))
+
+
+def starting_point(kind: str, config: str | None, recipe: str | None) -> dict[str, Any]:
+    """Values that hold where no flag says otherwise: of a run's config.json, of a recipe, or the usual ones."""
+    cls = KINDS[kind].config
+    if config is not None:
+        values = read_json(Path(config))
+        values.pop("kind", None)
+        return values_of(from_json(cls, values, config))
+    if recipe is not None:
+        absent: Any = MISSING  # the paths stay required
+        return values_of(DISTILL[recipe](absent, absent, absent, absent))
+    return defaults(cls)
+
+
+def of_run(run: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """The settings that a run folder's own config.json answers; what it does not stays required."""
+    if not run.exists():
+        raise UserError(f"run {run} does not exist; give a run folder written by pretrain or distill, or a model.pt")
+    values = defaults(KINDS["eval"].config)
+    values["out"] = (run if run.is_dir() else run.parent) / "eval" / kinds[0]
+    path = run / "config.json"
+    if not path.exists():
+        return values
+    known = read_json(path)
+    loader = {name: value for name, value in known.get("loader", {}).items() if f"loader.{name}" in values}
+    hints = typing.get_type_hints(KINDS["eval"].config)
+    for name, part in {"augment": known["augment"], "loader": loader}.items():
+        taken = values_of(from_json(hints[name], part, str(path)))
+        values |= {f"{name}.{key}": value for key, value in taken.items()}
+    val = known.get("monitor", {}).get("val")
+    return {**values, "train": Path(known["data"]), "val": Path(val) if val else MISSING}

@@ -1,15 +1,16 @@
 """`bingo run`, `submit`, `sweep`, `repair` and `cancel`: flags in, words out."""
 
-import argparse
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bingo.errors import UserError, did_you_mean
+from bingo.arguments import Parser, whole
+from bingo.errors import UserError
 from bingo.files import write_json
 from bingo.launch.cluster.site import Cluster, read_site, with_size
 from bingo.launch.job.spec import JobSpec
@@ -22,34 +23,43 @@ from bingo.stages import KINDS
 Report = Callable[[list[str]], int]
 
 
+def run_flags() -> Parser:
+    about = "Run a whole recipe on this machine; what is done is skipped."
+    parser = Parser("bingo run", about, "bingo run digits --seeds 2")
+    parser.add_argument("recipe", choices=list(CHAINS), metavar="RECIPE", help=f"one of: {', '.join(CHAINS)}")
+    add_recipe_flags(parser)
+    ranks = "processes per job (default: 2, or one per GPU if fewer)"
+    parser.add_argument("--ranks", type=whole, metavar="N", help=ranks)
+    return parser
+
+
 def run(argv: list[str], report: Report) -> int:
     """`bingo run RECIPE`: the chain through submitit's local executor, then the report."""
-    parser = argparse.ArgumentParser(
-        prog="bingo run", description="Run a whole recipe on this machine; what is done is skipped."
-    )
-    add_recipe_flags(parser)
-    parser.add_argument(
-        "--ranks", type=int, default=None, help="processes per job (default 2, or one per GPU if fewer)"
-    )
-    options = parser.parse_args(argv)
+    options = run_flags().parse_args(argv)
     root = options.out or Path("runs") / options.recipe
     device = options.device or "auto"
     return run_here(options.recipe, device, root, recipe_of(options, root), options.ranks, report)
 
 
-def submit(argv: list[str], report: Report) -> int:
-    """`bingo submit RECIPE|VERB`: on a cluster as jobs that depend on each other, or here (`local`, `debug`)."""
-    parser = argparse.ArgumentParser(
-        prog="bingo submit",
-        description="Send a whole recipe to a cluster, or one stage: bingo submit distill --cluster FILE -- FLAGS.",
+def submit_flags() -> Parser:
+    parser = Parser(
+        "bingo submit",
+        "Send a whole recipe to a cluster, or one stage: bingo submit distill --cluster FILE -- FLAGS.",
+        "bingo submit digits --cluster site.toml --out runs/digits --dry-run",
     )
+    names = f"one of: {', '.join(CHAINS)}; or a verb, its flags after --: {', '.join(KINDS)}"
+    parser.add_argument("recipe", choices=[*CHAINS, *KINDS], metavar="RECIPE|VERB", help=names)
+    parser.add_argument("--cluster", required=True, metavar="FILE", help=CLUSTER)
     add_recipe_flags(parser)
     add_cluster_flags(parser)
+    return parser
+
+
+def submit(argv: list[str], report: Report) -> int:
+    """`bingo submit RECIPE|VERB`: on a cluster as jobs that depend on each other, or here (`local`, `debug`)."""
     words, flags = _divide(argv)
-    options = parser.parse_args(words)
-    if options.recipe not in CHAINS and options.recipe not in KINDS:
-        known = [*CHAINS, *KINDS]
-        raise UserError(f"recipe or verb {options.recipe!r} is unknown; {did_you_mean(options.recipe, known)}")
+    options = submit_flags().parse_args(words)
+    refuse_elsewhere(options)
     if (flags is not None) != (options.recipe in KINDS):
         wanted = "needs its flags after `--`" if options.recipe in KINDS else "takes no flags after `--`"
         raise UserError(f"{options.recipe} {wanted}: bingo submit distill --cluster FILE -- --data DIR ...")
@@ -134,42 +144,62 @@ def _sent(submission: Submission) -> Iterator[str]:
 
 
 HERE = ("local", "debug")
+CLUSTER = "site file (docs/cluster.md); local: here; debug: in this process"
 RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher")
 
 
-def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+def add_cluster_flags(parser: Parser) -> None:
     """Where and how jobs run."""
-    parser.add_argument("--cluster", required=True, help="site file (docs/cluster.md); local: here; debug: in-process")
-    parser.add_argument("--nodes", type=int, default=None, help="nodes of a job on all ranks, in place of the site's")
-    parser.add_argument("--min-nodes", type=int, default=None, help="go on with as few, with the same global batch")
-    parser.add_argument("--ranks-per-node", type=int, default=None, help="in place of the site's")
-    parser.add_argument("--preflight", action="store_true", help="test the nodes first and leave slow ones out")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent")
+    nodes = "nodes of a job on all ranks (default: the site's)"
+    parser.add_argument("--nodes", type=whole, metavar="N", help=nodes)
+    ranks = "ranks on each node (default: the site's; --cluster local: 2, or one per GPU if fewer)"
+    parser.add_argument("--ranks-per-node", type=whole, metavar="N", help=ranks)
+    fewer = "go on with as few, with the same global batch (default: all nodes)"
+    parser.add_argument("--min-nodes", type=whole, metavar="N", help=fewer)
+    parser.add_argument("--preflight", action="store_true", help="test the nodes first and leave slow ones out")
+
+
+def refuse_elsewhere(options: Any) -> None:
+    """`UserError` for a flag that says something about a cluster, where there is none."""
+    names = ["dry_run", "nodes", "min_nodes", "preflight", *(["ranks_per_node"] if options.cluster == "debug" else [])]
+    for name in names if options.cluster in HERE else []:
+        value = getattr(options, name)
+        if value is not None and value is not False:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} is for a cluster, and --cluster {options.cluster} is none: leave it out")
+
+
+def sweep_flags() -> Parser:
+    parser = Parser(
+        "bingo sweep",
+        "Run a verb with every combination of some settings, as one array of jobs. Equal ones are run once.",
+        "bingo sweep distill --cluster site.toml --set optim.lr=0.03,0.06 --set seed=0,1,2 --out runs/lr -- --data ...",
+    )
+    verbs = f"one of: {', '.join(KINDS)}; its flags follow after --"
+    parser.add_argument("verb", choices=list(KINDS), metavar="VERB", help=verbs)
+    parser.add_argument("--cluster", required=True, metavar="FILE", help=CLUSTER)
+    setting = "a setting and its values, with commas between them; once for each setting"
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUES", help=setting)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for all runs")
+    parser.add_argument("--limit", type=whole, metavar="N", help="runs at a time (default: 0, as many as fit)")
+    add_cluster_flags(parser)
+    return parser
 
 
 def sweep(argv: list[str]) -> int:
     """`bingo sweep VERB --set NAME=VALUE,VALUE --out ROOT -- FLAGS`: a grid as one array of jobs."""
-    parser = argparse.ArgumentParser(
-        prog="bingo sweep",
-        description="Run a verb with every combination of some settings: bingo sweep distill --cluster FILE "
-        "--set optim.lr=0.03,0.06 --set seed=0,1,2 --out ROOT -- FLAGS. Equal ones are run once.",
-    )
-    parser.add_argument("verb", help="one of: " + ", ".join(KINDS))
-    parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUES", help="values between commas")
-    parser.add_argument("--limit", type=int, default=0, help="runs at a time (default: as many as fit)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for all runs")
-    add_cluster_flags(parser)
     words, flags = _divide(argv)
-    options = parser.parse_args(words)
-    if options.verb not in KINDS:
-        raise UserError(f"verb {options.verb!r} is unknown; {did_you_mean(options.verb, KINDS)}")
-    if options.limit < 0:
-        raise UserError(f"--limit {options.limit} is not allowed: it must be at least 0 (0: as many as fit)")
+    options = sweep_flags().parse_args(words)
+    refuse_elsewhere(options)
+    limit = options.limit or 0
+    if limit < 0:
+        raise UserError(f"--limit {limit} is not allowed: it must be at least 0 (0: as many as fit)")
     from bingo.flags import stage_of
     from bingo.launch.submit.sweep import grid
 
     root = _absolute(options.out)
-    found = grid(options.verb, flags or [], options.set, root, stage_of)
+    found = grid(options.verb, flags or [], options.set, root, partial(stage_of, mixed=True))
     for name, same in found.merged:
         print(f"# {name} is the same as {same}")
     groups = tuple(Group(stage.name, (stage,), KINDS[stage.kind].distributed) for stage in found.stages)
@@ -178,20 +208,25 @@ def sweep(argv: list[str]) -> int:
         return run_here("sweep", "auto", root, recipe, ranks, lambda _: 0, inline=inline)
     cluster, jobs = jobs_for(options, groups)
     tasks = tuple(job.tasks[0] for job in jobs)
-    array = replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=options.limit)
+    array = replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=limit)
     send(options, root, f"sweep {options.verb}", cluster, [array])
     return 0
 
 
+def repair_flags() -> Parser:
+    parser = Parser(
+        "bingo repair",
+        "Send again what failed, was cancelled or never sent, with what depends on it; what is done stays.",
+        "bingo repair runs/digits",
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder given to `bingo submit --out`")
+    parser.add_argument("--new-code", action="store_true", help="run the package as it is now, not the first snapshot")
+    return parser
+
+
 def repair(argv: list[str]) -> int:
     """`bingo repair ROOT`: send again what failed, was cancelled or never sent."""
-    parser = argparse.ArgumentParser(
-        prog="bingo repair",
-        description="Send again what failed, was cancelled or never sent, with what depends on it; what is done stays.",
-    )
-    parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
-    parser.add_argument("--new-code", action="store_true", help="run the package as it is now, not the first snapshot")
-    options = parser.parse_args(argv)
+    options = repair_flags().parse_args(argv)
     from bingo.launch.submit.repair import repair as send_again
 
     for text in send_again(_absolute(options.root), new_code=options.new_code):
@@ -199,14 +234,17 @@ def repair(argv: list[str]) -> int:
     return 0
 
 
+def cancel_flags() -> Parser:
+    about = "End the jobs of a submission that wait or run, or some and what needs them."
+    parser = Parser("bingo cancel", about, "bingo cancel runs/digits teacher")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder given to `bingo submit --out`")
+    parser.add_argument("jobs", nargs="*", default=[], metavar="JOB", help="names of jobs (default: all)")
+    return parser
+
+
 def cancel(argv: list[str]) -> int:
     """`bingo cancel ROOT [JOB...]`: end what waits or runs."""
-    parser = argparse.ArgumentParser(
-        prog="bingo cancel", description="End the jobs of a submission that wait or run, or some and what needs them."
-    )
-    parser.add_argument("root", type=Path, help="the folder given to `bingo submit --out`")
-    parser.add_argument("jobs", nargs="*", help="names of jobs (default: all)")
-    options = parser.parse_args(argv)
+    options = cancel_flags().parse_args(argv)
     from bingo.launch.submit.repair import cancel as end
 
     lines = end(_absolute(options.root), options.jobs)
@@ -216,20 +254,17 @@ def cancel(argv: list[str]) -> int:
     return 0
 
 
-def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
-    """The recipe's name, its folder and its settings; None where the recipe's own value is wanted."""
-    parser.add_argument("recipe", help="one of: " + ", ".join(CHAINS))
-    parser.add_argument("--out", type=Path, default=None, help="folder for everything (default: runs/RECIPE)")
-    parser.add_argument("--seeds", type=int, default=None, help="digits: seeds per arm (default 5)")
-    parser.add_argument(
-        "--epochs",
-        type=int,
-        default=None,
-        help="epochs of distilled students (digits: the undistilled one makes twice, the teacher five times as many)",
+def add_recipe_flags(parser: Parser) -> None:
+    """The recipe's folder and its settings; None where the recipe's own value is wanted."""
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for everything (default: runs/RECIPE)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="ImageNet: folder with train and val")
+    parser.add_argument("--teacher", type=Path, metavar="PATH", help="ImageNet: run folder or MoCo-v2 checkpoint")
+    parser.add_argument("--seeds", type=whole, metavar="N", help="digits: seeds per arm (default: 5)")
+    epochs = (
+        "epochs of distilled students (default: 30, ImageNet 200; digits: the undistilled one makes twice as many, "
     )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default=None)
-    parser.add_argument("--images", type=Path, default=None, help="ImageNet: folder with train and val")
-    parser.add_argument("--teacher", type=Path, default=None, help="ImageNet: run folder or MoCo-v2 checkpoint")
+    parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs}the teacher five times)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
 
 
 def recipe_of(options: Any, root: Path) -> Recipe:

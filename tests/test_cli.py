@@ -46,7 +46,7 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str], out: Path | Non
 def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; from bingo.cli import main; main(['--help']); "
-        "assert not {'torch', 'tyro', 'submitit', 'numpy'} & set(sys.modules)"
+        "assert not {'torch', 'submitit', 'numpy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"\n  {verb} " in done.stdout for verb in VERBS)
@@ -66,22 +66,11 @@ def test_recipes_are_defaults_that_flags_override(
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["runtime"]["precision"], config["contrast"]["queue_dtype"]) == ("bf16", "bf16"), "from the recipe"
     assert (config["student"], config["optim"]["epochs"]) == ("tiny", 1), "from the flags"
-    assert "takes one of: resnet18-r50, resnet34-r50" in refused([*distill(), "--recipe", "resnet18"], capsys)
+    assert "did you mean 'resnet18-r50'" in refused([*distill(), "--recipe", "resnet18"], capsys)
 
 
-def test_unknown_verb_and_flag(distill: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown verb 'distil'; did you mean 'distill'?" in refused(["distil"], capsys)
-    done = bingo(*distill(), "--studnet", "resnet18")
-    assert done.returncode == 2
-    assert "--student" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-
-
-def test_unknown_objective(distill: Callable[..., list[str]]) -> None:
-    done = bingo(*distill(), "--objective", "papier")
-    assert done.returncode == 2
-    assert "paper" in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -106,12 +95,11 @@ def test_wrong_distill_settings(
 
 
 @pytest.mark.parametrize("temperature", ["0", "-0.5", "nan"])
-def test_temperature_that_is_not_positive(distill: Callable[..., list[str]], tmp_path: Path, temperature: str) -> None:
-    done = bingo(*distill(), "--contrast.temperature", temperature)
-    assert done.returncode == 2
-    told = " ".join(done.stderr.replace("│", " ").split())
+def test_temperature_that_is_not_positive(
+    distill: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], temperature: str
+) -> None:
+    told = refused([*distill(), "--contrast.temperature", temperature], capsys, tmp_path / "run")
     assert f"contrast.temperature={float(temperature)} is not allowed: it must be > 0" in told
-    assert not (tmp_path / "run").exists()
 
 
 def test_no_gpu_when_one_is_asked_for(distill: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,9 +230,9 @@ def test_eval_takes_its_data_from_the_run(
     assert "already done" in capsys.readouterr().out, "evaluations inside the run's folder are not the run's outputs"
     export = ["export", "--model", str(tmp_path / "run"), "--classifier", str(tmp_path / "run" / "eval" / "linear")]
     assert main([*export, "--out", str(tmp_path / "export")]) == 0
-    assert "unknown evaluation 'lineal'; did you mean 'linear'?" in refused(["eval", "lineal", "x"], capsys)
+    assert "'lineal' is not allowed; did you mean 'linear'?" in refused(["eval", "lineal", "x"], capsys)
     assert "run nowhere does not exist" in refused(["eval", "knn", "nowhere"], capsys)
-    assert "eval knn needs a run folder" in refused(["eval", "knn"], capsys)
+    assert "missing: RUN" in refused(["eval", "knn"], capsys)
 
 
 def test_doctor_reports_problems_in_sentences(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def test_a_second_run_does_nothing(done: tuple[Path, str]) -> None:
 def test_unknown_recipe() -> None:
     finished = bingo("run", "digit")
     assert finished.returncode == 2
-    assert "recipe 'digit' is unknown; did you mean 'digits'?" in finished.stderr
+    assert "RECIPE: 'digit' is not allowed; did you mean 'digits'?" in finished.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """`bingo status`, `bingo logs`, `bingo history`: flags, a root's newest submission, tables and JSON."""
 
-import argparse
 import json
 import sys
 import time
@@ -9,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bingo.arguments import Parser, whole
 from bingo.errors import UserError, did_you_mean
 from bingo.launch.cluster import slurm
 from bingo.launch.cluster.reasons import clock
@@ -18,14 +18,23 @@ from bingo.launch.status.summary import Summary, summary_of, table
 from bingo.launch.submit.repair import of_root
 from bingo.launch.submit.submission import Submission, read, submissions
 
+SUBMISSION = "another submission than the newest (default: the newest)"
+
+
+def status_flags() -> Parser:
+    parser = Parser("bingo status", "What every job of a chain does now, and why.", "bingo status runs/digits")
+    root = "the folder of the chain (default: every one below runs/)"
+    parser.add_argument("root", type=Path, nargs="?", metavar="ROOT", help=root)
+    parser.add_argument("--submission", metavar="ID", help=SUBMISSION)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
 
 def status(argv: list[str]) -> int:
     """`bingo status [ROOT] [--submission ID] [--json]`: 0 fine, 1 something failed or somebody must act."""
-    parser = argparse.ArgumentParser(prog="bingo status", description="What every job of a chain does now, and why.")
-    parser.add_argument("root", type=Path, nargs="?", help="the folder of the chain; default: every one below runs/")
-    parser.add_argument("--submission", metavar="ID", help="another submission than the newest")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(argv)
+    options = status_flags().parse_args(argv)
+    if options.submission and options.root is None:
+        raise UserError("--submission needs the folder that it is in: bingo status ROOT --submission ID")
     chosen = [(root, submission_of(root, options.submission)) for root in roots(options.root)]
     reports = [report(root, submission) for root, submission in chosen]
     if options.json:
@@ -112,20 +121,25 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(grid)
 
 
+def logs_flags() -> Parser:
+    about = "What the ranks and the batch script of a job printed."
+    parser = Parser("bingo logs", about, "bingo logs runs/digits teacher --rank 0")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder of the chain")
+    job = "a job, or a task of it as JOB[3] (default: what runs or failed last)"
+    parser.add_argument("job", nargs="?", metavar="JOB", help=job)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the chain has ended")
+    parser.add_argument("--rank", type=whole, metavar="R", help="this rank alone (default: all)")
+    attempt = "the lines of start N of `bingo history` (default: all)"
+    parser.add_argument("--attempt", type=whole, metavar="N", help=attempt)
+    parser.add_argument("--submission", metavar="ID", help=SUBMISSION)
+    return parser
+
+
 def logs(argv: list[str]) -> int:
     """`bingo logs ROOT [JOB] [--rank R] [-f] [--attempt N]`."""
-    parser = argparse.ArgumentParser(
-        prog="bingo logs", description="What the ranks and the batch script of a job printed."
-    )
-    parser.add_argument("root", type=Path, help="the folder of the chain")
-    parser.add_argument("job", nargs="?", help="a job, or a task of it as JOB[3]; default: what runs or failed last")
-    parser.add_argument("--rank", type=int, help="this rank alone")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the chain has ended")
-    parser.add_argument(
-        "--attempt", type=int, metavar="N", help="the lines of start N of `bingo history`; default: all"
-    )
-    parser.add_argument("--submission", metavar="ID", help="another submission than the newest")
-    options = parser.parse_args(argv)
+    options = logs_flags().parse_args(argv)
+    if options.follow and options.attempt is not None:
+        raise UserError("--attempt names one start, and --follow goes on with the next: leave one of them out")
     from bingo.launch.status.logs import show_logs
 
     try:
@@ -134,16 +148,19 @@ def logs(argv: list[str]) -> int:
         return 130
 
 
+def history_flags() -> Parser:
+    about = "Every start of every job: where its time went, what was lost, why it ended."
+    parser = Parser("bingo history", about, "bingo history runs/digits teacher")
+    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder of the chain")
+    parser.add_argument("job", nargs="?", metavar="JOB", help="this job alone (default: all)")
+    parser.add_argument("--submission", metavar="ID", help=SUBMISSION)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
 def history(argv: list[str]) -> int:
     """`bingo history ROOT [JOB] [--submission ID] [--json]`."""
-    parser = argparse.ArgumentParser(
-        prog="bingo history", description="Every start of every job: where its time went, what was lost, why it ended."
-    )
-    parser.add_argument("root", type=Path, help="the folder of the chain")
-    parser.add_argument("job", nargs="?", help="this job alone")
-    parser.add_argument("--submission", metavar="ID", help="another submission than the newest")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(argv)
+    options = history_flags().parse_args(argv)
     from bingo.launch.status.history import show_history
 
     return show_history(submission_of(options.root, options.submission), options.job, options.json)

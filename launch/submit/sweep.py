@@ -42,9 +42,9 @@ def grid(
     merged: list[tuple[str, str]] = []
     taken: set[str] = set()
     for values in itertools.product(*settings.values()):
-        words = [w for key, value in zip(settings, values, strict=True) for w in (f"--{key}", *value.split())]
+        given = [(f"--{key}", ",".join(value.split())) for key, value in zip(settings, values, strict=True)]
         name = _name([f"{labels[key]}-{value}" for key, value in zip(settings, values, strict=True)], taken)
-        stage = parse(kind, [*flags, *words, "--out", str(root / name)])
+        stage = parse(kind, [*flags, *itertools.chain(*given), "--out", str(root / name)])
         stage = Stage(name, stage.kind, stage.config)
         key = stage_key(stage)
         if key in stages:
@@ -55,7 +55,7 @@ def grid(
 
 
 def _setting(text: str) -> tuple[str, list[str]]:
-    """`optim.lr=0.03,0.06` -> the flag's name and its values; one value with blanks is several words of the flag."""
+    """`optim.lr=0.03,0.06` -> the flag's name and its values; blanks in a value stand for the commas of one flag."""
     name, equals, values = text.partition("=")
     found = [value.strip() for value in values.split(",")]
     if not equals or not re.fullmatch(r"[A-Za-z][\w.-]*", name) or not all(found):

@@ -147,7 +147,7 @@ def test_asking_for_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) 
 
 BARE = """
 import sys
-for name in ("nvidia.dali", "faiss", "submitit", "tyro", "rich", "torchvision", "matplotlib", "jinja2", "sklearn"):
+for name in ("nvidia.dali", "faiss", "submitit", "rich", "torchvision", "matplotlib", "jinja2", "sklearn"):
     sys.modules[name] = None  # importing it raises ImportError
 from bingo.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -449,16 +449,15 @@ def test_keys_in_place_of_the_teacher_that_a_config_names(
     config: DistillConfig, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from bingo.config_json import to_json
-    from bingo.flags import with_defaults
+    from bingo.flags import stage_of
 
     live = tmp_path / "config.json"
     live.write_text(json.dumps({"kind": "distill", **to_json(replace(config, keys=None, teacher=teacher))}))
-    _, taken = with_defaults(DistillConfig, ["--config", str(live), "--keys", "k"])
-    assert taken.teacher is None
-    _, taken = with_defaults(DistillConfig, ["--config", str(live)])
-    assert taken.teacher == teacher
-    _, taken = with_defaults(DistillConfig, ["--recipe", "resnet18-r50", "--keys=k"])
-    assert taken.teacher is None
+    assert stage_of("distill", ["--config", str(live), "--keys", "k"]).config.teacher is None
+    assert stage_of("distill", ["--config", str(live)]).config.teacher == teacher
+    paths = ["--data", "d", "--bags", "b", "--out", "o"]
+    taken = stage_of("distill", ["--recipe", "resnet18-r50", "--keys=k", *paths]).config
+    assert (taken.teacher, taken.keys) == (None, Path("k"))
 
 
 def test_bf16_autocast_and_keys_of_another_width(digits: Path, tmp_path: Path, config: DistillConfig) -> None:
