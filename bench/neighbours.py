@@ -6,13 +6,13 @@ there), for whole bags among the k. Samples of all variants are interleaved. Tim
 1.28 million images, medians are multiplied by 1.28e6^2 / (Q N); D is not changed.
 """
 
+import argparse
 import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Required, TypedDict
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bingo.bags.neighbours import Search, import_faiss, knn_bags
-from bingo.bench.arguments import Parser, pick_device, size
+from bingo.bench.arguments import pick_device
 from bingo.bench.samples import Estimate, Samples, ratio_interval, with_noise
 from bingo.bench.timing import device_name, first_line, interleave, make_timer
 from bingo.errors import UserError
@@ -89,17 +89,8 @@ def default_shape(device: torch.device) -> SearchShape:
     return SearchShape(200_000, 2048, 0) if device.type == "cuda" else SearchShape(20_000, 256, 4096)
 
 
-def main(argv: list[str]) -> int:
+def main(options: argparse.Namespace) -> int:
     """`bingo bench bags`; `--json FILE` keeps every sample. 1 if a variant failed or missed the gate."""
-    parser = Parser(prog="bingo bench bags", description=__doc__)
-    parser.add_argument("--images", type=size, help="database rows N (default 200000; CPU: 20000)")
-    parser.add_argument("--dim", type=size, help="channels D (default 2048; CPU: 256)")
-    parser.add_argument("--queries", type=size, help="queries Q (default all; CPU: 4096)")
-    parser.add_argument("--k", type=size, help="bag size (default 5)")
-    parser.add_argument("--rounds", type=size, help="two visits of every variant each (default 3)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--json", type=Path, help="write the result and the environment here")
-    options = parser.parse_args(argv)
     device = pick_device(options.device)
     names = ("images", "dim", "queries", "k", "rounds")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bingo.bench.arguments import Parser, pick_device, size
+from bingo.bench.arguments import pick_device
 from bingo.bench.gpu.children import Child, say, work_through
 from bingo.bench.gpu.record import Check, Part, PartName, State
 from bingo.bench.gpu.table import summarise, table
@@ -47,9 +47,8 @@ Work = Callable[[str, float, str], None]
 """A child's work: device, seconds, and the file that its findings go to."""
 
 
-def main(argv: list[str]) -> int:
-    """Parse, measure, print the table; 1 if a check failed, 2 for wrong input."""
-    options = parse(argv)
+def main(options: argparse.Namespace) -> int:
+    """Measure, print the table; 1 if a check failed."""
     device = pick_device("cuda" if options.device == "auto" else options.device)
     if options.only == "one":
         return one(device, options.impl or "auto", options.rows)
@@ -59,23 +58,6 @@ def main(argv: list[str]) -> int:
         run.measure(part)
     run.finish()
     return 1 if run.state["failures"] else 0
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(prog="bingo bench gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.txt (required but with --only one)")
-    parser.add_argument("--minutes", type=float, default=8, help="stop after about this long (default 8)")
-    parser.add_argument("--only", choices=[*PARTS, "one"], help="one part, or one op a few times for a profiler")
-    parser.add_argument("--quick", action="store_true", help="correctness: small shapes in this process")
-    parser.add_argument("--impl", choices=["triton", "hopper", "chunked"], help="correctness and one: this one alone")
-    parser.add_argument("--rows", type=size, default=768, help="one: query rows R (default 768)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="cpu: a small run for CI")
-    options = parser.parse_args(argv)
-    if options.out is None and options.only != "one":
-        raise UserError("--out is missing; add --out DIR, the folder for gpu.json and gpu.txt")
-    if not options.minutes > 0:
-        raise UserError(f"--minutes {options.minutes:g} is not above 0; 8 is the default")
-    return options
 
 
 class GpuRun:

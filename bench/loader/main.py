@@ -6,6 +6,7 @@ where our crops and colours passed the accuracy gate. Images are made here unles
 part that needs one is a row that says so.
 """
 
+import argparse
 import contextlib
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any, cast
 
 import torch
 
-from bingo.bench.arguments import Parser, pick_device, size
+from bingo.bench.arguments import pick_device, seconds_on
 from bingo.bench.loader import on_gpu as loader_gpu
 from bingo.bench.loader.gate import gate
 from bingo.bench.loader.images import describe, make_images
@@ -31,6 +32,8 @@ from bingo.files import write_json
 from bingo.images.image_folder import ImageFolder
 from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
+
+IMAGES = 256  # made where no folder is given
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def images(options: Any) -> Iterator[tuple[Path, Path]]:
         data = open_dataset(folder) if options.data else None
         if data is not None and not isinstance(data, ImageFolder):
             raise UserError(f"--data {folder} is a packed dataset; name the image folder that it was packed from")
-        count = options.images if data is None else len(data)
+        count = options.images or IMAGES if data is None else len(data)
         if count < options.batch * options.burst:
             raise UserError(
                 f"{count} images are fewer than --batch {options.batch} times --burst {options.burst}; lower one"
@@ -153,26 +156,14 @@ def images(options: Any) -> Iterator[tuple[Path, Path]]:
         yield folder, Path(temporary) / "packed"
 
 
-def main(argv: list[str]) -> int:
+def main(options: argparse.Namespace) -> int:
     """`bingo bench loader`; `--json FILE` keeps every sample. 1 if the accuracy gate failed."""
-    parser = Parser(prog="bingo bench loader", description=__doc__)
-    parser.add_argument("--data", type=Path, help="an image folder of yours (default: images made for the purpose)")
-    parser.add_argument("--images", type=size, default=256, help="how many to make (default 256)")
-    parser.add_argument("--cache", type=Path, help="keep the made images here for the next time")
-    parser.add_argument("--batch", type=size, default=16, help="images per batch (default 16)")
-    parser.add_argument("--burst", type=size, default=4, help="batches per sample (default 4)")
-    parser.add_argument("--rounds", type=size, default=4, help="two samples of each variant per round (default 4)")
-    parser.add_argument("--threads", type=size, default=1, help="threads, or worker processes (default 1)")
-    parser.add_argument("--seconds", type=float, default=30.0, help="GPU: how long memory is watched (default 30)")
-    parser.add_argument("--variants", nargs="+", default=[], help="only those whose names begin like this")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--json", type=Path, help="write the results and the environment here")
-    options = parser.parse_args(argv)
     if not names(options.variants):
-        raise UserError(f"--variants {' '.join(options.variants)}: there are {', '.join(names())}")
+        raise UserError(f"--variants {','.join(options.variants)}: there are {'; '.join(names())}")
+    device = pick_device(options.device)
     shape = LoaderShape(
-        pick_device(options.device), options.batch, options.burst, options.rounds, options.threads, options.seconds,
-        tuple(options.variants),
+        device, options.batch, options.burst, options.rounds, options.threads,
+        seconds_on(device, options.seconds, LoaderShape.seconds), options.variants,
     )  # fmt: skip
     with images(options) as (folder, packed):
         found = run(folder, packed, shape)

@@ -288,6 +288,6 @@ def build(
 
 
 def names(chosen: Iterable[str] = ()) -> list[str]:
-    """The variants, or those whose names begin as one of `chosen`."""
+    """The variants, or those of which a part (they have commas) begins as one of `chosen`."""
     every = [RELEASE, V2, PLAIN, OURS, OURS_FOLDER]
-    return [name for name in every if not chosen or name.startswith(tuple(chosen))]
+    return [name for name in every if not chosen or any(p.startswith(tuple(chosen)) for p in name.split(", "))]

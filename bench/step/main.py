@@ -8,6 +8,7 @@ sample is kept, and a speed-up is shown only where the first step's loss agrees 
 keys no teacher is there: the step reads its keys from an array in the host's memory, within `augment`.
 """
 
+import argparse
 import gc
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bingo.bench.arguments import Parser, pick_device, size, sizes
+from bingo.bench.arguments import pick_device
 from bingo.bench.samples import ratio_interval, with_noise
 from bingo.bench.step.clock import Clock, forward_hooks
 from bingo.bench.step.record import Figures, Result, ShapeRecord
@@ -33,7 +34,7 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.features.keys import CachedKeys, as_stored
 from bingo.files import write_json
-from bingo.kernels.dispatch import IMPLEMENTATIONS, resolve_impl
+from bingo.kernels.dispatch import resolve_impl
 from bingo.models import Encoder, seeded_encoder
 from bingo.train.distill import Bingo, view_counts
 from bingo.views.loader import Batch, augmenter
@@ -289,22 +290,8 @@ def _figures(runner: Runner, shape: StepShape, runners: dict[str, Runner]) -> Fi
     return figures
 
 
-def main(argv: list[str]) -> int:
+def main(options: argparse.Namespace) -> int:
     """`bingo bench step`; `--json FILE` keeps every sample."""
-    parser = Parser(prog="bingo bench step", description=__doc__)
-    parser.add_argument("--batch", type=sizes, help="images per step; several with commas (default 256; CPU: 16)")
-    parser.add_argument("--student", help="default resnet18; CPU: tiny-4")
-    parser.add_argument("--teacher", help="default resnet50; CPU: tiny-8")
-    parser.add_argument("--size", type=size, help="pixels per side (default 224; CPU: 32)")
-    parser.add_argument("--queue", type=size, help="keys in the queue (default 65536; CPU: 512)")
-    parser.add_argument("--dim", type=size, help="channels of a key (default 128; CPU: 16)")
-    parser.add_argument("--samples", type=size, help="timed samples per variant (default 12; CPU: 5)")
-    parser.add_argument("--burst", type=size, help="whole steps per sample (default 3; CPU: 1)")
-    parser.add_argument("--impl", choices=IMPLEMENTATIONS, help="of the loss in our variants (default auto)")
-    parser.add_argument("--compile", choices=["yes", "no"], help="a torch.compile variant too (default yes; CPU: no)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--json", type=Path, help="write the results and the environment here")
-    options = parser.parse_args(argv)
     base = default_shape(pick_device(options.device))
     names = ("student", "teacher", "size", "queue", "dim", "samples", "burst", "impl")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}

@@ -293,10 +293,15 @@ def test_what_the_time_cuts_off_is_said_and_is_a_failure(tmp_path: Path) -> None
     ("words", "message"),
     [
         ("--device cpu", "--out is missing; add --out DIR"),
-        ("--device cpu --out x --minutes 0", "--minutes 0 is not above 0"),
-        ("--device cpu --out x --only all", "invalid choice: 'all'"),
+        ("--device cpu --out x --minutes 0", "--minutes: '0' is not above 0"),
+        ("--device cpu --out x --only all", "--only: 'all' is not allowed"),
         ("--device cpu --only one --rows 0", "'0' is not a whole number of at least 1"),
         ("--device cpu --only one --impl hopper", "hopper"),
+        ("--device cpu --out x --rows 8", "--rows says nothing without --only one"),
+        ("--device cpu --out x --only step --quick", "--quick says nothing beside --only step"),
+        ("--device cpu --out x --only bags --impl triton", "--impl says nothing beside --only bags"),
+        ("--device cpu --out x --only one", "--out says nothing beside --only one"),
+        ("--device cpu --only one --minutes 3", "--minutes says nothing beside --only one"),
         pytest.param(
             "--out x", "torch sees no GPU; add --device cpu",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),

@@ -491,12 +491,14 @@ def test_cpu_benchmark_draws_and_counts_host_time(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--rows", "0"], "must be at least 1"),
-        (["--samples", "0"], "must be at least 1"),
-        (["--device", "cpu", "--rows", "8", "16"], "the CPU benchmark takes one number of rows"),
+        (["--rows", "8,0"], "--rows: '0' is not a whole number of at least 1"),
+        (["--samples", "0"], "--samples: '0' is not a whole number of at least 1"),
+        (["--rows", "8", "16"], "'16' is a word too many"),
+        (["--device", "cpu", "--rows", "8,16"], "the CPU benchmark takes one number of rows"),
         (["--device", "tpu"], "there is no such device here"),
         (["--device", "cuda:9"], "there is no such device here"),
-        (["--seconds", "0"], "must be above 0"),
+        (["--seconds", "0"], "--seconds: '0' is not above 0"),
+        (["--device", "cpu", "--seconds", "9"], "--seconds is about a GPU, and this runs on the CPU"),
         (["--picture", "no/such/folder/k.svg"], "there is no folder"),
         (["--picture", "k.gif"], "must end in .svg or .png"),
     ],

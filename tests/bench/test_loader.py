@@ -79,7 +79,7 @@ def test_the_stored_result_is_read() -> None:
 def test_no_ratio_for_wrong_pixels(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = loader_gate._torchvision
     monkeypatch.setattr(loader_gate, "_torchvision", lambda *args: real(*args) + 0.01)
-    options = [*SMALL, "--cache", str(cache), "--variants", "ours, packed", "release"]
+    options = [*SMALL, "--cache", str(cache), "--variants", "packed,release"]
     lines: list[str] = []
     monkeypatch.setattr(bench, "table", lambda found: lines.extend(table(found)) or lines)
     assert main(["bench", "loader", *options]) == 1
@@ -121,7 +121,8 @@ def test_made_images(cache: Path, tmp_path: Path) -> None:
         (["--batch", "0"], "not a whole number of at least 1"),
         (["--variants", "foo"], "--variants foo: there are release-style"),
         (["--images", "6", "--batch", "8"], "6 images are fewer than --batch 8 times --burst 1; lower one"),
-        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--data", "nowhere"], "--images is about images that are made here: leave it out beside --data"),
+        (["--device", "cpu", "--seconds", "9"], "--seconds is about a GPU"),
     ],
 )
 def test_refusals(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
