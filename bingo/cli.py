@@ -261,6 +261,37 @@ def bench(argv: list[str]) -> int:
     return bench_main(argv)
 
 
+def completion_flags() -> Parser:
+    about = "Print what a shell needs to complete the words of bingo."
+    parser = Parser("bingo completion", about, 'eval "$(bingo completion bash)"   (in ~/.bashrc)')
+    parser.add_argument("shell", choices=["bash", "zsh"], metavar="bash|zsh", help="the shell")
+    return parser
+
+
+def completion(argv: list[str]) -> int:
+    """`bingo completion bash|zsh`."""
+    shell = completion_flags().parse_args(argv).shell
+    from bingo.completion import script
+
+    print(script(shell, list(VERBS), parsers()), end="")
+    return 0
+
+
+def parsers() -> dict[str, Parser]:
+    """The words of every command (`check`, `bench step`) and its flags."""
+    from bingo.bench.command import MEASUREMENTS
+    from bingo.flags import DOORS, flags_of
+    from bingo.launch import command
+    from bingo.launch.status import command as looks
+
+    found = {"doctor": doctor_flags(), "check": check_flags(), "report": report_flags()}
+    found |= {kind: flags_of(kind) for kind in DOORS} | {"pack": pack_flags(), "completion": completion_flags()}
+    found |= {"run": command.run_flags(), "submit": command.submit_flags(), "sweep": command.sweep_flags()}
+    found |= {"repair": command.repair_flags(), "cancel": command.cancel_flags()}
+    found |= {"status": looks.status_flags(), "logs": looks.logs_flags(), "history": looks.history_flags()}
+    return found | {f"bench {name}": measurement.flags() for name, measurement in MEASUREMENTS.items()}
+
+
 VERBS = {
     "doctor": Verb("look", "what is installed, which hardware and scheduler there is, what would not work", doctor),
     "check": Verb("look", "decode images strictly and name every bad file", check),
@@ -283,4 +314,5 @@ VERBS = {
     "repair": Verb("cluster", "send again what failed, was cancelled or never sent; what is done stays", repair),
     "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", cancel),
     "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),
+    "completion": Verb("shell", "completion of verbs and flags for bash and zsh", completion),
 }
