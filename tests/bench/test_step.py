@@ -126,10 +126,10 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     [
         ("--batch 0", "'0' is not a whole number of at least 1"),
         ("--batch 16,x", "'x' is not a whole number"),
-        ("--samples", "expected one argument"),
+        ("--samples", "--samples: needs a value"),
         ("--queue 100", "--queue 100 is not a multiple of --batch 16"),
-        ("--impl fast", "invalid choice: 'fast'"),
-        ("--wrong", "unrecognized arguments: --wrong"),
+        ("--impl fast", "--impl: 'fast' is not allowed"),
+        ("--wrong", "unknown flag '--wrong'"),
     ],
 )
 def test_wrong_flags_are_one_sentence(words: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
