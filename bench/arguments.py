@@ -112,7 +112,7 @@ def gpu_flags() -> Parser:
     impl = "correctness and one: this one alone (default: all)"
     parser.add_argument("--impl", choices=["triton", "hopper", "chunked"], help=impl)
     parser.add_argument("--rows", type=size, metavar="R", help="one: query rows R (default: 768)")
-    return _with_device(parser)
+    return _with_device(parser, "cpu: a small run for CI (default: auto, which asks for a GPU)")
 
 
 def check_gpu(options: argparse.Namespace) -> None:
@@ -133,9 +133,8 @@ def check_gpu(options: argparse.Namespace) -> None:
     options.minutes, options.rows = options.minutes or 8.0, options.rows or 768
 
 
-def _with_device(parser: Parser) -> Parser:
-    device = "auto is a GPU if there is one (default: auto)"
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help=device)
+def _with_device(parser: Parser, text: str = "auto is a GPU if there is one (default: auto)") -> Parser:
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help=text)
     return parser
 
 

@@ -202,7 +202,7 @@ class _Kind(argparse.Action):
 
 def _add_sources(parser: Parser, kind: str) -> None:
     """Where the other settings come from."""
-    config = "config.json of a run, whose settings are the defaults"
+    config = "config.json of an earlier one, whose settings are the defaults"
     parser.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help=config)
     if kind == "distill":
         recipe = "recipe whose settings are the defaults"
