@@ -16,8 +16,8 @@ from tests.support.modules import SOURCES, imports, module
 LAYERS = (
     ("bingo", "bingo.kernels"),
     ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.watch"),
-    ("bingo.files", "bingo.config_json", "bingo.config_parts"),
-    ("bingo.config", "bingo.distributed", "bingo.models"),
+    ("bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
+    ("bingo.config", "bingo.config_flags", "bingo.completion", "bingo.distributed", "bingo.models"),
     ("bingo.images",),
     ("bingo.views",),
     ("bingo.features",),
