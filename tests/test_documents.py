@@ -1,0 +1,121 @@
+"""The documents: every command, flag, link and path in them is real, and their sentences are short."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ranks import ROOT
+
+MOST_WORDS = 35
+README_LINES = 150
+TREES = "bingo|kernels|launch|bench|tests|docs"
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "kernels" / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+]
+
+by_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: f"{p.parent.name}/{p.name}")
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """Running text on one line each: no code blocks, tables, headings and pictures; a list item is a paragraph."""
+    text = re.sub(r"```.*?```|<!--.*?-->|!\[[^\]]*\]\([^)]*\)", "\n\n", text, flags=re.S)
+    text = re.sub(r"(?<=\n\n)(?:    .*\n)+", "\n", re.sub(r"^[|#].*$", "", text, flags=re.M))
+    for part in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", text):
+        yield re.sub(r"^\s*(?:[-*]|\d+\.) ", "", " ".join(part.split()))
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Sentences of the running text; a piece of code is one word of them."""
+    for paragraph in paragraphs(text):
+        plain = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "code", paragraph))
+        yield from re.split(r"(?<=[.!?])[\")\]]*\s+", plain)
+
+
+def words(sentence: str) -> int:
+    return sum(any(letter.isalnum() for letter in word) for word in sentence.split())
+
+
+@by_document
+def test_sentences_are_short(document: Path) -> None:
+    long = [s for s in sentences(document.read_text()) if words(s) > MOST_WORDS]
+    assert not long, f"split these sentences of more than {MOST_WORDS} words: {long}"
+
+
+def test_long_sentences_are_found() -> None:
+    text = "# A title\n\n1. One two\n    three. Four `a b c` five [six\n   seven](x.md).\n- Eight\n"
+    text += "\n    a = b\n\n| a. |\n"
+    assert [words(s) for s in sentences(text) if s] == [3, 5, 1]
+
+
+def test_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+@by_document
+def test_paths_in_documents_exist(document: Path) -> None:
+    """Every `folder/file` in backticks is there; CAPITALS stand for a name, * for any."""
+    blocks = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", document.read_text(), flags=re.S))
+    for path in (p for block in blocks for p in re.findall(rf"^(?:{TREES})/[\w./*-]+$", block)):
+        assert re.search(r"[A-Z]{2}", path.replace("README", "")) or list(ROOT.glob(path)), f"there is no {path}"
+
+
+@by_document
+def test_commands_of_documents_exist(document: Path) -> None:
+    """Every `bingo VERB`, `make TARGET`, `python -m MODULE` and link to a file in the documents is real."""
+    from bingo.cli import VERBS
+
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    blocks = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", document.read_text(), re.S))
+    for verb in re.findall(r"\bbingo ([a-z][a-z-]+)\b", blocks):
+        assert verb in VERBS, f"{document.name} names `bingo {verb}`"
+    for target in re.findall(r"\bmake ([a-z]+)\b", blocks):
+        assert target in targets, f"{document.name} names `make {target}`"
+    for name in re.findall(r"\bpython -m (tests[\w.]+)", blocks):
+        assert (ROOT / f"{name.replace('.', '/')}.py").exists(), f"{document.name} names {name}"
+    for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+def test_flags_of_the_cluster_document_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every flag that docs/cluster.md gives to a verb of its own is in that verb's help."""
+    from bingo.cli import VERBS, main
+
+    blocks = "\n".join(re.findall(r"```(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.S))
+    helps: dict[str, str] = {}
+    found = 0
+    for verb, rest in re.findall(r"\bbingo ([a-z-]+)([^#\n]*)", blocks):
+        if VERBS[verb].group not in ("cluster", "look"):
+            continue
+        if verb not in helps:
+            with pytest.raises(SystemExit):
+                main([verb, "--help"])
+            helps[verb] = capsys.readouterr().out
+        for flag in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest.partition(" -- ")[0]):
+            assert re.search(rf"(?<![\w-]){flag}\b", helps[verb]), f"`bingo {verb}` has no {flag}"
+            found += 1
+    assert found > 15
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "sites").glob("*.toml")), ids=lambda p: p.name)
+def test_site_files_of_the_documents_are_read(path: Path) -> None:
+    from bingo.launch.cluster.site import read_site
+
+    cluster = read_site(path)
+    assert cluster.jobs.partition == "gpu"
+    assert (cluster.cpu.partition, cluster.cpu.gpus_per_node) == ("cpu", 0)
+    assert (cluster.jobs.container is not None) == (path.stem == "pyxis")
+
+
+def test_kernels_readme_runs() -> None:
+    """Its Python, as written, in a fresh interpreter."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "kernels" / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        subprocess.run([sys.executable, "-c", block], check=True, cwd=ROOT)
