@@ -53,7 +53,7 @@ def digits(root: Path, *, seeds: int = 5, epochs: int = 30, device: Device = "au
     All arms get the same number of student passes: the paper objective makes two per image, so the undistilled student
     trains twice the epochs; batch, learning rate and schedule are the same for all. Digits are not mirrored or
     recoloured (a mirrored digit is another symbol), and are cut to 8 pixels: there the student's convolutions see a
-    whole digit. What these choices were tried against is in CONTRIBUTING.md.
+    whole digit. What these choices were tried against is in docs/results.md.
     """
     d = _Digits(
         root,
