@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,12 +117,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     (site / "others.pth").write_text(str(Path(numpy.__file__).resolve().parents[1]) + "\n")
     python = target / "bin" / "python"
     code = "import bingo.kernels as k, bingo.launch, bingo.bench.report.page as r; print(k.__file__, r.__file__)"
-    imported = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = partial(subprocess.run, cwd=tmp_path, env=outside, capture_output=True, text=True)
+    imported = run([python, "-c", code], check=True).stdout
     assert all(Path(word).is_relative_to(site) for word in imported.split())
-    doctor = subprocess.run([python, "-m", "bingo", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    doctor = run([python, "-m", "bingo", "doctor"], check=True)
     assert str(site) in doctor.stdout
     for name in ("kernels", "launch", "bench"):
-        missing = subprocess.run([python, "-c", f"import {name}"], cwd=tmp_path, capture_output=True, check=False)
+        missing = run([python, "-c", f"import {name}"], check=False)
         assert missing.returncode != 0 or not (site / name).exists()
 
 
