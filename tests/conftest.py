@@ -5,15 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from tests.cluster.slurm import Cluster, missing
+from tests.support.gpus import gpu_count
 from tests.support.inputs import make_bags, make_digits, make_teacher
 
-if not torch.cuda.is_available():
-    # Kernels read this when their module is imported, so it is set before any test module is.
+if gpu_count() == 0:
+    # Kernels read this when their module is imported, so it is set before any test module is. Nothing here imports
+    # torch: the tests that need it do.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+    # On a GPU a kernel's first launch compiles it, in whichever test comes first.
+    pytest_plugins = ["tests.support.cpu_limit"]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m quick` reads only the files with such a test: the others would import torch and have nothing to run."""
+    if config.option.markexpr == "quick" and collection_path.match("test_*.py"):
+        return "mark.quick" not in collection_path.read_text() or None
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ from bingo.errors import TransientError, UserError
 from bingo.files import atomic_write, folder_lock, hash_file, hash_json, read_json, write_json
 from tests.support.ranks import ROOT
 
+pytestmark = pytest.mark.quick
+
 
 def test_an_exception_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "value.json"

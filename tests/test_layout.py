@@ -11,6 +11,7 @@ from tests.support import file_list
 from tests.support.modules import LINKS, SOURCES, imports, module
 from tests.support.ranks import ROOT
 
+pytestmark = pytest.mark.quick
 by_path = pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 
 

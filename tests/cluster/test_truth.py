@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from tests.cluster.truth import Seen, lies
+
+pytestmark = pytest.mark.quick
 
 
 def said(at: float, state: str, attempts: int = 1, whole: str = "running") -> Seen:

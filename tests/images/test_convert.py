@@ -15,6 +15,8 @@ from bingo.images.jpeg_markers import parse_jpeg
 from bingo.images.jpeg_strict import StrictDecoder
 from tests.support import bad_images
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[StrictDecoder]:

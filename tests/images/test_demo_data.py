@@ -16,6 +16,8 @@ from bingo.errors import UserError
 from bingo.files import hash_file
 from bingo.images.demo_data import MANIFEST, split, write_digits
 
+pytestmark = pytest.mark.quick
+
 datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
 
 

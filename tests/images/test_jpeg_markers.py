@@ -10,6 +10,8 @@ from PIL import Image
 from bingo.images.jpeg_markers import JpegError, parse_jpeg
 from tests.support import bad_images
 
+pytestmark = pytest.mark.quick
+
 WHOLE, SLOW = bad_images.jpeg(), bad_images.jpeg(1, progressive=True, restart_marker_blocks=2)
 
 

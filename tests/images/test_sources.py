@@ -16,6 +16,8 @@ from bingo.images.pack import pack_folder
 from bingo.images.sources import Listing, Unreadable, fingerprint, list_source
 from tests.support import bad_images
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_order_is_that_of_torchvision(tmp_path: Path) -> None:
     names = ["b/2.png", "b/10.png", "a b/1.png", "a/z/1.png", "a/y.png", "a/z-/0.png", "a/Z.png", "a-/q.png"]

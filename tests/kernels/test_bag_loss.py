@@ -74,6 +74,7 @@ def test_loss_and_gradient_equal_the_formula(
     check(impl, dtype, draw(*shape, dtype=dtype), normalize, unit_rows=True)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("impl", IMPLS)
 def test_fp32_queries_meet_a_half_precision_queue(impl: str) -> None:
     inputs = draw(3, 5, 2, 37, 16, torch.float32)

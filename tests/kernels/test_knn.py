@@ -74,6 +74,7 @@ def test_kernel_agrees_with_the_reference_on_real_numbers(dtype):
     assert torch.equal(here[settled], there[:, :16][settled])
 
 
+@pytest.mark.quick
 def test_excluded_rows_are_places_not_values():
     """Twenty equal rows: every row finds the lowest others."""
     database = torch.ones(20, 16, device=DEVICE)

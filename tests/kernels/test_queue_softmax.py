@@ -167,6 +167,7 @@ def test_ranks_count_the_keys_above_each_score(
     assert torch.equal(counts[~near, 2], exact[~near])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
 def test_ranks_leave_excluded_keys_out(impl: str) -> None:
     q, queue = unit_rows(4, 16, 0, torch.float32), unit_rows(50, 16, 1, torch.float32)
@@ -240,6 +241,7 @@ def test_repeats_are_bitwise_equal(impl: str) -> None:
     assert torch.equal(first[1], second[1])
 
 
+@pytest.mark.quick
 def test_strided_queries_are_read_by_their_strides() -> None:
     q, queue = unit_rows(32, 9, 0, torch.float32).T, unit_rows(50, 32, 1, torch.float32)
     for impl in ("reference", "chunked", "triton"):

@@ -104,6 +104,7 @@ def test_parameters_of_a_real_plan() -> None:
     assert share_identical(found, expected) >= 0.9999
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_image_and_one(count: int) -> None:
     found, expected = both(make_images(1, 9, 7)[:count], make_params(count), 3)
@@ -135,6 +136,7 @@ def test_bfloat16() -> None:
     assert share_identical(found, expected) >= 0.9999
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("box", [(2, 3, 10, 9), (0, 0, 24, 20), (5, 5, 5, 9), (23, 0, 24, 20), (0, 16, 1, 17)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_cutmix(box: tuple[int, int, int, int], dtype: torch.dtype) -> None:

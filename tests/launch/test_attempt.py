@@ -14,6 +14,8 @@ from bingo.launch.job.records import attempt_lines, read_beats, read_events
 from bingo.launch.job.spec import first_host, rank_variables
 from tests.support.ranks import ROOT
 
+pytestmark = pytest.mark.quick
+
 CRASH = {"event": "failed", "kind": "exception", "error": "KeyError: 'x'", "step": 3, "stage": "distill"}
 STAGE = {"event": "stage", "name": "distill"}
 

@@ -7,6 +7,8 @@ import pytest
 
 from bingo.launch.job.causes import Beat, find_cause, read_lines
 
+pytestmark = pytest.mark.quick
+
 HOSTS = ("c1", "c2", "c3")
 CLOSED = (
     "RuntimeError: [/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:147: "

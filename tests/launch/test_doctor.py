@@ -13,6 +13,8 @@ from bingo.launch.cluster.site import Site
 from bingo.launch.cluster.site_fit import node_fits, site_findings
 from tests.support.ranks import bingo
 
+pytestmark = pytest.mark.quick
+
 CONFIG = """\
 Configuration data as of 2026-11-24T11:54:17
 AccountingStorageEnforce = none

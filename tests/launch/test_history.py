@@ -16,6 +16,8 @@ from bingo.launch.status.history import ledger, lines, totals
 from bingo.launch.submit.submission import Submission
 from tests.support.submissions import attempt, job, submission
 
+pytestmark = pytest.mark.quick
+
 T = 1_795_522_000.0
 PAST = {
     "7": (

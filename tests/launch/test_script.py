@@ -17,6 +17,8 @@ from bingo.launch.job.spec import JobSpec
 from bingo.launch.submit.script import render
 from tests.support.ranks import ROOT
 
+pytestmark = pytest.mark.quick
+
 SITE = Site(partition="gpu", nodes=4, gpus_per_node=8, mem_gb=1.5, env={"NCCL_SOCKET_IFNAME": "eth0"}, exclude="bad1")
 SPEC = JobSpec(name="distill knn", tasks=((),), nodes=4, min_nodes=4, ranks_per_node=8)
 

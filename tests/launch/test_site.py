@@ -13,6 +13,8 @@ from bingo.launch.cluster.site import read_site, with_size
 from tests.support.golden import compact
 from tests.support.ranks import ROOT
 
+pytestmark = pytest.mark.quick
+
 WRONG = {
     "nods = 2": r"unknown key nods; did you mean 'nodes'\? keys: partition, qos, account, .*container, cpu$",
     "frobnicate = 2": r"unknown key frobnicate; keys: partition, qos, ",

@@ -11,6 +11,8 @@ import pytest
 from bingo.errors import UserError
 from bingo.launch.cluster import slurm
 
+pytestmark = pytest.mark.quick
+
 QUEUE = """\
 CLUSTER: test
 13|PENDING|BeginTime|1795521404|1795521410|1795521410|NONE|1||0|

@@ -18,6 +18,8 @@ from bingo.launch.submit import snapshot
 from bingo.stages import Stage
 from tests.support.ranks import ROOT
 
+pytestmark = pytest.mark.quick
+
 
 def git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]

@@ -22,6 +22,8 @@ from bingo.launch.status.summary import summary_of, table
 from bingo.launch.submit.submission import Submission
 from tests.support.submissions import attempt, job, submission
 
+pytestmark = pytest.mark.quick
+
 SENT = 1_795_522_026.0
 IDS = {"big": "35", "fails": "36", "tail": "37", "never": "38", "arr": "39", "self": "40", "hold": "41", "nf": "43"}
 RECORDED = json.loads((Path(__file__).parent / "slurm_recorded.json").read_text())
