@@ -1,4 +1,4 @@
-"""How the tests run: the quick ones without torch, a heavy one only with its mark, shared code in tests/support alone."""
+"""How the tests run: the quick ones without torch, a heavy one only with its mark, what is shared in tests/support."""
 
 import ast
 import os

@@ -9,7 +9,7 @@ from bingo.bags.neighbours import Search, knn_bags, rank
 from bingo.errors import UserError
 from bingo.kernels import knn
 from bingo.kernels.triton_queue_softmax import is_interpreted
-from tests.bags.test_file import brute_force, planted
+from tests.support.neighbours import brute_force, planted
 
 pytest.importorskip("faiss")
 FAISS, KERNEL = Search("faiss"), Search("triton")

@@ -27,10 +27,10 @@ from bingo.cli import main
 from bingo.kernels import NewKeys, bag_loss, queue_softmax
 from bingo.kernels.augment import augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
-from tests.bench.test_step import BARE, TOY
 from tests.support import fake_group
 from tests.support.fake_group import ITEMS
 from tests.support.ranks import ROOT
+from tests.support.toy_step import BARE, TOY
 
 CPU = torch.device("cpu")
 KEYS = set(Check.__annotations__)

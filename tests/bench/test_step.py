@@ -14,15 +14,15 @@ from bingo.bench.step import main as bench
 from bingo.bench.step.record import Result, ShapeRecord
 from bingo.bench.step.release import ReleaseStyle
 from bingo.bench.step.table import PARTS, table
-from bingo.bench.step.variants import Changes, StepShape
+from bingo.bench.step.variants import Changes
 from bingo.cli import main
 from bingo.distributed import World
 from bingo.models import seeded_encoder
 from bingo.train.distill import Bingo
 from tests.support.ranks import ROOT
+from tests.support.toy_step import BARE, TOY
 
 CPU = torch.device("cpu")
-TOY = StepShape(CPU, "tiny-2", "tiny-2", 16, 8, 64, 16, 16, samples=4, burst=1, compile=False)
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +143,6 @@ def test_wrong_flags_are_one_sentence(words: str, message: str, capsys: pytest.C
 def test_asking_for_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "step", "--device", "cuda"]) == 2
     assert "torch sees no GPU; add --device cpu" in capsys.readouterr().err
-
-
-BARE = """
-import sys
-for name in ("nvidia.dali", "faiss", "submitit", "rich", "torchvision", "matplotlib", "jinja2", "sklearn"):
-    sys.modules[name] = None  # importing it raises ImportError
-from bingo.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 def test_runs_with_torch_alone() -> None:

@@ -2,22 +2,15 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.features import blocks
-from bingo.features.blocks import Range, fill_blocks
+from tests.support.blocks import BLOCKS, Killed, fill, values
 from tests.support.ranks import ROOT, finish, start_ranks
-
-ALONE = World(0, 1, torch.device("cpu"), 1)
-SHAPE, BLOCK = (23, 3, 2), 4
-BLOCKS = 6
 
 # One rank of several: makes the array at the path given, and writes which ranges it was asked for.
 PROGRAM = """
@@ -25,35 +18,11 @@ import sys
 from pathlib import Path
 from bingo.config_parts import Runtime
 from bingo.distributed import world
-from tests.features.test_blocks import fill
+from tests.support.blocks import fill
 with world(Runtime(device="cpu", threads=1)) as peers:
     asked = fill(Path(sys.argv[1]), peers, stop=int(sys.argv[2]))
     print(peers.rank, asked)
 """
-
-
-def values(first: int, last: int) -> np.ndarray:
-    """The rows first .. last of the array in question."""
-    return np.arange(first * 6, last * 6, dtype=np.float16).reshape(-1, *SHAPE[1:])
-
-
-class Killed(Exception):
-    pass
-
-
-def fill(path: Path, world: World = ALONE, *, key: str = "key", stop: int = 99, shape: tuple[int, ...] = SHAPE) -> list:
-    """Fill; dies before the block number `stop` of this rank. Returns the ranges that were computed."""
-    asked: list[Range] = []
-
-    def compute(ranges: list[Range]) -> Iterator[np.ndarray]:
-        for count, (first, last) in enumerate(ranges):
-            if count == stop:
-                raise Killed
-            asked.append((first, last))
-            yield values(first, last)
-
-    fill_blocks(path, shape, np.float16, block=BLOCK, key=key, world=world, compute=compute)
-    return asked
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from bingo.train.distill import Bingo, key_source, run, view_counts
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import CropStream, training_batches
 from bingo.views.plan import Plan
-from tests.support.ranks import finish, start_ranks, wait_for
-from tests.train.test_distill import COUNT, cross_entropy
+from tests.support.naive import cross_entropy
+from tests.support.ranks import COUNT_CALLS, finish, start_ranks, wait_for
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU, 1)
@@ -322,7 +322,7 @@ def test_two_ranks_and_one_have_the_same_queue_without_a_collective(config: Dist
     paths = {"data": config.data, "keys": config.keys, "bags": config.bags, "out": tmp_path / "two"}
     sizes = {"augment__size": 16, "contrast__dim": 16, "contrast__hidden": 32, "contrast__queue": 100}
     pace = {"optim__batch": 64, "optim__epochs": 2, "runtime__threads": 1, "warm_epochs": 0, "student": "tiny"}
-    results = finish(start_ranks(words("distill", **paths, **sizes, **pace), 2, program=["-c", COUNT]))
+    results = finish(start_ranks(words("distill", **paths, **sizes, **pace), 2, program=["-c", COUNT_CALLS]))
     assert [code for code, _ in results] == [0, 0], results
     for _, text in results:
         calls = json.loads(text.split("CALLS ")[1])

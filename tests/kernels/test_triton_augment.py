@@ -17,7 +17,7 @@ from bingo.kernels.augment import augment, cutmix
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.kernels.view_params import ViewParams
 from bingo.views.plan import Plan
-from tests.kernels.test_augment import MEAN, STD, make_images, make_params
+from tests.support.views import MEAN, STD, make_images, make_params
 
 DTYPES = [torch.float32, torch.float16]
 DEVICE = "cpu" if is_interpreted() else "cuda"

@@ -21,6 +21,11 @@ def ce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
 
+def cross_entropy(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """The mean of `ce` in fp64, whatever the dtypes."""
+    return ce(q.double(), k.double(), queue.double(), temperature).mean()
+
+
 def naive_paper_loss(qa: Tensor, qp: Tensor, ka: Tensor, queue: Tensor, t: float) -> Tensor:
     return (ce(qa, ka, queue, t) + ce(qp, ka, queue, t)).mean()
 

@@ -10,6 +10,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# One rank of `bingo`, whose last line has how often it called each collective operation.
+COUNT_CALLS = """
+import json, sys, torch.distributed as dist
+from collections import Counter
+calls = Counter()
+NAMES = "all_gather_single all_gather_into_tensor broadcast all_reduce all_gather barrier broadcast_object_list"
+for name in NAMES.split():
+    if not hasattr(dist, name):
+        continue
+    def wrapped(*args, _name=name, _inner=getattr(dist, name), **kwargs):
+        calls[_name + " aside" * (kwargs.get("group") is not None)] += 1
+        return _inner(*args, **kwargs)
+    setattr(dist, name, wrapped)
+from bingo.cli import main
+assert main(sys.argv[1:]) == 0
+print("CALLS", json.dumps(calls))
+"""
+
 
 def bingo(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run one `bingo` command to its end."""

@@ -28,7 +28,8 @@ from bingo.train.pretrain import MoCo
 from bingo.train.queue import KeyQueue
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
-from tests.support.ranks import ROOT, finish, start_ranks, wait_for
+from tests.support.naive import cross_entropy
+from tests.support.ranks import COUNT_CALLS, ROOT, finish, start_ranks, wait_for
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU, 1)
@@ -65,13 +66,6 @@ def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tens
     method.after = method.queue.state() | {"keys": method.queue.keys_KC.clone(), "ids": method.queue.ids_K.clone()}  # type: ignore[attr-defined]
     method.queue.load(before)
     return method, plan, finished, loss
-
-
-def cross_entropy(q: torch.Tensor, k: torch.Tensor, queue: torch.Tensor, temperature: float) -> torch.Tensor:
-    """The naive one-versus-queue cross-entropy, from the definition, in fp64."""
-    q, k, queue = q.double(), k.double(), queue.double()
-    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
-    return torch.nn.functional.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
 
 
 def test_release_step_is_the_formula_on_the_planned_views(config: DistillConfig) -> None:
@@ -288,28 +282,10 @@ def test_a_queue_comes_back_from_its_state_exactly(dtype: str) -> None:
         assert torch.equal(getattr(queue, name), getattr(other, name))
 
 
-COUNT = """
-import json, sys, torch.distributed as dist
-from collections import Counter
-calls = Counter()
-NAMES = "all_gather_single all_gather_into_tensor broadcast all_reduce all_gather barrier broadcast_object_list"
-for name in NAMES.split():
-    if not hasattr(dist, name):
-        continue
-    def wrapped(*args, _name=name, _inner=getattr(dist, name), **kwargs):
-        calls[_name + " aside" * (kwargs.get("group") is not None)] += 1
-        return _inner(*args, **kwargs)
-    setattr(dist, name, wrapped)
-from bingo.cli import main
-assert main(sys.argv[1:]) == 0
-print("CALLS", json.dumps(calls))
-"""
-
-
 @pytest.mark.slow
 def test_one_gather_per_step_and_no_broadcast(distill_words: Callable[[Path], list[str]], tmp_path: Path) -> None:
     """Counted at torch.distributed: DDP's own gradient reduction runs below it."""
-    results = finish(start_ranks(distill_words(tmp_path / "run"), 2, program=["-c", COUNT]))
+    results = finish(start_ranks(distill_words(tmp_path / "run"), 2, program=["-c", COUNT_CALLS]))
     assert [code for code, _ in results] == [0, 0], results
     counted = [json.loads(out.split("CALLS ")[1]) for _, out in results]
     steps = json.loads((tmp_path / "run" / "stage.json").read_text())["figures"]["steps"]

@@ -1,7 +1,6 @@
 """A run keeps its ranks for life: interrupted, it goes on with fewer processes, or more, as if nothing had happened."""
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,70 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from bingo.config import DistillConfig, KeysConfig, PretrainConfig
-from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
+from bingo.config import KeysConfig
+from bingo.config_parts import Augmentation, Runtime
 from bingo.stages import Stage, run_stage
-from bingo.watch import Leaving, Watch
+from tests.support.elastic import EPOCHS, LEFT, PER_EPOCH, SAVED
 from tests.support.ranks import finish, start_ranks
-
-EPOCHS, PER_EPOCH, LEFT, SAVED, KILLED = 2, 11, 13, 16, 18
-
-# One rank: runs the stages below `out` one after the other. With "whole" to their ends; with "cut" it is asked to leave
-# the first ones in the middle of an epoch, and dies in the middle of the last one; else it goes on to their ends.
-PROGRAM = """
-import json, logging, sys
-from pathlib import Path
-from bingo.config_parts import Runtime
-from bingo.distributed import world
-from tests.train.test_elastic import run
-logging.basicConfig(level=logging.INFO)
-digits, teacher, bags, out, kinds, cut = sys.argv[1:]
-run(*map(Path, (digits, teacher, bags, out)), kinds.split(), cut == "cut")
-"""
-
-
-def stage(kind: str, digits: Path, teacher: Path, bags: Path, out: Path) -> Stage:
-    """A training with hidden layers wide enough for gradients to be summed in several pieces."""
-    shared: dict[str, Any] = {
-        "data": digits / "train",
-        "out": out / kind,
-        "contrast": Contrast(dim=16, hidden=512, queue=100),
-        "augment": Augmentation(size=16),
-        "optim": Optimiser(epochs=EPOCHS, batch=96, lr=1.0),
-        "runtime": Runtime(device="cpu", threads=1, checkpoint_every=8, log_every=4),
-    }
-    if kind == "pretrain":
-        return Stage(kind, "pretrain", PretrainConfig(**shared, model="tiny", key_momentum=0.9))
-    source = {"keys": bags.parent / "keys"} if kind == "keys" else {"teacher": teacher}
-    return Stage(kind, "distill", DistillConfig(**shared, **source, bags=bags, student="tiny", warm_epochs=1))
-
-
-class Cut(Watch):
-    """Asks to leave at step LEFT, or kills this process at step KILLED."""
-
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self.rank, self.kill = rank, False
-
-    def beat(self, step: int) -> None:
-        if self.kill and step == KILLED:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if not self.kill and step == LEFT and self.rank == 0:
-            self.asked = "SIGUSR2"
-
-
-def run(digits: Path, teacher: Path, bags: Path, out: Path, kinds: list[str], cut: bool) -> None:
-    from bingo.distributed import world
-
-    watch = Cut(int(os.environ["RANK"])) if cut else Watch()
-    with world(Runtime(device="cpu", threads=1), watch) as peers:
-        for kind in kinds:
-            if isinstance(watch, Cut):
-                watch.asked, watch.kill = None, kind == kinds[-1]
-            try:
-                run_stage(stage(kind, digits, teacher, bags, out), world=peers)
-            except Leaving as leaving:
-                print(leaving)
 
 
 class Runs:
@@ -82,7 +22,7 @@ class Runs:
         self.paths = paths
 
     def __call__(self, out: Path, kinds: list[str], processes: int, how: str = "whole") -> list[tuple[int, str]]:
-        return finish(start_ranks([*self.paths, out, " ".join(kinds), how], processes, ["-c", PROGRAM]))
+        return finish(start_ranks([*self.paths, out, " ".join(kinds), how], processes, ["-m", "tests.support.elastic"]))
 
     def interrupted(self, out: Path, kinds: list[str], processes: int, then: int) -> str:
         """What rank 0 says when `then` processes end what `processes` began."""

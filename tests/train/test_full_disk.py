@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.ranks import ROOT, bingo
-from tests.train.test_resume import EPOCHS, PER_EPOCH, assert_same, command, steps, weights
+from tests.support.short_run import EPOCHS, PER_EPOCH, assert_same, command, steps, weights
 
 # Mounts a small disk at the first argument and runs the verb twice in it: the disk is filled in the third epoch, just
 # before `victim` is written, and emptied after the sentence. Then the run is copied out: the disk ends with its

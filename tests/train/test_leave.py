@@ -14,10 +14,9 @@ from bingo.config_parts import Augmentation
 from bingo.distributed import World
 from bingo.stages import Stage, run_stage
 from bingo.watch import Leaving, Watch
-from tests.features.test_blocks import BLOCKS, fill
+from tests.support.blocks import BLOCKS, fill
 from tests.support.ranks import finish, start_ranks, wait_for
-from tests.train.test_resume import EPOCHS, PER_EPOCH, assert_same, command, steps, weights
-from tests.train.test_resume import uninterrupted as uninterrupted  # the fixture, made anew for this module
+from tests.support.short_run import EPOCHS, PER_EPOCH, assert_same, command, steps, weights
 
 # One rank of several that hears signals: answers of `leaving` at each call, and what was left in flight.
 AGREE = """
@@ -127,17 +126,17 @@ from pathlib import Path
 from bingo.config_parts import Runtime
 from bingo.distributed import world
 from bingo.watch import Leaving, Watch
-from tests.features import test_blocks
+from tests.support import blocks
 watch = Watch()
 watch.listen()
 with world(Runtime(device="cpu", threads=1), watch) as peers:
-    def values(first, last, real=test_blocks.values):
+    def values(first, last, real=blocks.values):
         if peers.rank == 1 and first == 16:
             os.kill(os.getpid(), signal.SIGUSR2)
         return real(first, last)
-    test_blocks.values = values
+    blocks.values = values
     try:
-        test_blocks.fill(Path(sys.argv[1]), peers)
+        blocks.fill(Path(sys.argv[1]), peers)
     except Leaving as leaving:
         print(leaving)
 """

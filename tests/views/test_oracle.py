@@ -15,8 +15,8 @@ from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.kernels.view_params import ViewParams
 from bingo.views.loader import Batch, augmenter, training_batches
 from bingo.views.plan import Plan
-from tests.kernels.test_augment import torchvision_blur, torchvision_jitter
 from tests.support.bad_images import encode, picture
+from tests.support.views import torchvision_blur, torchvision_jitter
 
 IMAGES = 240
 CONFIG = Augmentation(size=96)  # large enough for a blur in bands
