@@ -250,21 +250,21 @@ def children(
 
 
 def test_children_that_die_or_hang_cost_one_item_each(tmp_path: Path) -> None:
-    heard = children(fake_group.work, {"g": ITEMS}, tmp_path, seconds=60, silence=2)
+    heard = children(fake_group.work, {"g": ITEMS}, tmp_path, seconds=900, silence=10)
     assert [entry[1] for entry in heard] == ITEMS
     assert [entry for entry in heard if len(entry) == 3] == [("g", "good", 0), ("g", "last", 3)]
     died, hung = (entry for entry in heard if len(entry) == 4)
     assert died[2:] == ("the process died: exit status 11, last output: something about memory", True)
-    assert hung[2:] == ("no answer for 2 s", True)
+    assert hung[2:] == ("no answer for 10 s", True)
 
 
 def test_a_child_that_never_starts_and_a_deadline(tmp_path: Path) -> None:
-    lost = children(fake_group.never_starts, {"g": ["a", "b"]}, tmp_path, seconds=60, silence=60)
+    lost = children(fake_group.never_starts, {"g": ["a", "b"]}, tmp_path, seconds=900, silence=900)
     assert [entry[1] for entry in lost] == ["a", "b"]
     assert all("exit status 1, last output: no such device" in entry[2] and entry[3] for entry in lost)
     (tmp_path / "late").mkdir()
     groups = {"g": ["a", "b"], "h": ["c"], "i": ["d"]}
-    late = children(fake_group.sleeps, groups, tmp_path / "late", seconds=1, silence=60)
+    late = children(fake_group.sleeps, groups, tmp_path / "late", seconds=1, silence=900)
     assert sorted(entry[1] for entry in late) == ["a", "b", "c", "d"]
     assert all(entry[2:] == ("the time was up", False) for entry in late)
 
@@ -272,7 +272,7 @@ def test_a_child_that_never_starts_and_a_deadline(tmp_path: Path) -> None:
 def test_a_part_that_breaks_leaves_what_it_found(tmp_path: Path) -> None:
     options = argparse.Namespace(out=tmp_path, minutes=1.0, only=None, quick=True, impl=None)
     run = gpu.GpuRun(options, CPU)
-    gpu._part(run, "kernels", fake_group.part, 1.0, time.monotonic() + 60)
+    gpu._part(run, "kernels", fake_group.part, 1.0, time.monotonic() + 900)
     run.finish()
     state = json.loads((tmp_path / "gpu.json").read_text())
     assert state["kernels"] == {
@@ -334,7 +334,7 @@ def test_the_checks_of_a_child(tmp_path: Path) -> None:
         return Child(gpu.check_group, arguments, path.with_suffix(".log"))
 
     work_through(
-        {group: names}, start, tmp_path, parallel=1, deadline=time.monotonic() + 60, silence=gpu._silence,
+        {group: names}, start, tmp_path, parallel=1, deadline=time.monotonic() + 900, silence=gpu._silence,
         ended=lambda group, item, record: heard.append(record), lost=lambda *loss: pytest.fail(str(loss)),
     )  # fmt: skip
     assert [record["name"] for record in heard] == names[2:]

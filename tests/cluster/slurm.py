@@ -25,6 +25,8 @@ from pathlib import Path
 from tests.cluster.slurm_conf import MEMORY, Settings, memory_limits, partitions, write_files
 
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "nsenter")
+# On a busy machine everything takes several times as long; how long it takes is not what is tested.
+PATIENCE = 5
 SEARCH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
@@ -114,7 +116,7 @@ class Cluster:
         """Run a command inside the cluster to its end; extra: more environment variables."""
         done = subprocess.run(
             self.command(*words, node=node), env={**self.environment, **extra}, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=timeout, check=False,
+            capture_output=True, text=True, timeout=PATIENCE * timeout, check=False,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}{done.stderr}"
         return done
@@ -301,16 +303,22 @@ def free_ports(count: int) -> list[int]:
     raise SystemExit("no free ports between 20000 and 32000")
 
 
+def slowness() -> float:
+    """How many processes share a core now, at least 1: so many times longer may anything take."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def wait_for(holds: Callable[[], bool], timeout: float, what: str, pause: float = 0.05) -> None:
-    deadline = time.monotonic() + timeout
+    """timeout: seconds that are plenty on an idle machine; `PATIENCE` times as long is waited."""
+    deadline = time.monotonic() + PATIENCE * timeout
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout:.0f} s in vain for {what}")
+            raise TimeoutError(f"waited {PATIENCE * timeout:.0f} s in vain for {what}")
         time.sleep(pause)
 
 

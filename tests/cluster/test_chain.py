@@ -11,7 +11,7 @@ from tests.cluster.slurm import Cluster, wait_for
 from tests.cluster.trial import same_weights, steps_of
 from tests.support.ranks import bingo
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3000)]
 SITE = Path(__file__).with_name("site.toml")
 SMALL = ["--seeds", 1, "--epochs", 1, "--device", "cpu"]
 

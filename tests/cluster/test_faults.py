@@ -17,9 +17,9 @@ from tests.cluster.faults import KINDS
 from tests.cluster.trial import Inputs
 
 # The first test waits for all trials: two run at a time, and most of their time is Slurm's.
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(6000)]
 MARGIN_S = 10.0
-"""Beyond the bound: the test looks a few times a second, and the machine may be busy with other tests."""
+"""Beyond the bound, on an idle machine: the test looks a few times a second. On a busy one both count several times."""
 
 
 @pytest.fixture(scope="module")
@@ -46,4 +46,4 @@ def test_nothing_is_lost_or_repeated(lines: dict[str, dict[str, Any]], kind: str
     line = lines[kind]
     assert line["ok"], line
     if line["freed_after"] is not None and line["bound_s"] is not None:
-        assert line["freed_after"] <= line["bound_s"] + MARGIN_S, line
+        assert line["freed_after"] <= (line["bound_s"] + MARGIN_S) * line["slowness"], line

@@ -35,7 +35,7 @@ def site(tmp_path: Path, extra: str = "") -> Path:
 def bingo(cluster: Cluster, *words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "bingo", *map(str, words)],
-        cwd=cwd, env=cluster.environment, capture_output=True, text=True, timeout=200, check=False,
+        cwd=cwd, env=cluster.environment, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
 
 

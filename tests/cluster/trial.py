@@ -17,7 +17,7 @@ from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.launch.job.spec import JobSpec
 from bingo.stages import Stage
 from tests.cluster.faults import CHECKPOINT_EVERY, COLLECTIVE_TIMEOUT_S, EPOCHS, KINDS, NODES, STEPS, Fault, draw
-from tests.cluster.slurm import Cluster
+from tests.cluster.slurm import Cluster, slowness
 from tests.cluster.truth import Seen, lies
 
 INJECTOR = Path(__file__).resolve().parent / "injector"
@@ -222,11 +222,12 @@ def run_trial(
     trial.submit(inputs)
     began = time.monotonic()
     try:
-        seen = trial.watch(300, status_every_s)
+        seen = trial.watch(1500, status_every_s)
     finally:
         if trial.state() not in ENDS:
             cluster.run("scancel", trial.job, check=False)
-    return {**asdict(trial.fault), **judge(trial, seen, reference), "seconds": round(time.monotonic() - began, 1)}
+    taken = {"seconds": round(time.monotonic() - began, 1), "slowness": round(slowness(), 1)}
+    return {**asdict(trial.fault), **judge(trial, seen, reference), **taken}
 
 
 def judge(trial: Trial, seen: list[Seen], reference: Path) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
             print(error)
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "digits")]
-    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=60)
+    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=900)
     assert full.stdout.startswith(f"cannot write {tmp_path / 'digits'}: File too large; free space"), full.stderr
     assert os.listdir(tmp_path) == []
 
@@ -137,7 +137,7 @@ def test_without_scikit_learn_the_extra_is_named(tmp_path: Path) -> None:
         write_digits(Path(sys.argv[1]))
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "digits")]
-    failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert "UserError: the demo's digits come with scikit-learn" in failed.stderr
     assert "pip install bingo-distill[demo]" in failed.stderr
     assert os.listdir(tmp_path) == []

@@ -287,7 +287,7 @@ FULL = """
 def pack_with_limit(source: Path, out: Path, most: int) -> str:
     """What a pack prints that may write no file of more than `most` bytes."""
     command = [sys.executable, "-c", textwrap.dedent(FULL), source, out, str(most)]
-    full = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    full = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert full.returncode == 2, full.stderr
     return full.stdout
 

@@ -72,7 +72,7 @@ def small_pack(source: Path, out: Path, **options: Any) -> Dataset:
 
 def killed_pack(source: Path, out: Path, moment: str) -> None:
     program = textwrap.dedent(KILLED).replace("SMALL", str(SMALL))
-    killed = subprocess.run([sys.executable, "-c", program, source, out, moment], timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program, source, out, moment], timeout=900)
     assert killed.returncode == -signal.SIGKILL
 
 

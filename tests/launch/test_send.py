@@ -180,7 +180,7 @@ def test_submissions_of_the_same_instant_never_share_a_folder(tmp_path: Path) ->
     gate.touch()
     folders = {}
     for who, process in enumerate(processes):
-        lines = process.communicate(timeout=60)[0].splitlines()
+        lines = process.communicate(timeout=900)[0].splitlines()
         assert process.returncode == 0
         folders |= dict.fromkeys(lines, who)
     assert len(folders) == 90

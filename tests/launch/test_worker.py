@@ -198,7 +198,7 @@ def test_a_local_chain_ends_with_its_ranks(digits: Path, tmp_path: Path, hangs: 
         os.kill(process.pid, signal.SIGTERM)
     else:
         os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=100)
+    _, said = process.communicate(timeout=900)
     assert not [pid for pid in pids.values() if alive(pid)]
     if hangs:
         assert said.startswith("Leaving: teacher one: "), said

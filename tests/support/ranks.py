@@ -33,7 +33,7 @@ def bingo(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run one `bingo` command to its end."""
     command = [sys.executable, "-m", "bingo", *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=250, env={**os.environ, **extra}, check=False
+        command, capture_output=True, text=True, timeout=1200, env={**os.environ, **extra}, check=False
     )
 
 
@@ -64,12 +64,12 @@ def start_ranks(
     ]
 
 
-def finish(processes: list[subprocess.Popen[str]], timeout: float = 200) -> list[tuple[int, str]]:
+def finish(processes: list[subprocess.Popen[str]], timeout: float = 9000) -> list[tuple[int, str]]:
     """Exit status and output of every rank."""
     return [(p.wait(timeout), out) for p, out in [(p, p.communicate(timeout=timeout)[0]) for p in processes]]
 
 
-def wait_for(condition: Callable[[], bool], timeout: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], timeout: float = 900) -> None:
     """Poll every 2 ms until a condition holds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -82,7 +82,7 @@ def test_the_same_command_goes_on_to_the_same_weights(
     disk.mkdir()
     words = command(digits, teacher, bags, disk / "run")
     child = ["unshare", "-m", sys.executable, "-c", PROGRAM, disk, victim, tmp_path / "copy", *words]
-    done = subprocess.run(list(map(str, child)), cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(list(map(str, child)), cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     name = "step-0000000042.pt" if victim == "checkpoint" else "metrics.jsonl"
