@@ -13,7 +13,7 @@ demo: .venv/.stamp  ## distil a small encoder on real images and write runs/digi
 	$(BIN)/bingo run digits --out $(OUT)
 
 test: .venv/.stamp  ## every test (half an hour, 2 cores); make test PART=images ARGS=-x: of a folder or file of tests/
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) tests/$(PART)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) tests/$(PART)
 
 quick: .venv/.stamp  ## lint, the tests that need no torch, one case of each op (a minute and a half of CPU at most)
 	@bash -ec 'time { $(MAKE) --no-print-directory lint; $(BIN)/python -m pytest -q -m quick $(ARGS); }'

@@ -177,6 +177,7 @@ def test_folders_that_hold_no_images(kind: str, verb: str, tmp_path: Path, capsy
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_bad_files_are_named_and_nothing_is_written(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +250,7 @@ def test_doctor_reports_problems_in_sentences(capsys: pytest.CaptureFixture[str]
     assert "scheduler" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bench_kernels_small(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = [
         "bench",

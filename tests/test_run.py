@@ -142,6 +142,7 @@ def test_without_submitit(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_one_sentence(digits: Path, tmp_path: Path) -> None:
     """A user error of both ranks comes back as its sentence; a crash as the rank, the exception and the logs."""
     from bingo.config import FeaturesConfig

@@ -75,6 +75,7 @@ def test_a_block_written_without_its_mark_is_done_again(path: Path, monkeypatch:
     assert np.array_equal(np.load(path), values(0, 23))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_and_another_number_of_them_after_a_kill(path: Path, ranks: int) -> None:
     fill(path)

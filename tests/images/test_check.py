@@ -224,6 +224,7 @@ def test_pillow_alone_would_pass_the_damage(name: str) -> None:
         image.load()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_dies_costs_one_verdict() -> None:
     with StrictDecoder(1) as decoder:
         assert decoder.problem(bad_images.jpeg()) == ""

@@ -128,6 +128,7 @@ def test_a_pack_that_lost_a_flat_file_starts_afresh(tmp_path: Path, moment: str)
     assert contents(out) == contents(small_pack(source, tmp_path / "expected").path)
 
 
+@pytest.mark.slow
 def test_a_refused_pack_goes_on_with_the_flags(tmp_path: Path) -> None:
     """With --allow-bad nothing is looked at again, with --convert only what it changes; the bytes are the same."""
     source, out = mixed_folder(tmp_path / "images"), tmp_path / "packed"

@@ -27,6 +27,7 @@ KERNELS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", aot.TENSOR_CORE)
 def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
     code = f"import json; from bingo.kernels.aot import compile_report; print(json.dumps(compile_report({arch})))"
@@ -59,6 +60,7 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
         assert not covered["hopper"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90])
 def test_every_launch_compiles_as_the_launcher_specialises_it(arch: int, tmp_path: Path) -> None:
     """Of every kernel as many launches as the calls need; repairs only for those that may have rows of any length."""

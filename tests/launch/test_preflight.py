@@ -97,6 +97,7 @@ end(preflight.main(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_a_slow_rank_is_excluded_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLOW", "1")
     for name in ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NODELIST"):

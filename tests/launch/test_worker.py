@@ -57,6 +57,7 @@ def recorded(folder: Path) -> dict[int, list[dict[str, Any]]]:
     return read_events(folder / "attempts" / "local-0")
 
 
+@pytest.mark.slow
 def test_the_exception_of_one_rank(digits: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, pretrain(digits, tmp_path))
     results = finish(start_ranks([folder], 2, ["-c", FAULTY]))
@@ -69,6 +70,7 @@ def test_the_exception_of_one_rank(digits: Path, tmp_path: Path) -> None:
     assert (ends[0]["event"], ends[0]["kind"]) == ("failed", "peer"), ends[0]
 
 
+@pytest.mark.slow
 def test_asked_to_leave_and_run_again(digits: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, pretrain(digits, tmp_path))
     ranks = start_ranks([folder], 2, ["-u", "-m", "bingo.launch.job.worker"])
@@ -85,6 +87,7 @@ def test_asked_to_leave_and_run_again(digits: Path, tmp_path: Path) -> None:
     assert {(beat.stage, 0 < beat.step <= step) for beat in beats.values()} == {("teacher one", True)}
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_user(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"no model")
     config = FeaturesConfig(data=digits / "train", model=tmp_path / "model.pt", out=tmp_path / "features")
