@@ -1,7 +1,6 @@
 """The kernel benchmark where there is no GPU: statistics, gates, adapters, table, picture; nothing here is timed."""
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,22 +15,17 @@ from bingo.bench.kernels import tables as kernel_tables
 from bingo.bench.kernels.libraries import from_cross_entropy, liger_budgets
 from bingo.bench.kernels.on_gpu import print_table, run_any, run_gpu
 from bingo.bench.kernels.peers import COMPILED, LIBRARIES, LOOSE, PLAIN, Variant, attention, flash, flex, naive, splits
-from bingo.bench.kernels.pictures import save_picture
-from bingo.bench.kernels.record import Case, CpuResult, GpuResult, Roof, Row
 from bingo.bench.kernels.rounds import KernelRun, measure, reference
 from bingo.bench.kernels.workload import LOSS, LSE, TASKS, Inputs, LossShape, exact, make_inputs, make_queues
 from bingo.bench.samples import median_interval, ratio_interval
 from bingo.bench.timing import (
-    CudaTimer,
     Timed,
     WallTimer,
     first_line,
-    interleave,
     relative_error,
     visits,
 )
 from bingo.cli import main
-from tests.support.ranks import ROOT
 
 SHAPE = LossShape(rows=24, keys=512, dim=32)
 CPU = torch.device("cpu")
@@ -232,97 +226,6 @@ def test_statistics() -> None:
     assert relative_error(torch.tensor([1.0, float("nan")]), torch.ones(2)) != 0
 
 
-class FakeGraph:
-    """Remembers what is called between its beginning and its end, and calls it again on replay, in place."""
-
-    active: "FakeGraph | None" = None
-
-    def __init__(self) -> None:
-        self.work: list[Callable[[], Any]] = []
-
-    def replay(self) -> None:
-        for work in self.work:
-            work()
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> CudaTimer:
-    """`CudaTimer` on a make-believe device: its logic runs, nothing is measured."""
-    import contextlib
-    from types import SimpleNamespace
-    from unittest.mock import MagicMock
-
-    @contextlib.contextmanager
-    def capturing(graph: FakeGraph, stream: Any) -> Any:
-        FakeGraph.active = graph
-        try:
-            yield
-        finally:
-            FakeGraph.active = None
-
-    event = MagicMock(
-        side_effect=lambda enable_timing: SimpleNamespace(record=MagicMock(), elapsed_time=lambda end: 0.1)
-    )
-    fakes = {"Event": event, "Stream": MagicMock(), "current_stream": MagicMock(), "synchronize": MagicMock()}
-    fakes |= {"stream": lambda stream: contextlib.nullcontext(), "set_stream": MagicMock(), "CUDAGraph": FakeGraph}
-    fakes |= {"graph": capturing, "get_device_properties": lambda device: SimpleNamespace(L2_cache_size=5)}
-    fakes |= {"memory_allocated": lambda device: 100, "max_memory_allocated": lambda device: 350}
-    fakes |= {"reset_peak_memory_stats": MagicMock(), "default_generators": [MagicMock()]}
-    for name, fake in fakes.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
-    monkeypatch.setattr("bingo.bench.timing.torch.Generator", MagicMock())
-    return CudaTimer("cuda:0")
-
-
-def captured_call(log: list[int], replays: bool = True) -> Callable[[int], tuple[Tensor]]:
-    """A call that notes its queue and, when captured, leaves work in the graph that writes its answer."""
-
-    def call(i: int) -> tuple[Tensor]:
-        log.append(i)
-        answer = torch.full((3,), float(i))
-        if FakeGraph.active and replays:
-            FakeGraph.active.work.append(lambda: answer.fill_(i))
-        return (answer,)
-
-    return call
-
-
-def test_graphs_hold_whole_passes_over_the_queues(cuda: CudaTimer) -> None:
-    log: list[int] = []
-    timed = cuda.prepare(captured_call(log), 3)
-    assert (timed.method, timed.calls, timed.note) == ("CUDA graph", 24, "")
-    assert timed.samples(2) == [pytest.approx(1e-4 / 24)] * 2
-    assert [log.count(i) for i in (1, 2)] == [9, 9], "one each in the capture's warm-up and in the check"
-    assert cuda.l2_bytes == 5
-    assert cuda.extra_bytes(captured_call(log)) == 250
-    assert len(cuda.host_seconds(captured_call(log), 3)) == 7
-
-
-def test_a_graph_that_does_not_write_is_not_timed(cuda: CudaTimer) -> None:
-    timed = cuda.prepare(captured_call([], replays=False), 3)
-    assert timed.method == "events"
-    assert timed.note == "graph capture failed: a replay gives another answer than an eager call"
-    torch.cuda.default_generators[0].graphsafe_set_state.assert_called_once()  # type: ignore[attr-defined]
-
-
-def test_calls_without_a_graph(cuda: CudaTimer, monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[int] = []
-    timed = cuda.prepare(captured_call(log), 3, "it waits for the device inside")
-    log.clear()
-    assert (timed.method, timed.calls, timed.note) == ("events", 3, "it waits for the device inside")
-    assert len(timed.samples(2)) == 2
-    assert log == [0, 1, 2, 0, 1, 2]
-
-    def refuse(i: int) -> tuple[Tensor]:
-        if FakeGraph.active:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return (torch.ones(1),)
-
-    assert "not permitted" in cuda.prepare(refuse, 3).note
-    monkeypatch.setattr("bingo.bench.timing.LONG_CALL", 1e-5)
-    assert cuda.prepare(captured_call(log), 3).note.startswith("over ")
-
-
 def test_exponential_chain() -> None:
     from bingo.bench.kernels.roof import EXP_BLOCK, run_exp
 
@@ -332,132 +235,6 @@ def test_exponential_chain() -> None:
     for _ in range(3):
         x = torch.exp2(-x)
     torch.testing.assert_close(chain, x)
-
-
-def test_slow_variants_get_fewer_samples() -> None:
-    def timed(seconds: float) -> Timed:
-        return Timed("wall clock", 2, lambda count: [seconds] * count)
-
-    samples = interleave({"fast": timed(1e-4), "slow": timed(1.0)}, rounds=3, most=5, visit_seconds=0.01)
-    assert (len(samples["fast"]), len(samples["slow"])) == (30, 6)
-
-
-@pytest.mark.parametrize(
-    ("aim", "low", "high", "smaller", "verdict"),
-    [
-        (42, 40, 41, True, "met"),
-        (42, 41, 43, True, "unsure"),
-        (42, 43, 44, True, "missed"),
-        (1.2, 1.3, 1.4, False, "met"),
-        (1.2, 1.0, 1.1, False, "missed"),
-    ],
-)
-def test_verdicts(aim: float, low: float, high: float, smaller: bool, verdict: str) -> None:
-    assert kernel_tables.judge(aim, low, high, smaller) == verdict
-
-
-def fake_gpu_result() -> GpuResult:
-    """Made-up numbers in the form of a GPU's: for the table and the picture only."""
-    generator = torch.Generator().manual_seed(0)
-    roof: Roof = {
-        "matmul_flops": 790e12, "copy_bytes": 4.3e12, "exp_per_second": 4.2e12, "seconds": {}, "work": "",
-    }  # fmt: skip
-    factors = {"triton": 1.6, "hopper": 1.25, "triton fp32": 14.0, "chunked": 40.0, "two matrix products": 1.7}
-    factors |= {"cuDNN attention": 1.9, "flash attention": 2.2, "naive bf16 autocast": 45.0, "naive fp32": 80.0}
-    factors |= {
-        "cut_cross_entropy": 4.0,
-        "cut_cross_entropy filtered": 3.0,
-        "flex_attention": 2.1,
-        "liger_kernel": 300.0,
-    }
-    everything = [*PLAIN[LOSS], *LIBRARIES[LOSS], *COMPILED_FLAT]
-    cases: list[Case] = []
-    for rows in (256, 768, 1536, 3072):
-        shape = LossShape(rows)
-        floors = {"matrix products": shape.flops(LOSS) / 790e12, "exponentials": 0.0, "memory": 0.0}
-        case: Case = {
-            "rows": rows, "task": LOSS, "flops": shape.flops(LOSS), "results": [], "least_bytes": shape.least_bytes(),
-            "floors_s": floors, "floor_s": max(floors.values()),
-        }  # fmt: skip
-        for variant in everything:
-            row: Row = {
-                "variant": variant.name, "group": variant.group, "rows": rows, "task": LOSS, "status": "ok",
-                "reason": "", "note": variant.note, "repeat": False,
-            }  # fmt: skip
-            case["results"].append(row)
-            if variant.name not in factors:
-                row |= {"status": "absent", "reason": f"{variant.name} is not installed"}
-                continue
-            noise = 1 + 0.02 * torch.randn(50, generator=generator)
-            row["samples_s"] = (case["floor_s"] * factors[variant.name] * noise).tolist()
-            summary = median_interval(row["samples_s"])
-            row |= {"median_s": summary["median"], "interval_s": summary["interval"], "n": 50, "method": "CUDA graph"}
-            row |= {"flops_per_second": case["flops"] / row["median_s"], "host_s": [3e-5], "extra_bytes": 8_000_000}
-            row |= {"over_floor": row["median_s"] / case["floor_s"], "error": {"loss": 1e-6, "dq": 9e-5}}
-            row |= {"share_of_roof": row["flops_per_second"] / roof["matmul_flops"]}
-            if "attention" in variant.name:
-                row["option"] = "16"
-        best = reference(case["results"])
-        assert best is not None
-        for row in case["results"]:
-            if "samples_s" in row and row is not best:
-                row["over_ours"] = {**ratio_interval(row["samples_s"], best["samples_s"]), "ours": best["variant"]}
-        cases.append(case)
-    return {
-        "kind": "gpu",
-        "device": {
-            "type": "cuda", "name": "NOT MEASURED, A TEST'S NUMBERS", "l2_bytes": 50_000_000, "torch": "0",
-            "triton": "0",
-        },
-        "shape": {"rows": [256], "queue": 65536, "dim": 128, "positives": 2, "temperature": 0.2, "dtype": "bfloat16"},
-        "settings": {"rounds": 5, "samples": 5, "repeats": 20, "queues": 6, "seed": 0, "seconds_budget": 150.0,
-                     "order": "ABBA"},
-        "roof": roof,
-        "cases": cases,
-        "seconds": 1.0,
-        "aims": kernel_tables.aims(LossShape(256), cases),
-    }  # fmt: skip
-
-
-def test_table_and_aims(capsys: pytest.CaptureFixture[str]) -> None:
-    result = fake_gpu_result()
-    print_table(result)
-    text = capsys.readouterr().out
-    assert "absent: quack is not installed" in text
-    assert "R=768 time, µs: aim <= 42, measured" in text
-    assert len(result["aims"]) == sum(len(aims) for aims in kernel_tables.AIMS.values())
-    verdicts = {(aim["rows"], aim["what"]): aim["verdict"] for aim in result["aims"]}
-    assert verdicts[768, "µs"] == "met"
-    assert verdicts[3072, "µs"] == "missed"
-    assert verdicts[256, "naive fp32"] == "met"
-    assert kernel_tables.aims(LossShape(256, keys=4096), result["cases"]) == []
-
-
-def test_the_stored_result_is_read(capsys: pytest.CaptureFixture[str]) -> None:
-    stored = json.loads((ROOT / "bench" / "results" / "kernels-cpu-epyc-2core.json").read_text())["kernels"]
-    assert stored.keys() == CpuResult.__annotations__.keys()
-    print_table(stored)
-    assert "naive / chunked: median of pairs" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_picture(tmp_path: Path, suffix: str) -> None:
-    pytest.importorskip("matplotlib")
-    result = fake_gpu_result()
-    path = tmp_path / f"kernels{suffix}"
-    assert save_picture(result, path) == f"picture: {path}"
-    first = path.read_bytes()
-    if suffix == ".svg":
-        save_picture(result, path)
-        assert path.read_bytes() == first
-        assert "NOT MEASURED" in path.read_text()
-
-
-def test_picture_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    said = save_picture(fake_gpu_result(), tmp_path / "kernels.svg")
-    assert said.startswith("the picture is skipped")
-    assert not list(tmp_path.iterdir())
 
 
 def test_whole_run_off_the_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
