@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import stats
 
 from bingo.bags.file import label_bags, random_bags, save_bags
 from bingo.bench.report.page import curve, evidence, relation, summary_lines, write_report
 from bingo.bench.report.pictures import photograph, smooth, view_rows
-from bingo.bench.report.results import Record, Student, compare, load, t_quantile
+from bingo.bench.report.results import compare, load
 from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
 from bingo.config_json import to_json
 from bingo.config_parts import Augmentation, Monitor, Optimiser
@@ -32,6 +30,7 @@ from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
 from bingo.views.loader import augmenter, training_batches
 from bingo.views.plan import Plan
+from tests.support.page import Page
 
 WRITTEN = Path("runs") / "elsewhere"  # where the configs say the run is: it has been moved since
 AUGMENT = Augmentation(size=16)
@@ -117,42 +116,6 @@ def write_recipe(root: Path, digits: Path, scores: Scores, *, name: str = "digit
     for arm, values in scores.items():
         folder.arm(arm, values, 4 if arm == "no teacher" else 2)
     return folder.close(name)
-
-
-class Page(HTMLParser):
-    """The rows of the tables, the text of the elements and every attribute of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.text: list[str] = []
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self._in_cell = False
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self._in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self._in_cell = self._in_cell and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-        if self._in_cell:
-            self.rows[-1][-1] += data.strip()
-
-    @property
-    def images(self) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.tags if tag == "img"]
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
 
 
 @pytest.fixture(scope="module")
@@ -324,50 +287,6 @@ def test_smoothing_is_a_centred_mean() -> None:
     assert np.allclose(smooth(values, 3), expected)
     assert np.allclose(smooth(values, 1), values)
     assert np.allclose(smooth(np.ones(2), 50), 1)
-
-
-def test_t_quantile_equals_scipy() -> None:
-    for freedom in range(1, 60):
-        assert t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
-
-
-def students(values: dict[int, float]) -> tuple[Student, ...]:
-    record = Record("s", "pretrain", Path(), {}, 0.0, {}, 1, {})
-    return tuple(Student(seed, {"knn": value}, record, 1, 1) for seed, value in values.items())
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_verdict_agrees_with_a_paired_t_test(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    before, after = generator.normal(0.7, 0.02, 4), generator.normal(0.73, 0.02, 4)
-    found = compare(students(dict(enumerate(before))), students(dict(enumerate(after))), "knn")
-    test = stats.ttest_rel(after, before)
-    assert found is not None
-    assert found.mean / found.error == pytest.approx(test.statistic)  # type: ignore[operator]
-    interval = test.confidence_interval(0.95)
-    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((interval.low, interval.high))  # type: ignore[operator]
-    assert found.verdict == ("within noise" if test.pvalue > 0.05 else "better" if test.statistic > 0 else "worse")
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "n", "verdict"),
-    [
-        ({0: 0.50, 1: 0.60, 2: 0.70}, {0: 0.55, 1: 0.65, 2: 0.76}, 3, "better"),  # pairing removes what seeds share
-        ({0: 0.55, 1: 0.65, 2: 0.76}, {0: 0.50, 1: 0.60, 2: 0.70}, 3, "worse"),
-        ({0: 0.50, 1: 0.50}, {0: 0.60, 1: 0.65}, 2, "within noise"),  # five standard errors, but t needs 12.7 for n = 2
-        ({0: 0.50, 1: 0.60}, {0: 0.50, 1: 0.60}, 2, "within noise"),
-        ({0: 0.50}, {0: 0.90}, 1, "one seed"),
-        ({0: 0.10, 1: 0.50, 2: 0.50}, {1: 0.60, 2: 0.60, 3: 0.99}, 2, "better"),  # seeds 0 and 3 have no partner
-    ],
-)
-def test_verdicts(before: dict[int, float], after: dict[int, float], n: int, verdict: str) -> None:
-    found = compare(students(before), students(after), "knn")
-    assert found is not None
-    assert (found.n, found.verdict) == (n, verdict)
-
-
-def test_no_common_seed_is_no_difference() -> None:
-    assert compare(students({0: 0.5}), students({1: 0.5}), "knn") is None
 
 
 def test_one_seed_says_so_in_words(tmp_path: Path, digits: Path) -> None:
