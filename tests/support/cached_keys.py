@@ -11,14 +11,8 @@ from bingo.config_parts import Augmentation, Runtime
 from bingo.distributed import World
 
 CPU = torch.device("cpu")
-
-
 ALONE = World(0, 1, CPU, 1)
-
-
 VIEWS = 3
-
-
 SMALL = Augmentation(size=16)
 
 
