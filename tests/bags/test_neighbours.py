@@ -50,6 +50,7 @@ def screened_brute_force(features: np.ndarray, k: int) -> np.ndarray:
     return np.concatenate(found)
 
 
+@pytest.mark.slow
 def test_acceptance_every_row_of_20000_equals_brute_force():
     """20 000 x 512 with pairs, triples and groups of 17, 20 and 40 copies; the kernel's engine on the first 6000."""
     features = clustered(20_000, 512, [2] * 300 + [3] * 50 + [17, 20, 40])

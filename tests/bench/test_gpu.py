@@ -74,6 +74,7 @@ def test_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     assert "0 failure(s)" in text.splitlines()[-1]
 
 
+@pytest.mark.slow
 @interpreted
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_the_triton_kernels_pass(dtype: torch.dtype) -> None:
@@ -163,6 +164,7 @@ def test_a_wrong_ring_write_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cursor is [2, 0], not [3, 0]" in found["note"]
 
 
+@pytest.mark.slow
 @interpreted
 def test_views_pass_and_a_wrong_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = gpu_suite._views(Setting(CPU, "triton", torch.float16, True))

@@ -252,6 +252,7 @@ def test_whole_run_off_the_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "L only: R=8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_cpu_benchmark_draws_and_counts_host_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     words = ["bench", "kernels", "--device", "cpu", "--rows", "16", "--queue", "500", "--samples", "2"]

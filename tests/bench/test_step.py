@@ -145,6 +145,7 @@ def test_asking_for_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) 
     assert "torch sees no GPU; add --device cpu" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_with_torch_alone() -> None:
     words = "bench step --device cpu --batch 4 --size 16 --queue 16 --samples 1"
     done = subprocess.run([sys.executable, "-c", BARE, *words.split()], cwd=ROOT, capture_output=True, text=True)

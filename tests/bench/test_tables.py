@@ -116,6 +116,7 @@ def test_the_stored_result_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert "naive / chunked: median of pairs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_picture(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")

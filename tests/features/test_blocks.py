@@ -103,7 +103,7 @@ def test_full_disk_is_one_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_killed_process(path: Path) -> None:
     """SIGKILL between two blocks."""
     program = (
-        "import os, sys\nfrom pathlib import Path\nfrom tests.features import test_blocks as t\n"
+        "import os, sys\nfrom pathlib import Path\nfrom tests.support import blocks as t\n"
         "t.values = lambda first, last, v=t.values: os.kill(os.getpid(), 9) if first == 12 else v(first, last)\n"
         "t.fill(Path(sys.argv[1]))"
     )

@@ -174,6 +174,7 @@ def test_the_teacher_is_frozen(config: DistillConfig) -> None:
     assert all(p.grad is not None for p in method.encoder.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -73,6 +73,7 @@ def whole(digits: Path, teacher: Path, bags: Path, tmp_path_factory: pytest.Temp
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not may_mount(), reason="mounting a small disk needs root and unshare")
 @pytest.mark.parametrize("victim", ["checkpoint", "metrics"])
 def test_the_same_command_goes_on_to_the_same_weights(

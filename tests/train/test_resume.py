@@ -57,6 +57,7 @@ def test_resume_in_the_middle_of_an_epoch_with_a_truncated_newest_checkpoint(
     assert steps(out) == list(range(EPOCHS * PER_EPOCH))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_recognised(uninterrupted: Path, digits: Path, teacher: Path, bags: Path) -> None:
     before = (uninterrupted / "model.pt").stat().st_mtime_ns
     results = finish(start_ranks(command(digits, teacher, bags, uninterrupted), 2))
@@ -102,6 +103,7 @@ def test_pretraining_resumes_exactly_too(digits: Path, tmp_path: Path) -> None:
     assert [x["loss"] for x in resumed if x["kind"] == "train"] == [x["loss"] for x in whole if x["kind"] == "train"]
 
 
+@pytest.mark.slow
 def test_the_queue_is_the_same_for_one_and_two_ranks(
     uninterrupted: Path, digits: Path, teacher: Path, bags: Path, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def distill(data: Path, teacher: Path, bags: Path, out: Path, *more: object) -> 
     return [*paths, *small, "--optim.batch", 64, "--optim.epochs", 1, "--runtime.threads", 1, *more]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_its_record_has_the_count(
     spoiled: Path, digits: Path, teacher: Path, bags: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_views_of_real_files_are_torchvisions(batch: Batch) -> None:
     assert min(shares) >= 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_interpreted(), reason="on a GPU `bingo bench gpu` compares larger images")
 def test_the_kernels_agree_on_real_files(batch: Batch) -> None:
     """A few of the views through the Triton kernels too, in the interpreter."""
