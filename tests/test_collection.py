@@ -69,7 +69,7 @@ def test_quick_files_import_no_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_test_file_imports_another(path: Path) -> None:
-    """What several share is in tests/support (and tests/cluster: a real Slurm). Programs in strings count. A file has at most 400 lines."""
+    """Programs in strings count too; what several share is in tests/support. A file has at most 400 lines."""
     text = path.read_text()
     assert not re.search(r"from tests[.\w]* import test_|(from|import) tests[.\w]*\.test_", text)
     assert len(text.splitlines()) <= 400
