@@ -15,6 +15,7 @@ from bingo.errors import UserError
 from bingo.features import keys as cached_keys
 from bingo.features.keys import load_keys
 from bingo.files import hash_file, hash_json
+from bingo.images.open import open_dataset
 from bingo.train.distill import run
 from tests.support.cached_keys import ALONE, SMALL
 
