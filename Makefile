@@ -16,7 +16,10 @@ test: .venv/.stamp  ## every test (half an hour, 2 cores); make test PART=images
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) tests/$(PART)
 
 quick: .venv/.stamp  ## lint, the tests that need no torch, one case of each op (a minute and a half of CPU at most)
-	@bash -ec 'time { $(MAKE) --no-print-directory lint; $(BIN)/python -m pytest -q -m quick $(ARGS); }'
+	@bash -c 'time { $(MAKE) --no-print-directory lint && $(BIN)/python -m pytest -q -m quick $(ARGS); }'
+
+files:  ## every source file with its sentence
+	@$(PYTHON) -m tests.support.file_list
 
 files:  ## every source file with its sentence
 	@$(PYTHON) -m tests.support.file_list
