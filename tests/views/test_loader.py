@@ -176,6 +176,7 @@ def stream_elsewhere(digits: Path, out: Path, start: int, stop: int) -> "subproc
     return subprocess.Popen([sys.executable, "-c", STREAM, digits / "train", out, str(start), str(stop)], cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_killed_while_streaming_and_resumed(digits: Path, data: Dataset, plan: Plan, tmp_path: Path) -> None:
     """Every step's bytes once, across a SIGKILL; and memory that does not grow."""
     out, stop = tmp_path / "steps", 300
