@@ -200,6 +200,7 @@ def test_bad_files_are_named_and_nothing_is_written(
     assert len(open_dataset(tmp_path / "packed")) == len(list((source / "0").iterdir())) - 2
 
 
+@pytest.mark.slow
 def test_a_config_file_is_taken_back(
     distill: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
