@@ -88,3 +88,11 @@ def source(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (40 * at, 0, 99)).save(path)
     return tmp_path / "source"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two splits of a dataset as far as listing goes."""
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+    return tmp_path / "images"

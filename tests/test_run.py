@@ -126,38 +126,3 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     for name in ("kernels", "launch", "bench"):
         missing = run([python, "-c", f"import {name}"], check=False)
         assert missing.returncode != 0 or not (site / name).exists()
-
-
-def test_without_submitit(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['submitit'] = None; from bingo.cli import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "run", "digits", "--out", tmp_path / "x"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "submitit is needed to start jobs" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_a_failed_job_is_one_sentence(digits: Path, tmp_path: Path) -> None:
-    """A user error of both ranks comes back as its sentence; a crash as the rank, the exception and the logs."""
-    from bingo.config import FeaturesConfig
-    from bingo.errors import UserError
-    from bingo.launch import Chain, Job, run_chain
-    from bingo.launch.local import last_exception
-    from bingo.stages import Stage
-
-    (tmp_path / "model.pt").write_bytes(b"no model")
-    config = FeaturesConfig(data=digits / "train", model=tmp_path / "model.pt", out=tmp_path / "features")
-    chain = Chain(tmp_path, (Job((Stage("features", "features", config),), 2),))
-    with pytest.raises(UserError, match=r"cannot be read .*truncated or not a torch file"):
-        run_chain(chain)
-    assert not (tmp_path / "features" / "features.npy").exists()
-    trace = (
-        "Traceback (most recent call last):\n  File ...\nRuntimeError: gloo broke\n\nYou can check full logs at\n - x"
-    )
-    assert last_exception(trace) == "RuntimeError: gloo broke"

@@ -8,63 +8,11 @@ import pytest
 
 from bingo.errors import UserError
 from bingo.launch.cluster import doctor
-from bingo.launch.cluster.facts import NODE_KEYS, QOS_KEYS, Facts, minutes, parse_config, parse_rows, parse_table
 from bingo.launch.cluster.site import Site
-from bingo.launch.cluster.site_fit import node_fits, site_findings
+from tests.support.cluster_facts import facts
 from tests.support.ranks import bingo
 
 pytestmark = pytest.mark.quick
-
-CONFIG = """\
-Configuration data as of 2026-11-24T11:54:17
-AccountingStorageEnforce = none
-AccountingStorageType   = accounting_storage/slurmdbd
-AuthInfo                = socket=/run/munge.sock,cred_expire=5
-ClusterName             = test
-DependencyParameters    = (null)
-EnforcePartLimits       = NO
-JobAcctGatherParams     = (null)
-JobRequeue              = 1
-KillWait                = 10 sec
-MaxArraySize            = 1001
-MinJobAge               = 300 sec
-PreemptMode             = REQUEUE
-PreemptType             = preempt/partition_prio
-ReturnToService         = 2
-SchedulerParameters     = bf_interval=2,sched_interval=5
-SelectTypeParameters    = CR_CORE_MEMORY
-SlurmctldParameters     = (null)
-SlurmdTimeout           = 30 sec
-SLURM_VERSION           = 22.05.8
-TaskPlugin              = task/none
-
-Slurmctld(primary) at vm is UP
-"""
-PARTITIONS = """\
-PartitionName=low AllowQos=ALL Default=YES GraceTime=0 MaxNodes=UNLIMITED MaxTime=UNLIMITED Nodes=c[1-2] \
-PriorityTier=1 PreemptMode=REQUEUE State=UP TotalNodes=2
-PartitionName=high AllowQos=ALL Default=NO GraceTime=0 MaxNodes=1 MaxTime=1-00:30:00 Nodes=c[1-2] \
-PriorityTier=20 PreemptMode=OFF State=UP TotalNodes=2
-PartitionName=other AllowQos=gold Default=NO GraceTime=0 MaxNodes=UNLIMITED MaxTime=00:30:00 Nodes=d1 \
-PriorityTier=90 PreemptMode=OFF State=DRAIN TotalNodes=1
-"""
-NODES = """\
-c1|low|idle|2|8000|gpu:2|(null)
-c2|low|down*|2|8000|gpu:2|(null)
-c1|high|idle|2|8000|gpu:2|(null)
-c2|high|down*|2|8000|gpu:2|(null)
-d1|other|mix|64|500000|gpu:h100:8(S:0-1)|fast,ib
-"""
-QOS = "normal||cluster|00:00:00|\nscavenge||cancel|00:02:00|01:00:00\nurgent|normal,scavenge|cluster|00:00:00|\n"
-
-
-def facts(partition: dict[str, str] | None = None, **config: str) -> Facts:
-    """The cluster above with other settings in slurm.conf and on its partition `low`."""
-    rows = {row["PartitionName"]: row for row in parse_rows(PARTITIONS)}
-    rows["low"].update(partition or {})
-    qos = {row["name"]: row for row in parse_table(QOS, QOS_KEYS)}
-    mine = [{"account": "vision", "partition": "", "qos": "normal,scavenge", "defaultqos": ""}]
-    return Facts({**parse_config(CONFIG), **config}, rows, parse_table(NODES, NODE_KEYS), qos, mine)
 
 
 @pytest.mark.parametrize(
@@ -113,38 +61,6 @@ def test_preemption_goes_by_the_jobs_qos() -> None:
     assert doctor.preemption(replace(by_qos, qos=None), Site()).answer == "partly"
 
 
-@pytest.mark.parametrize(
-    ("site", "says"),
-    [
-        (Site(partition="hihg"), "does not exist; did you mean 'high'?"),
-        (Site(partition="high", time_min=1500), "time_min = 1500 would wait for ever"),
-        (Site(partition="high", nodes=2), "partition high allows 1 per job"),
-        (Site(nodes=2), "1 of the 1 usable nodes of partition low"),
-        (Site(gpus_per_node=4), "4 GPUs; 0 of the 1 usable nodes"),
-        (Site(ranks_per_node=3), "3 CPUs; 0 of"),
-        (Site(mem_gb=16), "16 GB; 0 of"),
-        (Site(qos="scavange"), "did you mean 'scavenge'?"),
-        (Site(qos="scavenge", time_min=90), "QOS scavenge does not allow time_min = 90"),
-        (Site(qos="urgent"), "you may not use QOS 'urgent'"),
-        (Site(account="visoin"), "account 'visoin' is not one of yours; did you mean 'vision'?"),
-        (Site(partition="other", time_min=9, qos="normal"), "does not let 'normal' in"),
-        (Site(partition="other", time_min=9), "takes no jobs now"),
-    ],
-)
-def test_site_keys_that_do_not_fit(site: Site, says: str) -> None:
-    found = site_findings(facts(AccountingStorageEnforce="associations,limits,qos"), site)
-    assert {f.answer for f in found} == {"no"}
-    assert any(says in f.says for f in found), [f.says for f in found]
-
-
-def test_site_keys_that_fit() -> None:
-    assert [f.answer for f in site_findings(facts(), Site(gpus_per_node=2, ranks_per_node=2, mem_gb=7))] == ["yes"]
-    node = parse_table(NODES, NODE_KEYS)[-1]
-    assert node_fits(node, Site(gres="gpu:h100:8", constraint="fast&ib"))
-    assert not node_fits(node, Site(gres="gpu:a100:8"))
-    assert not node_fits(node, Site(constraint="slow"))
-
-
 def test_time_limit() -> None:
     assert doctor.time_limit(facts(), Site(time_min=60)).answer == "yes"
     assert doctor.time_limit(facts(), Site(time_min=4)).answer == "no"
@@ -181,12 +97,6 @@ def test_summary_asks_for_everything_once() -> None:
     assert len([ask for ask in found["ask"] if "PreemptMode=REQUEUE" in ask]) == 1
     assert "ask your administrators for:\n- " in doctor.show_cluster(found)
     assert doctor.summary(facts(), doctor.every_partition(facts()))["works"]
-
-
-def test_minutes() -> None:
-    assert minutes("1-00:30:00") == 1470
-    assert minutes("00:30:00") == 30
-    assert minutes("UNLIMITED") == float("inf")
 
 
 def test_without_slurm_one_sentence(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_scripts_of_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[
     scripts: dict[str, str] = {}
     for site in SITES:
         scripts |= printed_scripts(site, tmp_path / "runs", capsys)
-    golden = ROOT / "tests" / "launch" / "golden_scripts.txt"
+    golden = ROOT / "tests" / "launch" / "cluster" / "golden_scripts.txt"
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(compact(scripts))
     assert compact(scripts) == golden.read_text()

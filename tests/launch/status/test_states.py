@@ -6,41 +6,19 @@ without kill-on-invalid-dep); `arr`, whose task 2 was cancelled while it waited;
 """
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bingo.errors import UserError
-from bingo.launch.cluster import reasons, slurm
 from bingo.launch.cluster.slurm import Row, Snapshot
-from bingo.launch.status.command import status as status_verb
-from bingo.launch.status.command import submission_of
 from bingo.launch.status.states import State, states
 from bingo.launch.status.summary import summary_of, table
 from bingo.launch.submit.submission import Submission
 from tests.support.submissions import attempt, job, submission
+from tests.support.two_chains import SENT, recorded
 
 pytestmark = pytest.mark.quick
-
-SENT = 1_795_522_026.0
-IDS = {"big": "35", "fails": "36", "tail": "37", "never": "38", "arr": "39", "self": "40", "hold": "41", "nf": "43"}
-RECORDED = json.loads((Path(__file__).parent / "slurm_recorded.json").read_text())
-
-
-def recorded(moment: str) -> Snapshot:
-    said = RECORDED[moment]
-    text = {name: None if said[name] is None else "\n".join(said[name]) for name in ("squeue", "sacct")}
-    return slurm.snapshot({**said, **text})
-
-
-@pytest.fixture
-def chain(tmp_path: Path) -> Submission:
-    jobs = [job(tmp_path, name) for name in ("big", "fails")]
-    jobs += [job(tmp_path, "tail", "fails"), job(tmp_path, "never", "fails"), job(tmp_path, "arr", tasks=4)]
-    jobs += [job(tmp_path, name) for name in ("self", "hold", "nf", "victim")]
-    return submission(tmp_path, jobs, IDS | {"victim": "44"}, SENT)
 
 
 def one(tmp_path: Path, moment: str, slurm_id: str) -> State:
@@ -264,52 +242,3 @@ def test_done_before_and_never_sent(tmp_path: Path) -> None:
     assert [s.text for s in states(made, empty, SENT + 60)][2:] == [
         "cancelled: bad was refused", "Slurm refused it: no such partition", "not sent because bad was refused",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("reason", "sentence", "stuck"),
-    [
-        ("QOSMaxJobsPerUserLimit", "a limit of its QOS is reached; it waits until your other jobs end", False),
-        ("QOSMaxWallDurationPerJobLimit", "it will never start: it asks for more than its QOS allows one job", True),
-        ("QOSGrpNodeLimit", "all that its QOS may use is in use", False),
-        ("AssocGrpGRES", "all that its account may use is in use", False),
-        ("AssocMaxJobsLimit", "a limit of its account is reached", False),
-        ("PartitionTimeLimit", "it will never start: it asks for more time", True),
-        ("JobHeldUser", "it is held; `scontrol release 7` lets it go", True),
-        ("SomethingNew", "Slurm's reason is: SomethingNew", False),
-    ],
-)
-def test_reasons(reason: str, sentence: str, stuck: bool) -> None:
-    text, must_act = reasons.waits(Row("7", "PENDING", reason, SENT), SENT)
-    assert text.startswith(sentence)
-    assert must_act is stuck
-
-
-def test_the_verb(chain: Submission, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    asked: list[tuple[float, float]] = []
-
-    def ask(since: float, newer: float, uid: int) -> Snapshot:
-        asked.append((since, newer))
-        return recorded("failed")
-
-    monkeypatch.setattr(slurm, "ask", ask)
-    assert status_verb([str(chain.root), "--json"]) == 1
-    said = json.loads(capsys.readouterr().out)
-    assert list(said) == ["root", "submission", "time", "state", "verdict", "next", "problems", "jobs"]
-    assert asked == [(SENT, SENT)]
-    assert status_verb([str(chain.root)]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split()[:2] == ["fails", "failed"]
-    assert lines[-1] == f"next: bingo logs {chain.root} fails   or   bingo repair {chain.root}"
-
-
-def test_several_submissions(tmp_path: Path) -> None:
-    first = submission(tmp_path, [job(tmp_path, "one")], {}, SENT)
-    time.sleep(0.01)
-    second = submission(tmp_path, [job(tmp_path, "one")], {}, SENT)
-    assert submission_of(tmp_path).id == second.id
-    assert submission_of(tmp_path, first.id).id == first.id
-    with pytest.raises(UserError, match="holds no submission 'x'"):
-        submission_of(tmp_path, "x")
-    with pytest.raises(UserError, match="holds no submission"):
-        submission_of(tmp_path / "one")

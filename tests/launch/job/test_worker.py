@@ -2,23 +2,19 @@
 
 import json
 import os
-import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bingo.config import FeaturesConfig, PretrainConfig
-from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
+from bingo.config import FeaturesConfig
 from bingo.errors import TransientError, UserError
 from bingo.launch.job.records import read_beats, read_events
-from bingo.launch.job.spec import JobSpec
 from bingo.launch.job.worker import Recorder, classify
 from bingo.stages import Stage
-from tests.support.ranks import ROOT, finish, start_ranks, wait_for
+from tests.support.long_job import job, pretrain
+from tests.support.ranks import finish, start_ranks, wait_for
 
 # The worker, with a rank 1 that fails at its sixth step.
 FAULTY = """
@@ -33,24 +29,6 @@ class Faulty(worker.Recorder):
 worker.Recorder = Faulty
 worker.main(Path(sys.argv[1]))
 """
-
-
-def pretrain(digits: Path, root: Path) -> Stage:
-    config = PretrainConfig(
-        data=digits / "train",
-        out=root / "run",
-        model="tiny-8",
-        augment=Augmentation(size=16),
-        contrast=Contrast(dim=16, hidden=32, queue=100),
-        optim=Optimiser(batch=64, epochs=50),
-        runtime=Runtime(device="cpu", threads=1, checkpoint_every=4, log_every=1),
-    )
-    return Stage("teacher one", "pretrain", config)
-
-
-def job(root: Path, *stages: Stage) -> Path:
-    JobSpec(name="job", tasks=(stages,), nodes=1, ranks_per_node=2, collective_timeout_s=60).write(root)
-    return root
 
 
 def recorded(folder: Path) -> dict[int, list[dict[str, Any]]]:
@@ -156,55 +134,3 @@ def test_a_job_that_cannot_be_read(tmp_path: Path) -> None:
     ((status, said),) = finish(start_ranks([tmp_path], 1, ["-m", "bingo.launch.job.worker"]))
     assert status == 65, said
     assert "is not valid JSON" in said
-
-
-# `bingo run` in small: a chain of one job, and the name of the exception that ends it.
-CHAIN = """
-import sys
-from pathlib import Path
-from bingo.launch import Chain, Job, run_chain
-from bingo.launch.job.spec import JobSpec
-root = Path(sys.argv[1])
-try:
-    run_chain(Chain(root, (Job(JobSpec.read(root).tasks[0], 2),)))
-except BaseException as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
-
-
-def alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
-
-
-def pending(pid: int) -> int:
-    """Signals that wait for a process, as bits."""
-    return int(re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[0], 16)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("hangs", [False, True])
-def test_a_local_chain_ends_with_its_ranks(digits: Path, tmp_path: Path, hangs: bool) -> None:
-    """Ctrl-C on a terminal lets ranks leave with a checkpoint; a second signal kills what does not react."""
-    folder = job(tmp_path, pretrain(digits, tmp_path))
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHAIN, folder], stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
-    )
-    saved = tmp_path / "run" / "checkpoints"
-    wait_for(lambda: saved.exists() and any(saved.glob("step-*.pt")))
-    (logs,) = (tmp_path / "logs").iterdir()
-    pids = {rank: events[0]["pid"] for rank, events in read_events(logs).items()}
-    if hangs:
-        os.kill(pids[1], signal.SIGSTOP)
-        os.kill(process.pid, signal.SIGTERM)
-        wait_for(lambda: not pending(process.pid))  # two that are pending at once count as one
-        os.kill(process.pid, signal.SIGTERM)
-    else:
-        os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=900)
-    assert not [pid for pid in pids.values() if alive(pid)]
-    if hangs:
-        assert said.startswith("Leaving: teacher one: "), said
-    else:
-        assert said.strip() == "KeyboardInterrupt:"
-        assert {events[-1]["event"] for events in read_events(logs).values()} == {"left"}

@@ -19,14 +19,6 @@ from bingo.recipes import CHAINS, Group, build, digits, imagenet, resnet18_r50
 from bingo.stages import Stage, run_stage
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """Two splits of a dataset as far as listing goes."""
-    for split in ("train", "val"):
-        (tmp_path / "images" / split).mkdir(parents=True)
-    return tmp_path / "images"
-
-
 def jobs(groups: tuple[Group, ...], cluster: Cluster) -> list[JobSpec]:
     return jobs_of(groups, cluster, min_nodes=None, preflight=False)
 
@@ -91,19 +83,6 @@ def test_the_imagenet_chain_runs_to_its_end(
     capsys.readouterr()
     assert main(command) == 0
     assert capsys.readouterr().out.count("done before") == 7
-
-
-def test_wrong_settings_of_a_recipe(tmp_path: Path, images: Path) -> None:
-    for name, settings, text in (
-        ("digts", {}, "recipe 'digts' is unknown; did you mean 'digits'?"),
-        ("digits", {"teacher": tmp_path}, "--teacher is no setting of the recipe digits; it takes --seeds, --epochs"),
-        ("digits", {"seeds": 0}, "--seeds 0 is not allowed: it must be at least 1"),
-        ("resnet18-r50", {"images": images}, "the recipe resnet18-r50 needs --teacher"),
-        ("resnet18-r50", {"images": tmp_path, "teacher": tmp_path}, "has neither a folder train nor a file train.tar"),
-    ):
-        with pytest.raises(UserError) as raised:
-            build(name, tmp_path, settings)
-        assert text in str(raised.value)
 
 
 def test_paths_are_absolute_and_links_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

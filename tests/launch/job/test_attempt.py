@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 
 from bingo.launch.job.attempt import AGAIN, AGAIN_ELSEWHERE, FINISHED, PATIENCE, STOP, begin, end
-from bingo.launch.job.causes import find_cause
-from bingo.launch.job.records import attempt_lines, read_beats, read_events
-from bingo.launch.job.spec import first_host, rank_variables
 from tests.support.ranks import ROOT
 
 pytestmark = pytest.mark.quick
@@ -112,51 +109,6 @@ def test_without_records_the_status_decides(job: Path, monkeypatch: pytest.Monke
     assert end(job, 0) == FINISHED
     assert end(job, 75) == AGAIN
     assert end(job, 65) == STOP
-
-
-def test_lines_of_one_attempt_and_a_line_cut_short(job: Path) -> None:
-    log = job / "12_batch.log"
-    log.write_text("module: loaded\nbingo: attempt 0 on c1\nold\nbingo: attempt 1 on c2\nnew\n")
-    assert attempt_lines(log, 1) == ["bingo: attempt 1 on c2", "new"]
-    assert attempt_lines(log, 0) == ["bingo: attempt 0 on c1", "old"]
-    assert attempt_lines(log, 7) == []
-    log.write_text("no attempt here\n")
-    assert attempt_lines(log, 0) == attempt_lines(job / "nothing", 0) == []
-    (job / "rank-0.jsonl").write_text('{"time": 1, "event": "start", "host": "c1", "pid": 1}\n{"time": 2, "ev')
-    (job / "rank-0.beat").write_text("37 1795522677.970 distill knn 0      \n")
-    (job / "rank-1.beat").write_text("")
-    assert [e["event"] for e in read_events(job)[0]] == ["start"]
-    (beat,) = read_beats(job).values()
-    assert (beat.step, beat.stage) == (37, "distill knn 0")
-    assert find_cause(read_events(job), read_beats(job), rc=1).kind == "unknown"
-
-
-def test_ranks_from_slurm() -> None:
-    step = {
-        "SLURM_JOB_ID": "12", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4",
-        "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "c[1-2]",
-    }  # fmt: skip
-    found = rank_variables(step)
-    port = int(found.pop("MASTER_PORT"))
-    expected = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "c1"}
-    assert found == expected
-    others = [rank_variables({**step, "SLURM_RESTART_COUNT": "1"}), rank_variables(step, shift=1)]
-    others.append(rank_variables({**step, "SLURM_JOB_ID": "13"}))
-    ports = {port, *(int(other["MASTER_PORT"]) for other in others)}
-    assert len(ports) == 4
-    assert 1024 < min(ports) < max(ports) < 32768
-    assert rank_variables({**step, "RANK": "0", "WORLD_SIZE": "1"})["WORLD_SIZE"] == "1", "torchrun's go first"
-    assert rank_variables({})["WORLD_SIZE"] == "1"
-    batch_script = {"SLURM_JOB_ID": "12", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
-    assert rank_variables(batch_script)["WORLD_SIZE"] == "1"
-
-
-@pytest.mark.parametrize(
-    ("nodes", "first"),
-    [("c1", "c1"), ("c[1-2]", "c1"), ("n[03-05,9]x,m1", "n03x"), ("r[1-2]n[07,9]", "r1n07")],
-)
-def test_first_host(nodes: str, first: str) -> None:
-    assert first_host(nodes) == first
 
 
 def test_the_helper_needs_no_torch() -> None:
