@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from bingo.arguments import Parser
 from bingo.cli import VERBS, main, parsers
-from bingo.config_flags import MISSING, Setting, build, defaults, settings, shown
+from bingo.config_flags import settings
 from bingo.flags import DOORS, USES, flags_of, leading
 from bingo.stages import KINDS
 from tests.support.ranks import ROOT
@@ -112,26 +111,6 @@ def test_every_setting_is_described(kind: str) -> None:
         assert known[name].text.replace("%", "%%") in str(flags[known[name].flag].help)
 
 
-def as_words(setting: Setting, value: object) -> list[str]:
-    if setting.type is bool:
-        parent, dot, leaf = setting.flag[2:].rpartition(".")
-        return [setting.flag if value else f"--{parent}{dot}no-{leaf}"]
-    return [setting.flag, "None" if value is None else shown(value)]
-
-
-@every_kind
-def test_every_setting_is_read_back_as_it_is_shown(kind: str) -> None:
-    config = KINDS[kind].config
-    usual = {name: Path("x") if value is MISSING else value for name, value in defaults(config).items()}
-    usual |= {"teacher": Path("t")} if "teacher" in usual else {}
-    chosen = [setting for setting in settings(config) if setting.name not in DOORS[kind].unused]
-    words = [word for setting in chosen for word in as_words(setting, usual[setting.name])]
-    given = vars(flags_of(kind).parse_args([*(["knn", "RUN"] if kind == "eval" else []), *words]))
-    assert {setting.name: given[setting.name] for setting in chosen} == {s.name: usual[s.name] for s in chosen}
-    if kind not in ("eval", "bags"):
-        assert build(config, {**usual, **given}) == build(config, usual)
-
-
 PATHS = "--data d --out o --bags b --teacher t"
 
 
@@ -208,30 +187,3 @@ def test_underscores_and_a_word_between_flags() -> None:
     assert flags_of("pretrain").parse_args(["--key_momentum", "0.5"]).key_momentum == 0.5
     found = PARSERS["logs"].parse_args(["root", "--rank", "1", "job"])
     assert (found.root, found.job, found.rank) == (Path("root"), "job", 1)
-
-
-def test_completion_in_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", "bash"]) == 0
-    (tmp_path / "script").write_text(capsys.readouterr().out)
-    typed = {
-        "dist": "distill",
-        "distill --stud": "--student",
-        "distill --data d --objective ": "paper release",
-        "distill --data ": "",
-        "bench st": "step",
-        "bench step --comp": "--compile",
-        "eval ": "linear knn fewshot",
-        "run ": "digits resnet18-r50 resnet34-r50",
-    }
-    program = [
-        '. "$1"',
-        "complete -p bingo",
-        "t() { COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _bingo; echo ${COMPREPLY[*]}; }",
-    ]
-    program += [f"COMP_WORDS=(bingo {line if not line.endswith(' ') else line + repr('')}); t" for line in typed]
-    command = ["bash", "--norc", "-c", "\n".join(program), "bash", str(tmp_path / "script")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == ["complete -o default -F _bingo bingo", *typed.values()]
-    assert main(["completion", "zsh"]) == 0
-    assert "bashcompinit" in capsys.readouterr().out.splitlines()[0]

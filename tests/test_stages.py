@@ -7,12 +7,8 @@ from typing import Any
 
 import pytest
 
-from bingo.config import BagsConfig, DistillConfig, EvalConfig, FeaturesConfig, PretrainConfig
-from bingo.config_json import from_json, to_json
-from bingo.config_parts import TrainingLoader
+from bingo.config import BagsConfig, FeaturesConfig, PretrainConfig
 from bingo.errors import UserError
-from bingo.recipes import digits as digits_recipe
-from bingo.recipes import resnet18_r50
 from bingo.stages import Stage, finished, run_stage, stage_key
 
 
@@ -89,79 +85,3 @@ def test_input_of_an_unfinished_run(digits: Path, tmp_path: Path) -> None:
     config = FeaturesConfig(data=digits / "train", model=run, out=tmp_path / "features")
     with pytest.raises(UserError, match="teacher is a pretrain that is not finished; run it to its end"):
         run_stage(Stage("features", "features", config))
-
-
-def test_every_stage_of_the_recipe_survives_json(tmp_path: Path) -> None:
-    recipe = digits_recipe(tmp_path)
-    stages = [stage for group in recipe.jobs for stage in group.stages]
-    for stage in stages:
-        assert Stage.from_json(json.loads(json.dumps(stage.to_json()))) == stage
-    names = [stage.name for stage in stages]
-    assert len(set(names)) == len(names)
-    assert {name for arm in recipe.arms.values() for name in arm} <= set(names)
-
-
-def test_the_recipe_gives_every_arm_the_same_student_passes(tmp_path: Path) -> None:
-    """paper: two student passes per image and step; MoCo: one."""
-    stages = [stage for group in digits_recipe(tmp_path).jobs for stage in group.stages]
-    passes = set()
-    for stage in stages:
-        if stage.out.parent.name == "students":
-            views = 2 if isinstance(stage.config, DistillConfig) else 1
-            passes.add((views * stage.config.optim.epochs, stage.config.optim.batch, stage.config.optim.lr))
-    assert len(passes) == 1
-
-
-def test_paper_recipe_is_the_papers(tmp_path: Path) -> None:
-    config = resnet18_r50(tmp_path, tmp_path, tmp_path, tmp_path)
-    assert (config.student, config.contrast.queue, config.contrast.temperature, config.contrast.dim) == (
-        "resnet18",
-        65536,
-        0.2,
-        128,
-    )
-    assert (config.optim.epochs, config.optim.batch, config.optim.lr, config.optim.weight_decay) == (
-        200,
-        256,
-        0.03,
-        1e-4,
-    )
-    assert (config.optim.lr_at(0, 10), round(config.optim.lr_at(1000, 10), 6)) == (0.03, 0.015)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"studnt": "resnet18"}, r"unknown key 'studnt'; did you mean 'student'"),
-        ({"objective": "papier"}, r"objective: 'papier' is not allowed; did you mean 'paper'"),
-        ({"contrast": {"temperature": 0.0}}, r"contrast.temperature=0.0 is not allowed: it must be > 0"),
-        ({"contrast": {"temperature": -1}}, r"contrast.temperature=-1.0 is not allowed"),
-        ({"optim": {"batch": "many"}}, r"batch: 'many' is not a int"),
-        (
-            {"loader": {"hw_decoder_load": 1.5}},
-            r"loader.hw-decoder-load=1.5 is not allowed: .* between 0 and 1",
-        ),
-        ({"loader": {"prefetch": 0}}, r"loader.prefetch=0 is not allowed: it must be >= 1; set --loader.prefetch"),
-        ({"loader": {"max_bad": -1}}, r"loader.max-bad=-1.0 is not allowed: it must be between 0 and 1"),
-        ({"loader": {"size_hint": True}}, r"unknown key 'size_hint'; did you mean 'size_hints'"),
-        ({"augment": {"scale": [0.5, 0.2]}}, r"augment.scale=\(0.5, 0.2\) is not allowed"),
-    ],
-)
-def test_wrong_settings(values: dict[str, object], message: str) -> None:
-    paths = {"data": "d", "out": "o", "teacher": "t", "bags": "b"}
-    with pytest.raises(UserError, match=message):
-        from_json(DistillConfig, {**paths, **values})
-
-
-def test_round_trip_of_configs() -> None:
-    for config in (
-        DistillConfig(data=Path("d"), out=Path("o"), teacher=Path("t"), bags=Path("b"), objective="paper"),
-        PretrainConfig(data=Path("d"), out=Path("o"), loader=TrainingLoader(0.5, False, prefetch=4, max_bad=0.25)),
-        EvalConfig(run=Path("r"), train=Path("t"), val=Path("v"), out=Path("o"), kinds=("knn",)),
-    ):
-        assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
-
-
-def test_knn_bags_need_features() -> None:
-    with pytest.raises(UserError, match="knn bags need features: give --features DIR"):
-        BagsConfig(data=Path("d"), out=Path("o"))

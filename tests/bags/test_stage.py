@@ -106,32 +106,6 @@ def test_copies_are_counted_and_collapsed(digits: Path, bags: Path, tmp_path: Pa
     assert not np.isin(members[[7, 40, 700]], [7, 40, 700]).any()
 
 
-FEATURES = {"features": Path("f")}
-WRONG: dict[str, tuple[dict[str, object], str]] = {
-    "no features": ({}, "knn bags need features: give --features DIR"),
-    "label by triton": ({"kind": "label", "engine": "triton"}, "--engine triton is for knn bags, not for label bags"),
-    "random by faiss": ({"kind": "random", "engine": "faiss"}, "--engine faiss is for knn bags, not for random bags"),
-    "k-means by triton": ({"kind": "kmeans", "engine": "triton", **FEATURES}, "--engine triton is for knn bags"),
-    "k-means and lists": (
-        {"kind": "kmeans", "index": "ivf", **FEATURES},
-        "--index ivf is for knn bags, not for kmeans",
-    ),
-    "collapsed labels": ({"kind": "label", "duplicates": "collapse"}, "--duplicates collapse is for knn bags"),
-    "lists by triton": ({"engine": "triton", "index": "ivf", **FEATURES}, "--index ivf is faiss's: leave out --engine"),
-    "lists of an exact search": ({"nprobe": 3, **FEATURES}, "--nlist and --nprobe are settings of inverted lists"),
-    "more probes than lists": ({"index": "ivf", "nlist": 4, "nprobe": 5, **FEATURES}, "--nprobe 5 is more than the 4"),
-    "negative lists": ({"index": "ivf", "nlist": -1, **FEATURES}, "nlist=-1 is not allowed: it must be >= 0"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_combinations(case: str) -> None:
-    settings, message = WRONG[case]
-    with pytest.raises(UserError, match=message) as caught:
-        BagsConfig(data=Path("d"), out=Path("o"), **settings)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -1,4 +1,4 @@
-"""Cached keys that are damaged or belong to something else, and settings that do not go together: one sentence each."""
+"""Cached keys that are damaged or belong to something else: one sentence each."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bingo.config import DistillConfig, KeysConfig
+from bingo.config import DistillConfig
 from bingo.config_parts import Contrast
 from bingo.errors import UserError
 from bingo.features import keys as cached_keys
@@ -18,29 +18,6 @@ from bingo.files import hash_file, hash_json
 from bingo.images.open import open_dataset
 from bingo.train.distill import run
 from tests.support.cached_keys import ALONE, SMALL
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "keys come from a teacher or from a cache, neither was given: set --teacher or --keys"),
-        ({"teacher": Path("t"), "keys": Path("k")}, "both was given: set --teacher or --keys"),
-        (
-            {"keys": Path("k"), "key_view": "same"},
-            "key-view=same needs the teacher .*: set --teacher instead of --keys",
-        ),
-        ({"teacher": Path("t"), "cached_negatives": "cache"}, "cached-negatives=cache needs cached keys: set --keys"),
-    ],
-)
-def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        DistillConfig(data=Path("d"), out=Path("o"), bags=Path("b"), **settings)
-
-
-@pytest.mark.parametrize("views", [0, 257])
-def test_views_have_bounds(views: int) -> None:
-    with pytest.raises(UserError, match=f"views={views} is not allowed: it must be between 1 and 256"):
-        KeysConfig(data=Path("d"), teacher=Path("t"), out=Path("o"), views=views)
 
 
 def altered_header(folder: Path, **changes: object) -> None:

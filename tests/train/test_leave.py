@@ -18,37 +18,6 @@ from tests.support.blocks import BLOCKS, fill
 from tests.support.ranks import finish, start_ranks, wait_for
 from tests.support.short_run import EPOCHS, PER_EPOCH, assert_same, command, steps, weights
 
-# One rank of several that hears signals: answers of `leaving` at each call, and what was left in flight.
-AGREE = """
-import os, signal, sys, time
-from bingo.config_parts import Runtime
-from bingo.distributed import world
-from bingo.watch import Watch
-watch = Watch()
-watch.listen()
-with world(Runtime(device="cpu", threads=1), watch) as peers:
-    answers = []
-    for step in range(6):
-        if step == 2 and peers.rank == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGUSR2)
-        answers.append(peers.leaving())
-    peers.settle()
-    answers.append(peers.leaving(now=True))
-    print(answers, watch.asked)
-"""
-
-
-def test_all_ranks_hear_of_it_at_the_same_call() -> None:
-    results = finish(start_ranks([1], 2, ["-c", AGREE]))
-    assert [code for code, _ in results] == [0, 0], results
-    assert len({out.splitlines()[-1] for _, out in results}) == 1
-    assert results[0][1].splitlines()[-1] == "[False, False, False, True, False, True, True] SIGUSR2"
-
-
-def test_nobody_was_asked() -> None:
-    results = finish(start_ranks([-1], 2, ["-c", AGREE]))
-    assert [out.splitlines()[-1] for _, out in results] == [f"{[False] * 7} None"] * 2
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("asked", "number"), [(1, signal.SIGUSR2), (0, signal.SIGTERM)])
