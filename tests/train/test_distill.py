@@ -1,54 +1,27 @@
-"""Training: the loss of a real step, the queue, what is and is not communicated, and every setting that changes it."""
+"""Distillation: the loss of a real step, the keys that enter the queue, and every setting that changes it."""
 
-import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from bingo.bags.file import load_bags
-from bingo.config import DistillConfig, PretrainConfig
+from bingo.config import DistillConfig
 from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.distributed import World
-from bingo.errors import UserError
 from bingo.images.open import open_dataset
-from bingo.kernels.ring import write_keys
 from bingo.models import load_encoder, state_hash
 from bingo.stages import Stage, run_stage
 from bingo.train.distill import Bingo, view_counts
-from bingo.train.loop import check_run
 from bingo.train.metrics import read_metrics
-from bingo.train.pretrain import MoCo
-from bingo.train.queue import KeyQueue
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
 from tests.support.naive import cross_entropy
-from tests.support.ranks import COUNT_CALLS, ROOT, finish, start_ranks, wait_for
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU, 1)
-
-
-@pytest.fixture
-def config(digits: Path, teacher: Path, bags: Path, tmp_path: Path) -> DistillConfig:
-    return DistillConfig(
-        data=digits / "train",
-        out=tmp_path / "run",
-        teacher=teacher,
-        bags=bags,
-        student="tiny",
-        warm_epochs=0,
-        contrast=Contrast(dim=16, hidden=32, queue=100),
-        augment=Augmentation(size=16),
-        optim=Optimiser(epochs=1, batch=64),
-        runtime=Runtime(threads=1),
-    )
 
 
 def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tensor]], torch.Tensor]:
@@ -146,25 +119,6 @@ def test_strangers_leave_out_the_keys_of_the_image_and_its_bag(config: DistillCo
     assert abs(loss.item() - expected / len(anchors)) < 1e-5
 
 
-def test_measured_steps_know_how_often_the_own_key_is_nearest(config: DistillConfig) -> None:
-    run_stage(Stage("run", "distill", replace(config, runtime=Runtime(threads=1, log_every=5))))
-    lines = read_metrics(config.out / "metrics.jsonl", "train")
-    measured = [line["step"] for line in lines if "top1" in line]
-    assert measured == [step for step in range(len(lines)) if (step + 1) % 5 == 0 or step + 1 == len(lines)]
-    assert all(0 <= line["top1"] <= line["top5"] <= 1 for line in lines if "top1" in line)
-
-
-def test_a_queue_that_holds_most_of_the_dataset_is_warned_about(
-    config: DistillConfig, caplog: pytest.LogCaptureFixture
-) -> None:
-    dataset = open_dataset(config.data)
-    for negatives, warned in (("all", 1), ("strangers", 0)):
-        caplog.clear()
-        large = replace(config.contrast, queue=len(dataset) - 1, negatives=negatives)
-        check_run(replace(config, contrast=large), dataset, ALONE)
-        assert sum("relatives of each among its negatives" in r.getMessage() for r in caplog.records) == warned
-
-
 def test_the_teacher_is_frozen(config: DistillConfig) -> None:
     before = load_encoder(config.teacher)[1]
     method, _, _, loss = first_step(config)
@@ -226,98 +180,3 @@ def test_training_brings_student_and_teacher_together(config: DistillConfig) -> 
     trained, _ = load_encoder(config.out)
     method.encoder.load_state_dict(trained.state_dict())
     assert loss() < before - 0.5
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_naming_the_step(config: DistillConfig) -> None:
-    wild = replace(config, optim=Optimiser(epochs=2, batch=64, lr=1e30), runtime=Runtime(threads=1, log_every=1))
-    with pytest.raises(UserError, match=r"the loss is (nan|inf|-inf) at step \d+; lower --optim.lr"):
-        run_stage(Stage("wild", "distill", wild))
-    assert not (config.out / "model.pt").exists()
-
-
-def test_moco_keys_follow_by_momentum(config: DistillConfig) -> None:
-    settings = PretrainConfig(
-        data=config.data,
-        out=config.out,
-        model="tiny",
-        key_momentum=0.9,
-        contrast=config.contrast,
-        augment=config.augment,
-    )
-    dataset = open_dataset(settings.data)
-    plan = Plan(dataset.sizes, settings.optim.batch, settings.augment, settings.seed, views=(2,))
-    method = MoCo(settings, plan, ALONE)
-    with torch.no_grad():
-        for p in method.encoder.parameters():
-            p.add_(1.0)
-        old = [p.clone() for p in method.key_encoder.parameters()]
-        method.after_step()
-    for before, query, key in zip(old, method.encoder.parameters(), method.key_encoder.parameters(), strict=True):
-        torch.testing.assert_close(key, 0.9 * before + 0.1 * query)
-    assert not method.key_encoder.training
-
-
-@pytest.mark.parametrize("batch", [1, 7, 10, 25])
-def test_the_ring_keeps_the_last_keys(batch: int) -> None:
-    queue = KeyQueue(10, 4, dtype="fp32", device=CPU, seed=0)
-    torch.testing.assert_close(queue.keys_KC.norm(dim=1), torch.ones(10))
-    history = torch.arange(3 * batch * 4, dtype=torch.float32).view(-1, 4)
-    for part in history.split(batch):
-        write_keys(queue.keys_KC, queue.ids_K, queue.entry(part, part[:, 0].long()))
-    held = {tuple(row.tolist()) for row in queue.keys_KC}
-    pointer = queue.state()["pointer"]
-    assert {tuple(row.tolist()) for row in history[-10:]} <= held
-    assert pointer == 3 * batch % 10
-    if len(history) >= 10:
-        newest = queue.keys_KC[(pointer - 1) % 10]
-        torch.testing.assert_close(newest, history[-1])
-        assert torch.equal(queue.ids_K, queue.keys_KC[:, 0].long())
-
-
-@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
-def test_a_queue_comes_back_from_its_state_exactly(dtype: str) -> None:
-    queue, other = (KeyQueue(10, 4, dtype=dtype, device=CPU, seed=seed) for seed in (0, 1))
-    write_keys(queue.keys_KC, queue.ids_K, queue.entry(torch.rand(13, 4), torch.arange(13)))
-    other.load(queue.state())
-    for name in ("keys_KC", "ids_K", "cursor"):
-        assert torch.equal(getattr(queue, name), getattr(other, name))
-
-
-@pytest.mark.slow
-def test_one_gather_per_step_and_no_broadcast(distill_words: Callable[[Path], list[str]], tmp_path: Path) -> None:
-    """Counted at torch.distributed: DDP's own gradient reduction runs below it."""
-    results = finish(start_ranks(distill_words(tmp_path / "run"), 2, program=["-c", COUNT_CALLS]))
-    assert [code for code, _ in results] == [0, 0], results
-    counted = [json.loads(out.split("CALLS ")[1]) for _, out in results]
-    steps = json.loads((tmp_path / "run" / "stage.json").read_text())["figures"]["steps"]
-    for calls in counted:
-        assert calls.get("all_gather_single", 0) + calls.get("all_gather_into_tensor", 0) == steps
-        assert "broadcast" not in calls
-        assert "all_gather" not in calls
-        assert calls["all_reduce"] <= steps  # one per flush of the metrics
-        assert calls["all_reduce aside"] <= steps + 1  # shall we leave? answered a step later
-
-
-@pytest.fixture
-def distill_words(digits: Path, teacher: Path, bags: Path) -> Callable[[Path], list[str]]:
-    def words(out: Path) -> list[str]:
-        paths = {"data": digits / "train", "teacher": teacher, "bags": bags, "out": out}
-        sizes = {"augment.size": 16, "contrast.dim": 16, "contrast.hidden": 32, "contrast.queue": 100}
-        pace = {"optim.batch": 64, "optim.epochs": 2, "student": "tiny", "runtime.threads": 1}
-        return ["distill", *(str(w) for k, v in {**paths, **sizes, **pace}.items() for w in (f"--{k}", v))]
-
-    return words
-
-
-@pytest.mark.slow
-def test_a_second_writer_is_refused(distill_words: Callable[[Path], list[str]], tmp_path: Path) -> None:
-    words = [*distill_words(tmp_path / "run"), "--optim.epochs", "2000"]
-    (first,) = start_ranks(words, 1)
-    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists())
-    second = subprocess.run(
-        [sys.executable, "-m", "bingo", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    first.kill()
-    finish([first])
-    assert second.returncode == 2
-    assert "another process is writing" in second.stderr

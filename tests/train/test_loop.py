@@ -1,0 +1,81 @@
+"""The loop of both methods: what it measures, warns about and sends, and one writer of a run at a time."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bingo.config import DistillConfig
+from bingo.config_parts import Runtime
+from bingo.distributed import World
+from bingo.images.open import open_dataset
+from bingo.stages import Stage, run_stage
+from bingo.train.loop import check_run
+from bingo.train.metrics import read_metrics
+from tests.support.ranks import COUNT_CALLS, ROOT, finish, start_ranks, wait_for
+
+ALONE = World(0, 1, torch.device("cpu"), 1)
+
+
+def test_measured_steps_know_how_often_the_own_key_is_nearest(config: DistillConfig) -> None:
+    run_stage(Stage("run", "distill", replace(config, runtime=Runtime(threads=1, log_every=5))))
+    lines = read_metrics(config.out / "metrics.jsonl", "train")
+    measured = [line["step"] for line in lines if "top1" in line]
+    assert measured == [step for step in range(len(lines)) if (step + 1) % 5 == 0 or step + 1 == len(lines)]
+    assert all(0 <= line["top1"] <= line["top5"] <= 1 for line in lines if "top1" in line)
+
+
+def test_a_queue_that_holds_most_of_the_dataset_is_warned_about(
+    config: DistillConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = open_dataset(config.data)
+    for negatives, warned in (("all", 1), ("strangers", 0)):
+        caplog.clear()
+        large = replace(config.contrast, queue=len(dataset) - 1, negatives=negatives)
+        check_run(replace(config, contrast=large), dataset, ALONE)
+        assert sum("relatives of each among its negatives" in r.getMessage() for r in caplog.records) == warned
+
+
+@pytest.mark.slow
+def test_one_gather_per_step_and_no_broadcast(distill_words: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    """Counted at torch.distributed: DDP's own gradient reduction runs below it."""
+    results = finish(start_ranks(distill_words(tmp_path / "run"), 2, program=["-c", COUNT_CALLS]))
+    assert [code for code, _ in results] == [0, 0], results
+    counted = [json.loads(out.split("CALLS ")[1]) for _, out in results]
+    steps = json.loads((tmp_path / "run" / "stage.json").read_text())["figures"]["steps"]
+    for calls in counted:
+        assert calls.get("all_gather_single", 0) + calls.get("all_gather_into_tensor", 0) == steps
+        assert "broadcast" not in calls
+        assert "all_gather" not in calls
+        assert calls["all_reduce"] <= steps  # one per flush of the metrics
+        assert calls["all_reduce aside"] <= steps + 1  # shall we leave? answered a step later
+
+
+@pytest.fixture
+def distill_words(digits: Path, teacher: Path, bags: Path) -> Callable[[Path], list[str]]:
+    def words(out: Path) -> list[str]:
+        paths = {"data": digits / "train", "teacher": teacher, "bags": bags, "out": out}
+        sizes = {"augment.size": 16, "contrast.dim": 16, "contrast.hidden": 32, "contrast.queue": 100}
+        pace = {"optim.batch": 64, "optim.epochs": 2, "student": "tiny", "runtime.threads": 1}
+        return ["distill", *(str(w) for k, v in {**paths, **sizes, **pace}.items() for w in (f"--{k}", v))]
+
+    return words
+
+
+@pytest.mark.slow
+def test_a_second_writer_is_refused(distill_words: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    words = [*distill_words(tmp_path / "run"), "--optim.epochs", "2000"]
+    (first,) = start_ranks(words, 1)
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists())
+    second = subprocess.run(
+        [sys.executable, "-m", "bingo", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    first.kill()
+    finish([first])
+    assert second.returncode == 2
+    assert "another process is writing" in second.stderr
