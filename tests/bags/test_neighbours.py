@@ -1,17 +1,20 @@
-"""Neighbours at acceptance size, every engine against brute force, planted and collapsed copies, inverted lists."""
+"""Neighbours: every engine against brute force, at acceptance size too, copies, inverted lists; k-means."""
+
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from bingo.bags import file as bags
 from bingo.bags import neighbours, points
 from bingo.bags.neighbours import Search, knn_bags, rank
 from bingo.errors import UserError
 from bingo.kernels import knn
 from bingo.kernels.triton_queue_softmax import is_interpreted
-from tests.support.neighbours import brute_force, planted
+from tests.support.neighbours import assert_distinct_without_self, brute_force, planted
 
-pytest.importorskip("faiss")
+faiss = pytest.importorskip("faiss")
 FAISS, KERNEL = Search("faiss"), Search("triton")
 
 
@@ -154,23 +157,142 @@ def test_a_doubtful_row_is_completed_whatever_the_engine_proposes(monkeypatch):
     assert np.array_equal(knn_bags(features, 5, search=KERNEL), brute_force(features, 5))
 
 
-FEATURES = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
-WRONG = {
-    "shape of groups": (np.zeros(19, int), "groups must be 20 integers"),
-    "not the lowest": (np.full(20, 3), "the lowest index among its copies"),
-    "chain": (np.array([0, 0, 1, *range(3, 20)]), "the lowest index among its copies"),
+def test_bags_larger_than_what_copies_leave():
+    with pytest.raises(UserError, match="k = 2 is not between 1 and 1"):
+        knn_bags(good(), 2, groups=np.array([0, 1] + [0] * 18))
+    with pytest.raises(UserError, match="--engine triton finds bags of at most 23 images, k = 24"):
+        neighbours.check_engine("triton", 24, neighbours.CPU)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_knn_bags_equal_brute_force_on_every_row_with_planted_duplicates(dtype, k):
+    features = planted(dtype)
+    found = neighbours.knn_bags(features, k)
+    assert features.shape == (2000, 32)
+    assert found.shape == (2000, k)
+    assert found.dtype == np.int32
+    assert np.array_equal(found, brute_force(features, k))
+    assert not (found == np.arange(2000)[:, None]).any()
+
+
+def test_knn_bags_on_few_distinct_rows_where_most_similarities_tie():
+    rng = np.random.default_rng(1)
+    features = rng.integers(-1, 2, (700, 4)).astype(np.float32)
+    features = features[np.abs(features).sum(1) > 0]
+    assert np.array_equal(neighbours.knn_bags(features, 6), brute_force(features, 6))
+
+
+def test_knn_bags_of_equal_rows_are_the_lowest_other_indices():
+    found = neighbours.knn_bags(np.full((60, 3), 0.3, np.float32), 4)
+    assert np.array_equal(found[30], [0, 1, 2, 3])
+    assert np.array_equal(found[:5], [[1, 2, 3, 4], [0, 2, 3, 4], [0, 1, 3, 4], [0, 1, 2, 4], [0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_knn_bags_of_all_other_images(n):
+    features = np.random.default_rng(n).standard_normal((n, 5)).astype(np.float32)
+    assert np.array_equal(neighbours.knn_bags(features, n - 1), brute_force(features, n - 1))
+
+
+def test_knn_bags_use_direction_not_length():
+    features = np.random.default_rng(2).standard_normal((200, 8)).astype(np.float32)
+    scaled = features * 2.0 ** np.random.default_rng(3).integers(-60, 60, (200, 1))
+    assert np.array_equal(neighbours.knn_bags(scaled.astype(np.float32), 5), brute_force(features, 5))
+
+
+def test_knn_bags_do_not_depend_on_block_size(monkeypatch):
+    features = planted(np.float32)[:600]
+    whole = neighbours.knn_bags(features, 5)
+    monkeypatch.setattr(points, "BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr(points, "PAIR_ELEMENTS", 5000)
+    monkeypatch.setattr(neighbours, "TILE_BYTES", 5000)
+    assert np.array_equal(neighbours.knn_bags(features, 5), whole)
+
+
+def test_bags_do_not_depend_on_the_number_of_faiss_threads():
+    features = planted(np.float16)
+    before, results = faiss.omp_get_max_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            faiss.omp_set_num_threads(threads)
+            results.append((neighbours.knn_bags(features, 5), neighbours.kmeans_bags(features, 20, 5, seed=1)))
+    finally:
+        faiss.omp_set_num_threads(before)
+    for nearest, kmeans in results[1:]:
+        assert np.array_equal(nearest, results[0][0])
+        assert np.array_equal(kmeans, results[0][1])
+
+
+def blobs(sizes: list[int], dim: int = 16, noise: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(4)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    centres = np.linalg.qr(rng.standard_normal((dim, dim)))[0][: len(sizes)]
+    return (centres[labels] + noise * rng.standard_normal((len(labels), dim))).astype(np.float32), labels
+
+
+def test_kmeans_bags_are_drawn_from_the_cluster():
+    features, labels = blobs([300, 200, 100])
+    found = neighbours.kmeans_bags(features, 3, 5, seed=0)
+    assert found.dtype == np.int32
+    assert bags.bag_purity(found, labels) == 1.0
+    assert_distinct_without_self(found)
+    assert np.array_equal(found, neighbours.kmeans_bags(features, 3, 5, seed=0))
+    assert not np.array_equal(found, neighbours.kmeans_bags(features, 3, 5, seed=1))
+
+
+def test_kmeans_trains_on_every_image():
+    """At convergence every image is nearest to the mean of its own cluster; means of a sample would miss some."""
+    features, _ = blobs([2000, 2000], noise=0.5)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cluster = neighbours.cluster(points.Points(unit), 2, seed=0)
+    means = np.stack([unit[cluster == c].mean(0) for c in (0, 1)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    assert np.array_equal((unit @ means.T).argmax(1), cluster)
+
+
+def test_kmeans_image_alone_in_its_cluster_gets_its_nearest_neighbour():
+    features = np.random.default_rng(5).standard_normal((30, 6)).astype(np.float32)
+    assert np.array_equal(
+        neighbours.kmeans_bags(features, 30, 3, seed=0), np.repeat(brute_force(features, 1), 3, axis=1)
+    )
+
+
+def good() -> np.ndarray:
+    return np.random.default_rng(7).standard_normal((20, 4)).astype(np.float32)
+
+
+def broken(row: int, value: float) -> np.ndarray:
+    features = good()
+    features[row:] = value
+    return features
+
+
+def test_missing_faiss_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    for call in (lambda: neighbours.knn_bags(good(), 2), lambda: neighbours.kmeans_bags(good(), 2, 2, 0)):
+        with pytest.raises(UserError, match="pip install faiss-gpu"):
+            call()
+    assert bags.random_bags(6, 2, 0).shape == (6, 2)
+
+
+REFUSED = {
+    "k = 0": (lambda: neighbours.knn_bags(good(), 0), "k = 0 is not between 1 and 19"),
+    "k = N": (lambda: neighbours.knn_bags(good(), 20), "k = 20 is not between 1 and 19"),
+    "k-means k = N": (lambda: neighbours.kmeans_bags(good(), 2, 20, 0), "k = 20 is not between 1 and 19"),
+    "zero row": (lambda: neighbours.knn_bags(broken(7, 0.0), 3), "row 7 is all zeros"),
+    "NaN": (lambda: neighbours.knn_bags(broken(8, np.nan), 3), "row 8 is not finite"),
+    "infinity": (lambda: neighbours.kmeans_bags(broken(9, np.inf), 2, 3, 0), "row 9 is not finite"),
+    "1-D": (lambda: neighbours.knn_bags(good()[0], 1), "floating N×D array"),
+    "integers": (lambda: neighbours.knn_bags(good().astype(int), 1), "floating N×D array"),
+    "no cluster": (lambda: neighbours.kmeans_bags(good(), 0, 3, 0), "clusters = 0 is not between 1 and .* 20"),
+    "many clusters": (lambda: neighbours.kmeans_bags(good(), 21, 3, 0), "clusters = 21 is not between 1 and .* 20"),
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_groups(case):
-    groups, message = WRONG[case]
-    with pytest.raises(UserError, match=message):
-        knn_bags(FEATURES, 2, groups=groups)
-
-
-def test_bags_larger_than_what_copies_leave():
-    with pytest.raises(UserError, match="k = 2 is not between 1 and 1"):
-        knn_bags(FEATURES, 2, groups=np.array([0, 1] + [0] * 18))
-    with pytest.raises(UserError, match="--engine triton finds bags of at most 23 images, k = 24"):
-        neighbours.check_engine("triton", 24, neighbours.CPU)
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_sentence(case):
+    call, message = REFUSED[case]
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Exact neighbours from the definition, and rows with planted duplicates."""
+"""Exact neighbours from the definition, rows with planted duplicates, what every bag is."""
 
 import numpy as np
 
@@ -20,3 +20,8 @@ def planted(dtype: type, n: int = 2000, dim: int = 32) -> np.ndarray:
     equal = np.repeat(rows[: len(copies)], copies, axis=0)
     near = np.repeat(rows[-1:], 60, axis=0) * rng.uniform(1, 3, (60, 1)) + 1e-7 * rng.standard_normal((60, dim))
     return rng.permutation(np.concatenate([equal, rows[len(copies) :], near])).astype(dtype)
+
+
+def assert_distinct_without_self(found: np.ndarray) -> None:
+    assert not (found == np.arange(len(found))[:, None]).any()
+    assert (np.diff(np.sort(found, axis=1), axis=1) > 0).all()
