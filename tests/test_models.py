@@ -1,16 +1,13 @@
-"""Encoders, strict loading, export into plain torchvision models."""
+"""Encoders, and strict loading."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision.models as zoo
 
-from bingo.config import ExportConfig
 from bingo.errors import UserError
 from bingo.models import Encoder, build_classifier, load_encoder, save_encoder, seeded_encoder, state_hash
-from bingo.stages import Stage, run_stage
 
 
 @pytest.mark.parametrize(
@@ -105,20 +102,3 @@ def test_moco_v2_checkpoint(tmp_path: Path) -> None:
     torch.save({"arch": "resnet18", "state_dict": state}, tmp_path / "moco.pt")
     with pytest.raises(UserError, match=r"missing keys backbone\.layer1\.0\.conv1\.weight"):
         load_encoder(tmp_path / "moco.pt")
-
-
-def test_export_loads_strictly_into_torchvision(tmp_path: Path) -> None:
-    encoder = seeded_encoder("resnet18", dim=8, hidden=16, seed=0)
-    save_encoder(tmp_path / "run" / "model.pt", encoder)
-    weight, bias = torch.randn(10, 512), torch.randn(10)
-    (tmp_path / "eval").mkdir()
-    torch.save({"weight": weight, "bias": bias}, tmp_path / "eval" / "linear.pt")
-    config = ExportConfig(model=tmp_path / "run", out=tmp_path / "export", classifier=tmp_path / "eval")
-    run_stage(Stage("export", "export", config))
-    model = zoo.resnet18(num_classes=10)
-    model.load_state_dict(torch.load(tmp_path / "export" / "weights.pt", weights_only=True), strict=True)
-    images = torch.randn(3, 3, 64, 64)
-    with torch.no_grad():
-        expected = encoder.eval().features(images) @ weight.T + bias
-        torch.testing.assert_close(model.eval()(images), expected)
-    assert json.loads((tmp_path / "export" / "weights.json").read_text())["model"] == "resnet18"
