@@ -59,6 +59,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_recipes_are_defaults_that_flags_override(
     distill: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_config_file_is_taken_back(
     assert "unknown key 'temprature'; did you mean 'temperature'?" in text
 
 
+@pytest.mark.slow
 def test_eval_takes_its_data_from_the_run(
     distill: Callable[..., list[str]], digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
