@@ -1,0 +1,47 @@
+"""The suite of checks: it passes in the interpreter, and is listed without a GPU."""
+
+import pytest
+import torch
+
+from bingo.bench.gpu import suite as gpu_suite
+from bingo.bench.gpu.checks import Setting, perform
+from bingo.kernels.triton_queue_softmax import is_interpreted
+
+CPU = torch.device("cpu")
+interpreted = pytest.mark.skipif(not is_interpreted(), reason="the kernels run on a GPU here")
+
+
+@pytest.mark.slow
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_triton_kernels_pass(dtype: torch.dtype) -> None:
+    s = Setting(CPU, "triton", dtype, True)
+    tasks = gpu_suite._shapes(s)["shapes"] | gpu_suite._loss(s) | gpu_suite._edges(s)
+    wanted = (
+        "R=",
+        "bag_loss, normalize",
+        "ring, with ids",
+        "nothing else counts, K=140",
+        "NaN",
+        "rows of",
+        "a row",
+        "ranks",
+    )
+    found = [perform("triton", name, task) for name, task in tasks.items() if name.startswith(wanted)]
+    assert [record for record in found if not record["ok"]] == []
+    assert len(found) == 15
+
+
+def test_the_suite_for_a_gpu_is_listed_without_one() -> None:
+    groups = gpu_suite.suite(torch.device("cuda", 0), quick=False)
+    assert sum(map(len, groups.values())) > 250
+    for group in (
+        "triton bf16 loss",
+        "hopper bf16 shapes, C=128",
+        "triton fp32 edges",
+        "hopper runtime",
+        "triton step",
+    ):
+        assert group in groups
+    assert "gates, R=3072 K=65536 C=128" in groups["hopper bf16 loss"]
+    assert "K * C beyond 2^31" in groups["triton runtime"]
