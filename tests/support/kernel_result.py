@@ -1,35 +1,13 @@
-"""Table and picture of the kernel benchmark, from made-up numbers."""
+"""The result of a kernel benchmark on a GPU, with made-up numbers."""
 
-import json
-import sys
-from pathlib import Path
-
-import pytest
 import torch
 
 from bingo.bench.kernels import tables as kernel_tables
-from bingo.bench.kernels.on_gpu import print_table
 from bingo.bench.kernels.peers import COMPILED, LIBRARIES, PLAIN
-from bingo.bench.kernels.pictures import save_picture
-from bingo.bench.kernels.record import Case, CpuResult, GpuResult, Roof, Row
+from bingo.bench.kernels.record import Case, GpuResult, Roof, Row
 from bingo.bench.kernels.rounds import reference
 from bingo.bench.kernels.workload import LOSS, LossShape
 from bingo.bench.samples import median_interval, ratio_interval
-from tests.support.ranks import ROOT
-
-
-@pytest.mark.parametrize(
-    ("aim", "low", "high", "smaller", "verdict"),
-    [
-        (42, 40, 41, True, "met"),
-        (42, 41, 43, True, "unsure"),
-        (42, 43, 44, True, "missed"),
-        (1.2, 1.3, 1.4, False, "met"),
-        (1.2, 1.0, 1.1, False, "missed"),
-    ],
-)
-def test_verdicts(aim: float, low: float, high: float, smaller: bool, verdict: str) -> None:
-    assert kernel_tables.judge(aim, low, high, smaller) == verdict
 
 
 def fake_gpu_result() -> GpuResult:
@@ -93,45 +71,3 @@ def fake_gpu_result() -> GpuResult:
         "seconds": 1.0,
         "aims": kernel_tables.aims(LossShape(256), cases),
     }  # fmt: skip
-
-
-def test_table_and_aims(capsys: pytest.CaptureFixture[str]) -> None:
-    result = fake_gpu_result()
-    print_table(result)
-    text = capsys.readouterr().out
-    assert "absent: quack is not installed" in text
-    assert "R=768 time, µs: aim <= 42, measured" in text
-    assert len(result["aims"]) == sum(len(aims) for aims in kernel_tables.AIMS.values())
-    verdicts = {(aim["rows"], aim["what"]): aim["verdict"] for aim in result["aims"]}
-    assert verdicts[768, "µs"] == "met"
-    assert verdicts[3072, "µs"] == "missed"
-    assert verdicts[256, "naive fp32"] == "met"
-    assert kernel_tables.aims(LossShape(256, keys=4096), result["cases"]) == []
-
-
-def test_the_stored_result_is_read(capsys: pytest.CaptureFixture[str]) -> None:
-    stored = json.loads((ROOT / "bench" / "results" / "kernels-cpu-epyc-2core.json").read_text())["kernels"]
-    assert stored.keys() == CpuResult.__annotations__.keys()
-    print_table(stored)
-    assert "naive / chunked: median of pairs" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_picture(tmp_path: Path, suffix: str) -> None:
-    pytest.importorskip("matplotlib")
-    result = fake_gpu_result()
-    path = tmp_path / f"kernels{suffix}"
-    assert save_picture(result, path) == f"picture: {path}"
-    first = path.read_bytes()
-    if suffix == ".svg":
-        save_picture(result, path)
-        assert path.read_bytes() == first
-        assert "NOT MEASURED" in path.read_text()
-
-
-def test_picture_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    said = save_picture(fake_gpu_result(), tmp_path / "kernels.svg")
-    assert said.startswith("the picture is skipped")
-    assert not list(tmp_path.iterdir())
