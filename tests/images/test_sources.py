@@ -11,7 +11,6 @@ import pytest
 
 from bingo.errors import UserError
 from bingo.images.check import check_folder
-from bingo.images.names import Names, printable
 from bingo.images.pack import pack_folder
 from bingo.images.sources import Listing, Unreadable, fingerprint, list_source
 from tests.support import bad_images
@@ -184,14 +183,3 @@ def test_a_change_of_a_file_changes_the_fingerprint(tmp_path: Path) -> None:
         assert changed != before
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         assert list_source(place).fingerprint == before
-
-
-def test_names_are_kept_byte_for_byte() -> None:
-    words = ["a", "", "ä/ö.jpg", "bad\udcff.jpg", "x" * 300]
-    names = Names.of(words)
-    assert list(names) == words
-    assert (names[-1], names[1:3], len(names)) == (words[-1], words[1:3], 5)
-    assert names == Names.of(iter(words))
-    assert printable(words[3]) == "bad\\udcff.jpg"
-    with pytest.raises(IndexError):
-        names[5]
