@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from bingo.errors import UserError
-from bingo.files import hash_file
 from bingo.images.convert import ConversionError
 from bingo.images.dataset import JPEG, PNG, Dataset
 from bingo.images.jpeg_markers import parse_jpeg
@@ -22,15 +21,12 @@ from bingo.images.jpeg_strict import StrictDecoder
 from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
 from tests.support import bad_images
+from tests.support.small_pack import contents
 
 
 def rgb(data: bytes | np.ndarray) -> np.ndarray:
     with Image.open(io.BytesIO(bytes(data))) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hash_file(path) for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
