@@ -9,7 +9,6 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from bingo.kernels.augment import augment, colour_jitter, cutmix, gaussian_blur, horizontal_flip, normalise, to_grey
-from bingo.kernels.view_params import ViewParams
 from tests.support.views import MEAN, STD, make_images, make_params, torchvision_blur, torchvision_jitter
 
 
@@ -112,13 +111,6 @@ def test_nothing_chosen_leaves_the_images_alone_and_no_images_are_fine() -> None
     assert augment(images[:0], make_params(0), mean=MEAN, std=STD, blur_kernel=3).shape == (0, 3, 24, 20)
 
 
-def test_parameters_may_be_tensors() -> None:
-    images, params = make_images(8), make_params(8)
-    tensors = ViewParams(**{f.name: torch.from_numpy(getattr(params, f.name)) for f in dataclasses.fields(params)})
-    results = [augment(images, p, mean=MEAN, std=STD, blur_kernel=3) for p in (params, tensors)]
-    assert torch.equal(*results)
-
-
 @pytest.mark.parametrize("box", [(2, 3, 10, 9), (0, 0, 24, 20), (5, 5, 5, 9)])
 def test_cutmix(box: tuple[int, int, int, int]) -> None:
     a, b = torch.zeros(2, 3, 24, 20).to(memory_format=torch.channels_last), torch.ones(2, 3, 24, 20)
@@ -145,19 +137,3 @@ def test_bad_input_is_named() -> None:
         cutmix(to_levels(images), to_levels(images), (0, 0, 25, 3))
     with pytest.raises(ValueError, match="one shape, dtype and device"):
         cutmix(to_levels(images), to_levels(images)[:2], (0, 0, 1, 1))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"grey": np.zeros(3, bool)}, r"grey has shape \(3,\); with 4 images it must be \(4,\)"),
-        ({"order": np.zeros((4, 3), int)}, r"order has shape \(4, 3\)"),
-        ({"order": np.zeros((4, 4), int)}, "permutation of 0, 1, 2, 3"),
-        ({"hue": np.full(4, 0.6)}, r"hue must be in \[-0.5, 0.5\]"),
-        ({"contrast": np.full(4, -1.0)}, "contrast must be finite and not negative"),
-        ({"blur_sigma": np.full(4, np.nan)}, "blur_sigma must be finite"),
-    ],
-)
-def test_bad_parameters_are_named(change: dict[str, np.ndarray], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(make_params(4), **change)
