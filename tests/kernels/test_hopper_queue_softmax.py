@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from bingo.kernels.reference import queue_softmax_reference
 from bingo.kernels.request import Request
 from bingo.kernels.triton_combine import combine
 from bingo.kernels.triton_queue_softmax import is_interpreted
+from tests.support.ranks import ROOT
 
 T = 0.2
 ON_HOPPER = torch.cuda.is_available() and hopper.device_capability(torch.device("cuda", 0)) == hopper.CAPABILITY
@@ -136,3 +140,35 @@ def test_partials_are_bitwise_repeatable() -> None:
     for _ in range(200):
         hopper.hopper_partials(request, 1024, *again)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "channels", "obstacle"),
+    [
+        (None, torch.bfloat16, 128, "the tensors are not on a CUDA device"),
+        ((8, 0), torch.bfloat16, 128, "the device's is 8.0"),
+        ((10, 0), torch.bfloat16, 128, "the device's is 10.0"),
+        ((9, 0), torch.float32, 128, "the queue is float32"),
+        ((9, 0), torch.float16, 256, "there are 256 channels"),
+    ],
+)
+def test_hopper_refuses_in_one_sentence(
+    capability: tuple[int, int] | None, dtype: torch.dtype, channels: int, obstacle: str
+) -> None:
+    with pytest.raises(ValueError, match=f"compute capability 9.0.*but {obstacle}; pass impl='triton'$"):
+        hopper.require_hopper(capability, dtype, channels)
+
+
+def test_hopper_needs_gluon_but_its_module_does_not() -> None:
+    code = """
+import sys
+sys.modules["triton.experimental.gluon"] = None  # its import fails
+import torch, bingo.kernels
+from bingo.kernels.aot import hopper_variants
+from bingo.kernels.hopper_queue_softmax import require_hopper
+assert not hopper_variants()
+require_hopper((9, 0), torch.bfloat16, 128)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert "has no usable Gluon; pass impl='triton'" in done.stderr
