@@ -1,4 +1,4 @@
-"""`queue_softmax`: every implementation against fp64, the op's registration, its properties and its refusals."""
+"""`queue_softmax`: every implementation against fp64, the op's registration and its properties."""
 
 import math
 
@@ -8,45 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bingo.kernels import dispatch, queue_logsumexp, queue_ranks, queue_softmax, splits
-from bingo.kernels.request import Request
-from bingo.kernels.triton_combine import combine
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels import queue_logsumexp, queue_ranks, queue_softmax
 from tests.support.naive import DEVICE, unit_rows
+from tests.support.softmax import SHAPES, check_accuracy, oracle, worst
 
 T = 0.2
-SHAPES = [(0, 5, 16), (1, 1, 16), (3, 7, 32), (65, 257, 64), (64, 256, 128), (130, 301, 48), (2, 130, 256)]
-
-
-def oracle(q: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Both outputs in fp64, materialised."""
-    logits = torch.einsum("rc,kc->rk", q.double(), queue.double()) / temperature
-    return torch.logsumexp(logits, 1), torch.einsum("rk,kc->rc", torch.softmax(logits, 1), queue.double())
-
-
-def same_dtype_torch(q: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """What plain PyTorch gives when everything stays in the input's dtype: the error that a kernel may not exceed."""
-    logits = (q @ queue.T) / temperature
-    return torch.logsumexp(logits, 1), torch.softmax(logits, 1) @ queue
-
-
-def worst(ours: Tensor, truth: Tensor) -> float:
-    return (ours.double() - truth).abs().max().item() if truth.numel() else 0.0
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("rows", "keys", "channels"), SHAPES)
 def test_no_less_accurate_than_torch(impl: str, dtype: torch.dtype, rows: int, keys: int, channels: int) -> None:
-    q, queue = unit_rows(rows, channels, 0, dtype), unit_rows(keys, channels, 1, dtype)
-    ours, truth = queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T)
-    peer = same_dtype_torch(q, queue, T)
-    # The fused kernels round q / T once to the queue's dtype: half a unit in the last place of each logit's terms.
-    rounding = torch.finfo(dtype).eps / 2 / T if impl == "triton" else 0.0
-    for mine, theirs, exact in zip(ours, peer, truth, strict=True):
-        assert mine.dtype == torch.float32
-        assert mine.shape == exact.shape
-        assert worst(mine, exact) <= worst(theirs, exact) + 2e-6 + rounding
+    check_accuracy(impl, dtype, rows, keys, channels)
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
@@ -58,25 +31,11 @@ def test_fp32_queries_and_a_half_precision_queue_round_once(impl: str) -> None:
         assert worst(mine, exact) <= 2 * worst(once, exact)
 
 
-@pytest.mark.parametrize("impl", ["reference", "chunked"])
-@pytest.mark.parametrize(("rows", "keys", "channels"), [(0, 3, 5), (1, 1, 1), (1100, 4500, 7)])
-def test_fp64_is_exact(impl: str, rows: int, keys: int, channels: int) -> None:
-    q, queue = unit_rows(rows, channels, 0), unit_rows(keys, channels, 1)
-    torch.testing.assert_close(queue_softmax(q, queue, T, impl=impl), oracle(q, queue, T), rtol=1e-12, atol=1e-12)
-
-
-def test_chunked_takes_bfloat16() -> None:
-    q, queue = unit_rows(5, 16, 0, torch.bfloat16), unit_rows(99, 16, 1, torch.bfloat16)
-    for mine, exact in zip(queue_softmax(q, queue, T), oracle(q, queue, T), strict=True):
-        assert mine.dtype == torch.float32
-        assert worst(mine, exact) < 2e-6
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter computes bfloat16 products wrongly")
 @pytest.mark.parametrize(("rows", "keys", "channels"), SHAPES)
 def test_bfloat16_is_no_less_accurate_than_torch(rows: int, keys: int, channels: int) -> None:
-    test_no_less_accurate_than_torch("triton", torch.bfloat16, rows, keys, channels)
+    check_accuracy("triton", torch.bfloat16, rows, keys, channels)
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
@@ -181,51 +140,6 @@ def test_nothing_around_the_inputs_is_read(impl: str) -> None:
     ours = queue_softmax(q, queue, T, impl=impl)
     for mine, exact in zip(ours, oracle(q, queue, T), strict=True):
         assert worst(mine, exact) < 2e-6
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3, 5, 1000])
-def test_any_split_of_the_queue_gives_the_same(parts: int) -> None:
-    q, queue = unit_rows(5, 16, 0, torch.float32), unit_rows(1333, 16, 1, torch.float32)
-    request = Request(q, queue, T, "triton", unit_rows=True)
-    joined = combine(*dispatch.partials(request, splits=parts), 16, grad=True)
-    for mine, exact in zip(joined, oracle(q, queue, T), strict=True):
-        assert worst(mine, exact) < 2e-6
-
-
-@pytest.mark.parametrize("rows", [256, 768, 1536, 3072])
-def test_splits_fill_the_last_wave_of_an_h200(rows: int) -> None:
-    """132 multiprocessors, tiles of 128 rows: at most 4 % of the time of the blocks is lost."""
-    per_split, count = splits.plan_splits(rows, 65536, 128, 132)
-    waves = math.ceil(rows / 128 * count / 132)
-    assert waves * per_split * 132 * 128 <= 1.04 * rows * 65536
-    assert per_split * (count - 1) < 65536 <= per_split * count
-    assert count * rows * 128 * 4 <= 9e6 * max(1, rows / 1536)  # bytes of partials
-
-
-@pytest.fixture
-def sm_90(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter follows the descriptors of the variant for sm_90 and later."""
-    if not is_interpreted():
-        pytest.skip("only the interpreter can pose as another device")
-    pose = lambda device: (90, splits.INTERPRETER_SMS)  # noqa: E731
-    monkeypatch.setattr("bingo.kernels.triton_queue_softmax.device_limits", pose)
-
-
-@pytest.mark.usefixtures("sm_90")
-def test_the_copy_engine_is_left_out_where_a_queue_starts_at_an_odd_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bingo.kernels.triton_queue_softmax.TensorDescriptor", None)
-    q, flat = unit_rows(3, 16, 0, torch.float16), torch.zeros(1 + 200 * 16, dtype=torch.float16, device=DEVICE)
-    queue = flat[1:].view(200, 16).copy_(unit_rows(200, 16, 1, torch.float16))
-    assert worst(queue_softmax(q, queue, T, impl="triton")[0], oracle(q, queue, T)[0]) < 1e-3
-    with pytest.raises(AttributeError):
-        queue_softmax(q, queue.clone(), T, impl="triton")
-
-
-@pytest.mark.usefixtures("sm_90")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_tiles_through_the_copy_engine(dtype: torch.dtype) -> None:
-    for rows, keys, channels in SHAPES[1:]:
-        test_no_less_accurate_than_torch("triton", dtype, rows, keys, channels)
 
 
 @pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
