@@ -128,6 +128,7 @@ def test_files_that_go_away_or_change_are_named(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_no_bad_file_stops_a_run_that_allows_them(tmp_path: Path) -> None:
     """Every kind of damage and oddity beside sound images; the count of what was left out and replaced is kept."""
     files = {name: data for name, (data, _) in {**bad_images.bad_files(), **bad_images.convertible_files()}.items()}

@@ -60,6 +60,7 @@ def test_a_variant_that_fails_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPa
     assert any("out of memory" in line for line in table(rest))
 
 
+@pytest.mark.slow
 def test_a_short_budget_still_gives_a_few_samples_and_no_compilation() -> None:
     states: list[dict] = []
     short = bench.run(replace(TOY, samples=50, compile=True), seconds_budget=0, on_change=states.append)
@@ -68,6 +69,7 @@ def test_a_short_budget_still_gives_a_few_samples_and_no_compilation() -> None:
     assert len(states) >= 4
 
 
+@pytest.mark.slow
 def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = "bench step --device cpu --batch 4,8 --student tiny-2 --teacher tiny-2 --size 16 --queue 16 --samples 1"
     assert main([*words.split(), "--json", str(tmp_path / "step.json")]) == 0
