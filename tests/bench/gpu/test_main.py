@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 KEYS = set(Check.__annotations__)
 
 
+@pytest.mark.slow
 def test_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_suite, "suite", few("chunked", lambda name: "compile" not in name))
     monkeypatch.setattr(bench_step, "default_shape", lambda device: TOY)
