@@ -80,7 +80,8 @@ class Parser(argparse.ArgumentParser):
             name = word.partition("=")[0]
             if _is_flag(word) and name not in flags:
                 near = close_to(name, flags) or len(flags) <= FEW
-                self.error(f"unknown flag {name!r}" + (f"; {did_you_mean(name, flags)}" if near else ""))
+                hint = (did_you_mean(name, flags) if near else "") if flags else "there are none here"
+                self.error(f"unknown flag {name!r}" + (f"; {hint}" if hint else ""))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

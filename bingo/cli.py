@@ -25,19 +25,13 @@ class Verb(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit status: 0 done, 1 problems found, 2 wrong input, 75 left when asked to, 130 interrupted."""
-    words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if words[0] == "--version":
-        print(f"bingo {__version__}")
-        return 0
+    words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("bingo").setLevel(logging.INFO)  # and not what libraries say while they load
     try:
-        if words[0] not in VERBS:
-            raise UserError(f"unknown verb {words[0]!r}; {did_you_mean(words[0], VERBS)} (`bingo --help` lists all)")
-        return VERBS[words[0]].run(words[1:])
+        status = answer(words[0], words[1:])
+        sys.stdout.flush()  # a reader that has left is noticed here, and not when Python ends
+        return status
     except UserError as error:
         print(f"bingo {words[0]}: {error}", file=sys.stderr)
         return 2
@@ -50,6 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+
+
+def answer(verb: str, words: list[str]) -> int:
+    """Run a verb, or say what there is; the exit status."""
+    if verb in VERBS:
+        return VERBS[verb].run(words)
+    if verb not in ("-h", "--help", "help", "--version"):
+        raise UserError(f"unknown verb {verb!r}; {did_you_mean(verb, VERBS)} (`bingo --help` lists all)")
+    print(f"bingo {__version__}" if verb == "--version" else usage())
+    return 0
 
 
 def usage() -> str:

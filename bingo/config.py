@@ -112,8 +112,8 @@ class DistillConfig(TrainingConfig):
         super().__post_init__()
         require(self.warm_epochs >= 0, "warm-epochs", self.warm_epochs, ">= 0")
         if (self.teacher is None) == (self.keys is None):
-            given = "neither" if self.teacher is None else "both"
-            raise UserError(f"keys come from a teacher or from a cache, {given} was given: set --teacher or --keys")
+            given = "neither is" if self.teacher is None else "both are"
+            raise UserError(f"keys come from a teacher or from a cache, {given} given: set --teacher or --keys")
         if self.keys is None and self.cached_negatives != "queue":
             raise UserError(
                 f"cached-negatives={self.cached_negatives} needs cached keys: set --keys (see `bingo keys`)"

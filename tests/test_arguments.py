@@ -28,6 +28,11 @@ def test_words_that_are_taken(parser: Parser) -> None:
     assert (parser.leading_choices(), "--names" in parser.flags()) == (["one", "two"], True)
 
 
+def test_a_verb_without_flags() -> None:
+    with pytest.raises(UserError, match=r"unknown flag '--all'; there are none here \(see `bingo try --help`\)"):
+        Parser("bingo try", "Try.", "bingo try").parse_args(["--all"])
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

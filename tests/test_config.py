@@ -19,8 +19,8 @@ def test_knn_bags_need_features() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "keys come from a teacher or from a cache, neither was given: set --teacher or --keys"),
-        ({"teacher": Path("t"), "keys": Path("k")}, "both was given: set --teacher or --keys"),
+        ({}, "keys come from a teacher or from a cache, neither is given: set --teacher or --keys"),
+        ({"teacher": Path("t"), "keys": Path("k")}, "both are given: set --teacher or --keys"),
         (
             {"keys": Path("k"), "key_view": "same"},
             "key-view=same needs the teacher .*: set --teacher instead of --keys",

@@ -121,7 +121,7 @@ PATHS = "--data d --out o --bags b --teacher t"
         ("distill --lr 0.1", "unknown flag '--lr'; did you mean '--optim.lr'?"),
         ("distill --stud resnet18", "unknown flag '--stud'; did you mean '--student'?"),
         ("distill --out=o", "missing: --data, --bags"),
-        ("distill --data d --out o --bags b", "neither was given: set --teacher or --keys"),
+        ("distill --data d --out o --bags b", "neither is given: set --teacher or --keys"),
         ("distill --recipe resnet18-r50 --data d --out o --bags b", "missing: --teacher"),
         (f"distill {PATHS} stray", "'stray' is a word too many"),
         (f"distill {PATHS} student", "'student' is a word too many; did you mean '--student'?"),
