@@ -1,4 +1,4 @@
-"""The ring buffer's write: what `bag_loss` does to the queue once it has read it."""
+"""Writes a step's new keys into the queue, a ring buffer: what `bag_loss` does once it has read it."""
 
 from typing import NamedTuple
 

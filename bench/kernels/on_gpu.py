@@ -1,4 +1,4 @@
-"""`bingo bench kernels` on a GPU: our kernels and their peers, side by side; on a CPU, see `on_cpu`.
+"""`bingo bench kernels` on a GPU: our kernels (Triton, Hopper) timed beside their peers; CPU: `on_cpu`.
 
 For every number of rows: accuracy gate, repeats, memory and host time of each variant, then all of them timed in turn.
 Three rounds of variants, so that a slow or crashing peer cannot cost what came before it: ours and plain PyTorch for

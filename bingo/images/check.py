@@ -1,4 +1,4 @@
-"""Look at every image before training does, and name the ones that would fail or be read wrongly.
+"""Accepts or refuses every image before training does, with the reason: the rules for each kind of file.
 
 Stricter than DALI on purpose: one bad image fails a whole DALI batch without naming the file, and DALI passes garbage
 in the middle of a file and a tail of zeros in silence. What cannot be found: damage that leaves a valid stream. The

@@ -1,4 +1,4 @@
-"""A JPEG decoder that reports damage instead of drawing over it.
+"""A JPEG decoder that reports damage instead of drawing over it; `check.py` decides what that means.
 
 libjpeg repairs damaged data (garbage in the middle, a tail of zeros) and only says so in one line on the C-level
 standard error; Pillow throws that line away, torchvision lets it through, neither fails. So torchvision decodes in a

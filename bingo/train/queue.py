@@ -1,4 +1,7 @@
-"""The queue of past keys: a ring buffer with the images' ids, the same on every rank, outside DDP."""
+"""The queue of past keys as a module: buffers, cursor and ids. `kernels/ring.py` writes a step's keys into it.
+
+The same on every rank, and outside DDP.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,7 @@
-"""Why an attempt ended: one rank, one node, one sentence, from what ranks wrote and what Slurm said. No files here.
+"""Names why an attempt ended: rank or lost node, one sentence, from what ranks wrote and what Slurm said.
 
 The earliest failure of a rank's own wins. Not a rank's own are: an error that another rank's end causes (kind `peer`),
-and the end of a rank that srun terminated because another one had failed.
+and the end of a rank that srun terminated because another one had failed. Nothing is read from disk here.
 """
 
 import re
