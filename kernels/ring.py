@@ -20,7 +20,7 @@ class NewKeys(NamedTuple):
 
 @torch.no_grad()  # keys that want a gradient must not make the queue want one
 def write_keys(queue_KC: Tensor, queue_ids_K: Tensor | None, new: NewKeys) -> None:
-    """Write the new keys in PyTorch, without waiting for the device; the fused kernel does the same."""
+    """Write the new keys in PyTorch, without waiting for the device; triton_combine.py does the same in the loss."""
     slots = len(queue_KC)
     skipped = max(0, len(new.keys) - slots)
     offsets = torch.arange(skipped, len(new.keys), device=queue_KC.device)

@@ -4,6 +4,7 @@ Rooms come in the order of the layers, so the list reads from what others rest o
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,9 @@ FOLDERS = (
 
 
 def sentence(path: Path) -> str:
-    """The first sentence of a file's docstring, or its first paragraph if that has no full stop."""
+    """The first sentence of a file's docstring, or its first paragraph if that has no end."""
     text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
-    return text.partition(". ")[0].rstrip(".")
+    return re.split(r"(?<=[.?]) ", text)[0].rstrip(".")
 
 
 def rows(root: Path = ROOT) -> Iterator[tuple[str, str]]:
@@ -32,6 +33,7 @@ def rows(root: Path = ROOT) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    print("kernels, launch and bench are imported as bingo.kernels, bingo.launch and bingo.bench, through links.\n")
     for name, text in rows():
         print(f"{name:28s} {text}" if name.endswith("/") else f"  {name:26s} {text}")
 
