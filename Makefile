@@ -21,9 +21,6 @@ quick: .venv/.stamp  ## lint, the tests that need no torch, one case of each op 
 files:  ## every source file with its sentence
 	@$(PYTHON) -m tests.support.file_list
 
-files:  ## every source file with its sentence
-	@$(PYTHON) -m tests.support.file_list
-
 lint: .venv/.stamp  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

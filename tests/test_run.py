@@ -30,7 +30,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     metrics = out / "teacher" / "metrics.jsonl"
-    wait_for(lambda: metrics.exists() and metrics.stat().st_size > 5000)
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size > 5000, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     finished = bingo(*chain(out))

@@ -83,7 +83,7 @@ def test_sigkill_of_a_rank_then_the_same_bytes_by_two_ranks(
 ) -> None:
     out = tmp_path / "features"
     processes = start_ranks(command(digits, teacher, out), ranks, ("-c", PROGRAM))
-    wait_for(lambda: marks(out) >= after)
+    wait_for(lambda: marks(out) >= after, *processes)
     os.kill(processes[victim].pid, signal.SIGKILL)
     codes = [code for code, _ in finish(processes)]
     assert codes[victim] == -signal.SIGKILL
@@ -102,7 +102,7 @@ def test_blocks_of_other_settings_are_not_continued(digits: Path, teacher: Path,
     """Refused in the same folder; and where the record is gone, the block file itself tells."""
     out = tmp_path / "features"
     processes = start_ranks(command(digits, teacher, out), 1, ("-c", PROGRAM))
-    wait_for(lambda: marks(out) >= 2)
+    wait_for(lambda: marks(out) >= 2, *processes)
     os.kill(processes[0].pid, signal.SIGKILL)
     finish(processes)
     augment = Augmentation(size=8)

@@ -134,7 +134,7 @@ def test_two_ranks_killed_and_one_rank_make_the_same_file(
     slow = [*keys_words(digits, teacher, out)]
     ranks = start_ranks(slow, 2, program=["-c", SLOW_WRITES])
     marks = out / ".keys.npy.marks"
-    wait_for(lambda: marks.exists() and marks.read_bytes().split(b"\n", 1)[1].count(1) > 1)
+    wait_for(lambda: marks.exists() and marks.read_bytes().split(b"\n", 1)[1].count(1) > 1, *ranks)
     for process in ranks:
         os.kill(process.pid, signal.SIGKILL)
     finish(ranks)

@@ -49,7 +49,7 @@ def test_a_local_chain_ends_with_its_ranks(digits: Path, tmp_path: Path, hangs: 
         [sys.executable, "-c", CHAIN, folder], stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
     )
     saved = tmp_path / "run" / "checkpoints"
-    wait_for(lambda: saved.exists() and any(saved.glob("step-*.pt")))
+    wait_for(lambda: saved.exists() and any(saved.glob("step-*.pt")), process)
     (logs,) = (tmp_path / "logs").iterdir()
     pids = {rank: events[0]["pid"] for rank, events in read_events(logs).items()}
     if hangs:

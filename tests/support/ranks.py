@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,9 +70,11 @@ def finish(processes: list[subprocess.Popen[str]], timeout: float = 9000) -> lis
     return [(p.wait(timeout), out) for p, out in [(p, p.communicate(timeout=timeout)[0]) for p in processes]]
 
 
-def wait_for(condition: Callable[[], bool], timeout: float = 900) -> None:
-    """Poll every 2 ms until a condition holds."""
+def wait_for(condition: Callable[[], bool], *children: subprocess.Popen[Any], timeout: float = 900) -> None:
+    """Poll every 2 ms until a condition holds, which these processes bring about: it fails once one has ended."""
     deadline = time.monotonic() + timeout
     while not condition():
+        ended = [child.args for child in children if child.poll() is not None]
+        assert not ended or condition(), f"ended before the condition held: {ended}"
         assert time.monotonic() < deadline, "the condition never held"
         time.sleep(0.002)

@@ -27,7 +27,7 @@ def test_one_rank_is_asked_mid_epoch_and_all_leave_together(
     out = tmp_path / "run"
     ranks = start_ranks(command(digits, teacher, bags, out), 2)
     metrics = out / "metrics.jsonl"
-    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 21)
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 21, *ranks)
     os.kill(ranks[asked].pid, number)
     results = finish(ranks)
     assert [code for code, _ in results] == [75, 75], results

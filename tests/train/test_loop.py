@@ -71,7 +71,7 @@ def distill_words(digits: Path, teacher: Path, bags: Path) -> Callable[[Path], l
 def test_a_second_writer_is_refused(distill_words: Callable[[Path], list[str]], tmp_path: Path) -> None:
     words = [*distill_words(tmp_path / "run"), "--optim.epochs", "2000"]
     (first,) = start_ranks(words, 1)
-    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists())
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), first)
     second = subprocess.run(
         [sys.executable, "-m", "bingo", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )

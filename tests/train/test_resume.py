@@ -20,7 +20,7 @@ def test_sigkill_of_one_rank_mid_epoch(
     out = tmp_path / "run"
     ranks = start_ranks(command(digits, teacher, bags, out), 2)
     metrics = out / "metrics.jsonl"
-    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > after)
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") > after, *ranks)
     os.kill(ranks[victim].pid, signal.SIGKILL)
     codes = [code for code, _ in finish(ranks)]
     assert codes[victim] == -signal.SIGKILL
@@ -42,7 +42,7 @@ def test_resume_in_the_middle_of_an_epoch_with_a_truncated_newest_checkpoint(
 ) -> None:
     out = tmp_path / "run"
     ranks = start_ranks(command(digits, teacher, bags, out), 2)
-    wait_for(lambda: (out / "checkpoints" / "step-0000000035.pt").exists())  # 35 = 2 epochs and 3 steps
+    wait_for(lambda: (out / "checkpoints" / "step-0000000035.pt").exists(), *ranks)  # 35 = 2 epochs and 3 steps
     for process in ranks:
         os.kill(process.pid, signal.SIGKILL)
     finish(ranks)
@@ -87,7 +87,7 @@ def test_pretraining_resumes_exactly_too(digits: Path, tmp_path: Path) -> None:
 
     assert [code for code, _ in finish(start_ranks(words(tmp_path / "whole"), 2))] == [0, 0]
     ranks = start_ranks(words(tmp_path / "run"), 2)
-    wait_for(lambda: (tmp_path / "run" / "checkpoints" / "step-0000000025.pt").exists())  # mid-epoch: 16 + 9
+    wait_for(lambda: (tmp_path / "run" / "checkpoints" / "step-0000000025.pt").exists(), *ranks)  # mid-epoch: 16 + 9
     for process in ranks:
         os.kill(process.pid, signal.SIGKILL)
     finish(ranks)

@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np, torch
 from bingo.config_parts import Augmentation
 from bingo.distributed import World
-from bingo.images.dataset import Dataset
+from bingo.images.open import open_dataset
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
 data, out, start, stop = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -181,7 +181,7 @@ def test_killed_while_streaming_and_resumed(digits: Path, data: Dataset, plan: P
     """Every step's bytes once, across a SIGKILL; and memory that does not grow."""
     out, stop = tmp_path / "steps", 300
     child = stream_elsewhere(digits, out, 0, stop)
-    wait_for(lambda: out.exists() and out.read_text().count("\n") > 50)
+    wait_for(lambda: out.exists() and out.read_text().count("\n") > 50, child)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     whole = out.read_text()[: out.read_text().rindex("\n") + 1]

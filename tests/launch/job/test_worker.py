@@ -53,7 +53,7 @@ def test_asked_to_leave_and_run_again(digits: Path, tmp_path: Path) -> None:
     folder = job(tmp_path, pretrain(digits, tmp_path))
     ranks = start_ranks([folder], 2, ["-u", "-m", "bingo.launch.job.worker"])
     saved = tmp_path / "run" / "checkpoints"
-    wait_for(lambda: saved.exists() and any(saved.glob("step-*.pt")))
+    wait_for(lambda: saved.exists() and any(saved.glob("step-*.pt")), *ranks)
     os.kill(ranks[1].pid, signal.SIGUSR2)
     results = finish(ranks)
     assert [code for code, _ in results] == [75, 75], results
