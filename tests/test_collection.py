@@ -1,9 +1,12 @@
 """How the tests run: the quick ones without torch, a heavy one only with its mark, what is shared in tests/support."""
 
+import ast
+import contextlib
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,3 +76,24 @@ def test_no_test_file_imports_another(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"from tests[.\w]* import test_|(from|import) tests[.\w]*\.test_", text)
     assert len(text.splitlines()) <= 400
+
+
+def programs() -> Iterator[tuple[str, str]]:
+    """(where, text) of every string of the tests that is a program of its own: it parses and imports something."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "import " in node.value:
+                with contextlib.suppress(SyntaxError):
+                    if any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(ast.parse(node.value))):
+                        yield f"{path.stem}_{node.lineno}", node.value
+
+
+def test_programs_in_strings_know_their_names(tmp_path: Path) -> None:
+    """No linter looks into strings: a name that moved ends such a process, and a test may wait for it."""
+    found = dict(programs())
+    assert len(found) > 15
+    for where, text in found.items():
+        (tmp_path / f"{where}.py").write_text(text)
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "--output-format", "concise", "."]
+    done = subprocess.run(ruff, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
