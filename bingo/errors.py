@@ -16,8 +16,8 @@ class TransientError(UserError):
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
-def write_error(error: OSError, sentence: str) -> UserError:
-    """The sentence about something that could not be written, as an error that says whether it may mend itself."""
+def file_error(error: OSError, sentence: str) -> UserError:
+    """The sentence about a file that could not be read or written, as an error that says whether it may mend itself."""
     return (TransientError if error.errno in PASSING else UserError)(sentence)
 
 

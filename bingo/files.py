@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, content hashes, JSON with one-sentence errors."""
+"""Files that are whole or absent, and what they should hold: atomic writes, hashes, seals, locks, JSON."""
 
 import contextlib
 import fcntl
@@ -6,17 +6,27 @@ import hashlib
 import io
 import json
 import os
+import re
+import secrets
 import shutil
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bingo.errors import TransientError, UserError, write_error
+from bingo.errors import TransientError, UserError, file_error
 
 HASH_BYTES = 16
 RECORD = "stage.json"
 """What a stage writes into its folder when it is done."""
+SEAL = "seal"
+"""Key of a JSON object's hash of all its other values."""
+LOCK = ".lock"
+TEMPORARY = re.compile(r"\..+\.tmp")
+"""Name of a file that is being written; a killed process leaves it."""
+MOST_JSON = 1 << 28
+REMEDY = "restore it, or delete it and run what wrote it again"
 
 
 def new_hash() -> "hashlib.blake2b":
@@ -25,9 +35,12 @@ def new_hash() -> "hashlib.blake2b":
 
 
 def hash_file(path: Path) -> str:
-    """Hex content hash of one file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, new_hash).hexdigest()
+    """Hex content hash of one file; `UserError` if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, new_hash).hexdigest()
+    except OSError as error:
+        raise file_error(error, f"cannot read {path}: {error.strerror or error}") from error
 
 
 def hash_json(value: Any) -> str:
@@ -44,7 +57,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Readers see the old file or the new one, never a part: on any exception, and after a kill, the old file is intact.
     Raises `TransientError` when the disk is full, `UserError` when the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -52,9 +65,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         kept = f"; the previous {path.name} is intact" if path.exists() else ""
-        raise write_error(
+        raise file_error(
             error, f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another folder"
         ) from error
     finally:
@@ -78,14 +92,101 @@ def write_json(path: Path, value: Any) -> None:
         file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; `UserError` when it is missing or not JSON."""
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder: a rename is only in memory until then."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        return json.loads(path.read_text())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Delete what killed writers left half-written in a folder; the caller is its only writer."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, with its own hash under `seal`."""
+    write_json(path, {**value, SEAL: hash_json(value)})
+
+
+def read_sealed(path: Path, fields: Mapping[str, Any] | None = None, *, remedy: str = REMEDY) -> dict[str, Any]:
+    """The object that `write_sealed` wrote, without its seal; an object without one is taken as it is.
+
+    `UserError` as for `read_object`, and when the content does not match the seal.
+    """
+    value = read_object(path, fields, remedy=remedy)
+    seal = value.pop(SEAL, None)
+    if seal is not None and seal != hash_json(value):
+        raise UserError(f"{path} is damaged or was edited: its content does not match its own hash; {remedy}")
+    return value
+
+
+def read_object(path: Path, fields: Mapping[str, Any] | None = None, *, remedy: str = REMEDY) -> dict[str, Any]:
+    """Read a JSON file that holds an object; `UserError` as for `read_json`, or when it is none or lacks a field.
+
+    fields: name -> type (or tuple of types) of what must be there.
+    """
+    value = read_json(path, remedy=remedy)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a JSON {_kind(value)}, not an object; {remedy}")
+    for name, kind in (fields or {}).items():
+        if name not in value:
+            raise UserError(f"{path} has no {name!r}; {remedy}")
+        if not isinstance(value[name], kind) or (isinstance(value[name], bool) and kind is not bool):
+            raise UserError(f"{path}: {name!r} is a JSON {_kind(value[name])}, which does not belong there; {remedy}")
+    return value
+
+
+def read_json(path: Path, *, remedy: str = REMEDY) -> Any:
+    """Read a JSON file; `UserError`, one sentence, when it is missing, unreadable, too large or not JSON."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_JSON + 1)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the stage again") from None
+    except OSError as error:
+        raise file_error(error, f"cannot read {path}: {error.strerror or error}") from error
+    if len(data) > MOST_JSON:
+        raise UserError(f"{path} is larger than {MOST_JSON >> 20} MiB, so it is none of ours; {remedy}")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise UserError(f"{path} is nested too deep to be one of ours; {remedy}") from None
+    except ValueError as error:  # also a number of thousands of digits, and bytes that are no text
+        raise UserError(f"{path} is not valid JSON ({first_line(error)}); {remedy}") from None
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def first_line(text: object) -> str:
+    """The first line of a message, cut where it is long."""
+    line = str(text).strip().partition("\n")[0]
+    return line if len(line) <= 200 else line[:200] + "..."
+
+
+def check_recorded(path: Path) -> None:
+    """Hash a file and compare it with what the record of its stage, beside it, says; nothing is known without one.
+
+    `UserError` when they differ.
+    """
+    record = path.parent / RECORD
+    if not record.is_file():
+        return
+    recorded = read_sealed(record).get("outputs")
+    expected = recorded.get(path.name) if isinstance(recorded, dict) else None
+    if expected is not None and hash_file(path) != expected:
+        raise UserError(
+            f"{path} is not the file that its stage wrote (content hash, recorded in {record}): damaged or replaced; "
+            "restore it, or delete the folder and run the stage again"
+        )
 
 
 def make_folder(folder: Path) -> None:
@@ -93,9 +194,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(
-            error, f"cannot create the folder {folder}: {error.strerror}; choose another --out"
-        ) from error
+        raise file_error(error, f"cannot create the folder {folder}: {error.strerror}; choose another --out") from error
 
 
 @contextlib.contextmanager
@@ -106,16 +205,28 @@ def folder_lock(folder: Path, wait_s: float = 0) -> Iterator[None]:
     writers are the user's to avoid.
     """
     deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            file = open(folder / LOCK, "w")  # noqa: SIM115  closed below
+        except OSError as error:
+            raise file_error(error, f"cannot write {folder}: {error.strerror}; choose another --out") from error
+        with file:
+            if try_lock(file.fileno()):
+                if not _is_still(file, folder / LOCK):  # its holder has deleted the folder while we waited
+                    make_folder(folder)
+                    continue
+                yield
+                return
+        if time.monotonic() >= deadline:
+            raise TransientError(f"another process is writing {folder} now; wait for it, or stop it first")
+        time.sleep(0.5)
+
+
+def _is_still(file: Any, path: Path) -> bool:
     try:
-        file = open(folder / ".lock", "w")  # noqa: SIM115  closed below
-    except OSError as error:
-        raise write_error(error, f"cannot write {folder}: {error.strerror}; choose another --out") from error
-    with file:
-        while not try_lock(file.fileno()):
-            if time.monotonic() >= deadline:
-                raise TransientError(f"another process is writing {folder} now; wait for it, or stop it first")
-            time.sleep(0.5)
-        yield
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
 
 
 def try_lock(descriptor: int) -> bool:
@@ -134,7 +245,7 @@ def clear_folder(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.name != LOCK:
             path.unlink()
 
 

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from bingo.errors import PASSING, TransientError, UserError, close_to, did_you_mean, write_error
+from bingo.errors import PASSING, TransientError, UserError, close_to, did_you_mean, file_error
 
 pytestmark = pytest.mark.quick
 FLAGS = ("--optim.lr", "--optim.batch", "--student", "--seed")
@@ -40,6 +40,6 @@ def test_sentences() -> None:
 
 @pytest.mark.parametrize("number", [*PASSING, errno.EACCES, errno.ENOTDIR])
 def test_what_may_mend_itself(number: int) -> None:
-    found = write_error(OSError(number, "no"), "a sentence")
+    found = file_error(OSError(number, "no"), "a sentence")
     assert type(found) is (TransientError if number in PASSING else UserError)
     assert str(found) == "a sentence"

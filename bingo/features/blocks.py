@@ -15,7 +15,7 @@ import torch
 from numpy.typing import DTypeLike
 
 from bingo.distributed import World, shard
-from bingo.errors import write_error
+from bingo.errors import file_error
 from bingo.files import atomic_write
 from bingo.watch import Watch
 
@@ -62,7 +62,7 @@ def fill_blocks(
             marks.unlink()
         world.barrier()
     except OSError as error:
-        raise write_error(
+        raise file_error(
             error,
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder, "
             "then type the same command to go on",

@@ -39,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bingo.errors import write_error
+from bingo.errors import file_error
 from bingo.images.convert import ACTIONS as CONVERSIONS
 from bingo.images.convert import MOST_PIXELS, ConversionError
 from bingo.images.digests import image_digest
@@ -140,7 +140,7 @@ def _journal_errors(journal: Path | None) -> Iterator[None]:
         if journal is None:
             raise
         reason = error.strerror or error
-        raise write_error(
+        raise file_error(
             error, f"cannot write {journal}: {reason}; free space and repeat the command to go on"
         ) from error
 

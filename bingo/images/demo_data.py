@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from bingo.config import DemoDataConfig
-from bingo.errors import UserError, write_error
+from bingo.errors import UserError, file_error
 from bingo.files import new_hash, read_json, remove_tree, write_json
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _write_tree(out: Path, files: dict[str, bytes], manifest: dict[str, str | in
         write_json(temporary / MANIFEST, manifest)
         os.rename(temporary, out)
     except OSError as error:
-        raise write_error(
+        raise file_error(
             error, f"cannot write {out}: {error.strerror or error}; free space or choose another folder"
         ) from error
     finally:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bingo.config import PackConfig
-from bingo.errors import TransientError, UserError, write_error
+from bingo.errors import TransientError, UserError, file_error
 from bingo.files import atomic_write, new_hash, try_lock
 from bingo.images.check import inspect_images
 from bingo.images.convert import shrunk_size
@@ -178,7 +178,7 @@ def _folder(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out, os.O_RDONLY)
     except OSError as error:
-        raise write_error(error, f"cannot write the folder {out}: {error.strerror}; choose another folder") from error
+        raise file_error(error, f"cannot write the folder {out}: {error.strerror}; choose another folder") from error
     try:
         _lock(descriptor, out)
         try:
@@ -205,7 +205,7 @@ def _errors(out: Path) -> Iterator[None]:
     except OSError as error:
         kept = "; the previous dataset is intact" if (out / INDEX).exists() else ""
         reason = error.strerror or error
-        raise write_error(
+        raise file_error(
             error,
             f"cannot write the images to {out}: {reason}{kept}; free space and repeat the command to go on, "
             f"or delete {out}/.pack* and choose another folder",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bingo.distributed import World
-from bingo.errors import UserError, write_error
+from bingo.errors import UserError, file_error
 from bingo.views.decode_failures import Failures
 
 
@@ -79,7 +79,7 @@ class Metrics:
         try:
             yield
         except OSError as error:
-            raise write_error(
+            raise file_error(
                 error, f"cannot write {self.path}: {error.strerror}; free space and type the same command to go on"
             ) from error
 
