@@ -218,6 +218,13 @@ def look(name: str) -> Callable[[list[str]], int]:
     return run
 
 
+def explain(argv: list[str]) -> int:
+    """`bingo explain OUT`."""
+    from bingo.explain import explain as run
+
+    return run(argv)
+
+
 def report_flags() -> Parser:
     parser = Parser("bingo report", "One self-contained HTML page about a finished recipe.", "bingo report runs/digits")
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder given to `bingo run`")
@@ -284,11 +291,12 @@ def completion(argv: list[str]) -> int:
 def parsers() -> dict[str, Parser]:
     """The words of every command (`check`, `bench step`) and its flags."""
     from bingo.bench.command import MEASUREMENTS
+    from bingo.explain import explain_flags
     from bingo.flags import DOORS, flags_of
     from bingo.launch import command
     from bingo.launch.status import command as looks
 
-    found = {"doctor": doctor_flags(), "check": check_flags(), "report": report_flags()}
+    found = {"doctor": doctor_flags(), "explain": explain_flags(), "check": check_flags(), "report": report_flags()}
     found |= {kind: flags_of(kind) for kind in DOORS} | {"pack": pack_flags(), "completion": completion_flags()}
     found |= {"run": command.run_flags(), "submit": command.submit_flags(), "sweep": command.sweep_flags()}
     found |= {"repair": command.repair_flags(), "cancel": command.cancel_flags()}
@@ -298,6 +306,7 @@ def parsers() -> dict[str, Parser]:
 
 VERBS = {
     "doctor": Verb("look", "what is installed, which hardware and scheduler there is, what would not work", doctor),
+    "explain": Verb("look", "what a stage's folder was made of, and what differs now", explain),
     "check": Verb("look", "decode images strictly and name every bad file", check),
     "demo-data": Verb("data", "write scikit-learn's handwritten digits as JPEG files", stage_verb("demo-data")),
     "pack": Verb("data", "images as flat files with an index; --verify looks for damage", pack),

@@ -175,6 +175,14 @@ class World:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
+    def agreed(self, answer: bool) -> bool:
+        """Rank 0's answer, on every rank; waits for it as a barrier does."""
+        if self.size == 1:
+            return answer
+        told = torch.tensor(int(answer and self.main))
+        dist.all_reduce(told, dist.ReduceOp.MAX, group=self.patient)
+        return bool(told)
+
 
 def shard(count: int, rank: int, world: int) -> tuple[int, int]:
     """First and past-the-last index of a rank's contiguous share."""

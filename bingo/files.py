@@ -20,6 +20,10 @@ from bingo.errors import TransientError, UserError, file_error
 HASH_BYTES = 16
 RECORD = "stage.json"
 """What a stage writes into its folder when it is done."""
+BEGUN = (RECORD, "config.json", "environment.json")
+"""What a stage writes into its folder when it starts."""
+# Logs and checkpoints are by-products: they differ between an interrupted and an uninterrupted run.
+BY_PRODUCTS = (*BEGUN, "checkpoints", "metrics.jsonl")
 SEAL = "seal"
 """Key of a JSON object's hash of all its other values."""
 LOCK = ".lock"

@@ -1,11 +1,9 @@
 """Stages: a config in, a folder out, recognised as done by content hashes of what went in and came out.
 
-A stage's key is the hash of its kind, its settings and the content of its inputs. `stage.json` in the output folder
-holds the key and the hash of every output, so a finished stage is skipped, a changed one is run again, and a damaged
-output is noticed. No torch is imported here: recognising a finished chain takes a fraction of a second.
+A finished stage is skipped, one with other settings is refused or run again, a damaged output is noticed; see
+`bingo.identity`. A folder has one writer at a time. No torch is imported here.
 """
 
-import dataclasses
 import importlib
 import time
 from collections.abc import Iterator
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bingo import __version__
 from bingo.config import (
     BagsConfig,
     DemoDataConfig,
@@ -30,49 +27,61 @@ from bingo.config_json import from_json, to_json
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
 from bingo.files import (
+    BEGUN,
+    BY_PRODUCTS,
+    LOCK,
     RECORD,
     clear_folder,
     folder_lock,
-    hash_file,
-    hash_json,
     make_folder,
-    read_json,
     remove_tree,
+    sweep_temporaries,
     write_json,
+    write_sealed,
+)
+from bingo.identity import (
+    Identity,
+    difference,
+    identify,
+    in_words,
+    output_hashes,
+    read_record,
 )
 from bingo.watch import Watch
 
 if TYPE_CHECKING:
     from bingo.distributed import World
 
-# Logs and checkpoints are by-products: they differ between an interrupted and an uninterrupted run.
-BY_PRODUCTS = ("checkpoints", RECORD, "config.json", "environment.json", "metrics.jsonl")
-
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of stage: its config class and the module whose `run(config, key, world)` does the work.
+    """A kind of stage: its config class, the module whose `run(config, key, world)` does the work, and what it makes.
 
     resumable: it continues after a kill, from what is in its folder; distributed: every rank takes part.
     """
 
     config: type
     module: str
+    noun: str
     resumable: bool = False
     distributed: bool = False
 
 
 KINDS = {
-    "demo-data": Kind(DemoDataConfig, "bingo.images.demo_data"),
-    "pack": Kind(PackConfig, "bingo.images.pack"),
-    "pretrain": Kind(PretrainConfig, "bingo.train.pretrain", resumable=True, distributed=True),
-    "features": Kind(FeaturesConfig, "bingo.features.extract", resumable=True, distributed=True),
-    "bags": Kind(BagsConfig, "bingo.bags.stage", distributed=True),
-    "keys": Kind(KeysConfig, "bingo.features.keys", resumable=True, distributed=True),
-    "distill": Kind(DistillConfig, "bingo.train.distill", resumable=True, distributed=True),
-    "eval": Kind(EvalConfig, "bingo.evaluate.stage", distributed=True),
-    "export": Kind(ExportConfig, "bingo.evaluate.export"),
+    "demo-data": Kind(DemoDataConfig, "bingo.images.demo_data", "demo images"),
+    "pack": Kind(PackConfig, "bingo.images.pack", "packed images"),
+    "pretrain": Kind(PretrainConfig, "bingo.train.pretrain", "a pre-training run", resumable=True, distributed=True),
+    "features": Kind(FeaturesConfig, "bingo.features.extract", "features", resumable=True, distributed=True),
+    "bags": Kind(BagsConfig, "bingo.bags.stage", "bags", distributed=True),
+    "keys": Kind(KeysConfig, "bingo.features.keys", "keys", resumable=True, distributed=True),
+    "distill": Kind(DistillConfig, "bingo.train.distill", "a distillation run", resumable=True, distributed=True),
+    "eval": Kind(EvalConfig, "bingo.evaluate.stage", "an evaluation", distributed=True),
+    "export": Kind(ExportConfig, "bingo.evaluate.export", "exported weights"),
 }
+
+
+PLACED = ("demo-data", "pack")
+"""Kinds that look themselves at what a folder without a record holds."""
 
 
 @dataclass(frozen=True)
@@ -100,92 +109,18 @@ class Stage:
 
 
 def stage_key(stage: Stage) -> str:
-    """Hash of kind, version, settings and input contents; the output's place and the machine do not enter."""
-    settings = to_json(stage.config)
-    settings.pop("out")
-    settings.pop("workers", None)
-    runtime = getattr(stage.config, "runtime", None)
-    if isinstance(runtime, Runtime):
-        settings["runtime"] = {"precision": runtime.precision}
-    if "loader" in settings:
-        settings["loader"] = {"fancy_upsampling": stage.config.loader.fancy_upsampling}
-    for field, value in input_paths(stage.config).items():
-        _set(settings, field, source_hash(value) if field == "source" else input_hash(value))
-    return hash_json({"kind": stage.kind, "version": __version__, "settings": settings})
-
-
-def input_paths(config: Any, prefix: str = "") -> dict[str, Path]:
-    """Dotted field name -> path, for every path in a config but its output."""
-    found: dict[str, Path] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= input_paths(value, f"{prefix}{field.name}.")
-        elif isinstance(value, Path) and prefix + field.name != "out":
-            found[prefix + field.name] = value
-    return found
-
-
-def _set(settings: dict[str, Any], dotted: str, value: str) -> None:
-    *parents, leaf = dotted.split(".")
-    for name in parents:
-        settings = settings[name]
-    settings[leaf] = value
-
-
-def source_hash(source: Path) -> str:
-    """Hash of images that are to be packed: what the stage that wrote them recorded, or their listing."""
-    if (source / RECORD).exists():
-        return input_hash(source)
-    from bingo.images.sources import fingerprint
-
-    return fingerprint(source)
-
-
-def input_hash(path: Path) -> str:
-    """Hash of an input: a stage's recorded outputs, a file's bytes, or a folder's listing (names, sizes, times)."""
-    if not path.exists():
-        raise UserError(f"input {path} does not exist; run the stage that makes it first")
-    if path.is_file():
-        return hash_file(path)
-    if (path / RECORD).exists():
-        record = read_json(path / RECORD)
-        if "outputs" not in record:
-            raise UserError(f"input {path} is a {record.get('kind', 'stage')} that is not finished; run it to its end")
-        return hash_json(record["outputs"])
-    if (path / "index.npz").exists():
-        return hash_file(path / "index.npz")
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    return hash_json([[str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
-
-
-def output_hashes(out: Path, previous: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Relative name -> {hash, size, time} of a stage's output files; unchanged size and time keep the known hash.
-
-    Another stage's folder inside (an evaluation in its run's) is that stage's.
-    """
-    found = {}
-    nested = {record.parent for record in out.rglob(RECORD)} - {out}
-    for path in sorted(p for p in out.rglob("*") if p.is_file()):
-        name = path.relative_to(out).as_posix()
-        if name.split("/")[0] in BY_PRODUCTS or path.name.startswith(".") or nested.intersection(path.parents):
-            continue
-        size, mtime = path.stat().st_size, path.stat().st_mtime_ns
-        known = previous.get(name)
-        trusted = known is not None and (known["size"], known["mtime"]) == (size, mtime)
-        found[name] = {"hash": known["hash"] if known and trusted else hash_file(path), "size": size, "mtime": mtime}
-    return found
+    """What the stage is recognised by, see `bingo.identity`."""
+    return identify(stage.kind, stage.config).key
 
 
 def finished(stage: Stage, key: str) -> dict[str, Any] | None:
     """The stage's record if it is done with exactly these settings and inputs and its outputs are as they were."""
     if not (stage.out / RECORD).exists():
         return None
-    record = read_json(stage.out / RECORD)
-    if record.get("key") != key or "outputs" not in record:
+    record = read_record(stage.out)
+    if record["key"] != key or "outputs" not in record:
         return None
-    now = output_hashes(stage.out, record["files"])
-    return record if {name: entry["hash"] for name, entry in now.items()} == record["outputs"] else None
+    return None if any(difference(stage.out / name, entry) for name, entry in record["files"].items()) else record
 
 
 def run_stage(
@@ -204,65 +139,77 @@ def run_stage(
     patience_s: how long to wait while another process holds the folder (an earlier attempt that is not dead yet).
     """
     watch = world.watch if world else watch or Watch()
-    key = stage_key(stage)
-    if record := finished(stage, key):
+    identity = identify(stage.kind, stage.config)
+    if record := finished(stage, identity.key):
         watch.event("finished", name=stage.name, skipped=True)
         return {**record, "skipped": True}
-    kind = KINDS[stage.kind]
     with _world(stage, world, watch) as peers:
         peers.barrier()  # every rank has looked at the old record before rank 0 touches it
         if peers.leaving(now=True):
             peers.leave(0, f"before the stage {stage.name}")
         watch.event("stage", name=stage.name)
-        with _writer(stage, kind, peers, patience_s):
-            record = _run(stage, key, kind, peers, replace)
-    watch.event("finished", name=stage.name, skipped=False)
-    return {**record, "skipped": False}
+        with _writer(stage, peers, patience_s):
+            # Who held the folder while we waited may have done this very stage.
+            record = finished(stage, identity.key) if peers.main else None
+            skipped = peers.agreed(record is not None)
+            record = _run(stage, identity, peers, replace) if not skipped else record or read_record(stage.out)
+    watch.event("finished", name=stage.name, skipped=skipped)
+    return {**record, "skipped": skipped}
 
 
-def _run(stage: Stage, key: str, kind: Kind, peers: "World", replace: bool) -> dict[str, Any]:
+def _run(stage: Stage, identity: Identity, peers: "World", replace: bool) -> dict[str, Any]:
+    kind = KINDS[stage.kind]
     if peers.main:
-        _prepare(stage, key, kind, replace)
+        _prepare(stage, identity, replace)
     peers.barrier()
     began = time.perf_counter()
     alone = not kind.distributed  # then rank 0 does it for all
-    figures = importlib.import_module(kind.module).run(stage.config, key, peers) if peers.main or not alone else {}
+    run = importlib.import_module(kind.module).run
+    figures = run(stage.config, identity.key, peers) if peers.main or not alone else {}
     peers.barrier()
     record = {
         "name": stage.name,
-        "kind": stage.kind,
-        "key": key,
+        **identity.to_json(),
         "seconds": round(time.perf_counter() - began, 2),
         "ranks": figures.pop("ranks", peers.ranks),
         "figures": figures,
     }
     if peers.main:
-        _write_config(stage)
-        files = output_hashes(stage.out, {})
+        files = output_hashes(stage.out)
         outputs = {name: entry["hash"] for name, entry in files.items()}
-        write_json(stage.out / RECORD, {**record, "outputs": outputs, "files": files})
+        write_sealed(stage.out / RECORD, {**record, "outputs": outputs, "files": files})
     peers.barrier()
     return record
 
 
 @contextmanager
-def _writer(stage: Stage, kind: Kind, peers: "World", patience_s: float) -> Iterator[None]:
-    """Rank 0 holds a resumable stage's folder: a run that still goes on is not joined by a second one.
+def _writer(stage: Stage, peers: "World", patience_s: float) -> Iterator[None]:
+    """Rank 0 holds the stage's folder: two commands never write one folder together.
 
-    A refused run leaves no folder behind that was not there before and holds no work.
+    What a killed writer left half-written is deleted. A refused run leaves no folder behind that was not there before
+    and holds no work.
     """
-    if not (peers.main and kind.resumable):
+    if not peers.main:
         yield
         return
     fresh = not stage.out.exists()
     make_folder(stage.out)
     with folder_lock(stage.out, patience_s):
+        sweep_temporaries(stage.out)
+        sweep_temporaries(stage.out / "checkpoints")
         try:
             yield
         except UserError:
-            if fresh and not (stage.out / "checkpoints").exists() and not any(stage.out.glob(".*.partial")):
+            if fresh and not _holds_work(stage.out):
                 remove_tree(stage.out)
             raise
+
+
+def _holds_work(out: Path) -> bool:
+    """Whether there is more in a folder than what every stage puts into it when it starts."""
+    metrics = out / "metrics.jsonl"
+    more = {path.name for path in out.iterdir()} - {LOCK, *BEGUN, metrics.name}
+    return bool(more) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 def _world(stage: Stage, world: "World | None", watch: Watch) -> "AbstractContextManager[World]":
@@ -273,22 +220,36 @@ def _world(stage: Stage, world: "World | None", watch: Watch) -> "AbstractContex
     return join(getattr(stage.config, "runtime", Runtime()), watch)
 
 
-def _prepare(stage: Stage, key: str, kind: Kind, replace: bool) -> None:
-    started = read_json(stage.out / RECORD).get("key") if (stage.out / RECORD).exists() else None
-    if started is not None and started != key:
-        if not replace:
-            raise UserError(
-                f"{stage.out} holds a {stage.kind} with other settings or inputs; "
-                "choose another --out or delete that folder"
-            )
-        clear_folder(stage.out)
-    if kind.resumable:  # a run folder says what it is from its first second, and a killed run knows that it may resume
-        _write_config(stage)
-        write_json(stage.out / RECORD, {"key": key, "kind": stage.kind, "name": stage.name})
+def _prepare(stage: Stage, identity: Identity, replace: bool) -> None:
+    """Refuse or clear what a folder holds of another stage, and write down what this one is.
 
-
-def _write_config(stage: Stage) -> None:
+    From its first second a folder says what it is; a killed run knows that it may go on, and nobody reads half of it.
+    """
+    out = stage.out
+    record = read_record(out) if (out / RECORD).exists() else None
+    if record is None and not replace and stage.kind not in PLACED and (foreign := _visible(out)):
+        raise UserError(f"{out} holds {foreign[0]!r} and no stage of bingo; choose a new or empty folder for --out")
+    if record is not None and record["key"] != identity.key:
+        abandoned = "outputs" not in record and not KINDS[stage.kind].resumable and not _visible(out)
+        if not (replace or (abandoned and record["kind"] == stage.kind)):
+            raise UserError(f"{out} holds {_whose(record, identity)}; choose another --out or delete that folder")
+        if replace:
+            clear_folder(out)
     from bingo.environment import environment_record
 
-    write_json(stage.out / "config.json", {"kind": stage.kind, **to_json(stage.config)})
-    write_json(stage.out / "environment.json", environment_record())
+    write_json(out / "config.json", {"kind": stage.kind, **to_json(stage.config)})
+    write_json(out / "environment.json", environment_record())
+    write_sealed(out / RECORD, {"name": stage.name, **identity.to_json()})
+
+
+def _visible(out: Path) -> list[str]:
+    """Names in a folder but hidden ones and by-products of stages."""
+    return sorted(path.name for path in out.iterdir() if path.name[0] != "." and path.name not in BY_PRODUCTS)
+
+
+def _whose(record: dict[str, Any], identity: Identity) -> str:
+    """What a folder holds in place of this stage, in words."""
+    theirs = KINDS[record["kind"]].noun if record["kind"] in KINDS else repr(record["kind"])
+    if record["kind"] != identity.kind:
+        return f"{theirs}, not {KINDS[identity.kind].noun}"
+    return f"{theirs} made with {'; '.join(in_words(record, identity))}"

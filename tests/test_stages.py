@@ -68,7 +68,7 @@ def test_of_the_loader_only_what_changes_pixels_enters_the_key(digits: Path, tea
 def test_other_settings_are_refused_or_replaced(digits: Path, tmp_path: Path) -> None:
     run_stage(bag_stage(digits / "train", tmp_path / "bags"))
     other = bag_stage(digits / "train", tmp_path / "bags", seed=1)
-    with pytest.raises(UserError, match="holds a bags with other settings or inputs; choose another --out"):
+    with pytest.raises(UserError, match=r"bags holds bags made with seed=0, not 1; choose another --out"):
         run_stage(other)
     assert run_stage(other, replace=True)["skipped"] is False
 

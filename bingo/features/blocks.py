@@ -1,11 +1,14 @@
 """One large array on disk, made block by block by all ranks, and continued where a killed run stopped.
 
 Rows are cut into fixed blocks whatever the number of ranks, so the bytes do not depend on it, and a run killed on 8
-ranks goes on with 2. Order of events: a block's rows are written and flushed to disk, then its mark; when every mark
-is there the partial file takes its final name. Writes, not a memory map: two nodes that map one page of a network file
-can undo each other's bytes.
+ranks goes on with 2. Order of events: a block's rows are written and flushed to disk, then its mark, the hash of the
+rows; when every mark is there the partial file takes its final name. A run that goes on believes a mark only if the
+rows still have its hash. Writes, not a memory map: two nodes that map one page of a network file can undo each other's
+bytes.
 """
 
+import io
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +19,10 @@ from numpy.typing import DTypeLike
 
 from bingo.distributed import World, shard
 from bingo.errors import file_error
-from bingo.files import atomic_write
+from bingo.files import HASH_BYTES, atomic_write, new_hash, sync_folder
 from bingo.watch import Watch
 
+log = logging.getLogger(__name__)
 Range = tuple[int, int]
 """First and past-the-last row."""
 
@@ -49,7 +53,7 @@ def fill_blocks(
         if world.main and not _matches(data, marks, shape, dtype, block, key):
             _start(data, marks, shape, dtype, block, key, len(ranges))
         world.barrier()
-        done = _marks(marks, len(ranges), world)  # rank 0's reading, or two ranks could disagree about who does what
+        done = _done(data, marks, ranges, shape, dtype, world)
         missing = np.flatnonzero(~done)
         lo, hi = shard(len(missing), world.rank, world.size)
         mine = [(int(i), ranges[i]) for i in missing[lo:hi]]
@@ -60,6 +64,7 @@ def fill_blocks(
         if world.main:
             os.replace(data, path)
             marks.unlink()
+            sync_folder(path.parent)
         world.barrier()
     except OSError as error:
         raise file_error(
@@ -75,15 +80,23 @@ def _partial_files(path: Path) -> tuple[Path, Path]:
 
 
 def _head(shape: tuple[int, ...], dtype: DTypeLike, block: int, key: str) -> bytes:
-    """First line of the marks file; one byte per block follows, 1 when it is done."""
-    return f"{key} {shape} {np.dtype(dtype).str} {block}\n".encode()
+    """First line of the marks file; the hash of each block's rows follows, zeros where it is not done."""
+    return f"{key} {shape} {np.dtype(dtype).str} {block} {HASH_BYTES}\n".encode()
+
+
+def _array_header(shape: tuple[int, ...], dtype: DTypeLike) -> bytes:
+    """What a .npy file begins with."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(_like(shape, dtype)))
+    return file.getvalue()
 
 
 def _matches(data: Path, marks: Path, shape: tuple[int, ...], dtype: DTypeLike, block: int, key: str) -> bool:
     if not (data.exists() and marks.exists()):
         return False
-    with open(marks, "rb") as file:
-        return file.readline() == _head(shape, dtype, block, key)
+    begin = _array_header(shape, dtype)
+    with open(marks, "rb") as flags, open(data, "rb") as file:
+        return flags.readline() == _head(shape, dtype, block, key) and file.read(len(begin)) == begin
 
 
 def _start(
@@ -92,11 +105,11 @@ def _start(
     marks.unlink(missing_ok=True)  # first: marks must never be found beside data they are not about
     data.parent.mkdir(parents=True, exist_ok=True)
     with open(data, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(_like(shape, dtype)))
+        file.write(_array_header(shape, dtype))
         file.truncate(file.tell() + _row_bytes(shape, dtype) * shape[0])
         os.fsync(file.fileno())
     with atomic_write(marks) as file:
-        file.write(_head(shape, dtype, block, key) + bytes(blocks))
+        file.write(_head(shape, dtype, block, key) + bytes(HASH_BYTES * blocks))
 
 
 def _like(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
@@ -108,14 +121,33 @@ def _row_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
     return int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
 
 
-def _marks(marks: Path, blocks: int, world: World) -> np.ndarray:
-    """Which blocks are done (bool), as rank 0 reads it."""
-    with open(marks, "rb") as file:
-        file.readline()
-        read = np.frombuffer(file.read().ljust(blocks, b"\0"), dtype=np.uint8)
-    found = torch.from_numpy(read.copy()).to(world.device)
-    world.broadcast([found])
-    return found.cpu().numpy().astype(bool)
+def _done(
+    data: Path, marks: Path, ranges: list[Range], shape: tuple[int, ...], dtype: DTypeLike, world: World
+) -> np.ndarray:
+    """Which blocks are done (bool): rank 0's reading, or two ranks could disagree about who does what.
+
+    Rows that do not have the hash of their mark are damaged, and no more done than those without one.
+    """
+    found = np.zeros(len(ranges), np.uint8)
+    if world.main:
+        begin, row_bytes, nothing = len(_array_header(shape, dtype)), _row_bytes(shape, dtype), bytes(HASH_BYTES)
+        with open(data, "rb") as file, open(marks, "rb") as flags:
+            flags.readline()
+            for number, (first, last) in enumerate(ranges):
+                if (mark := flags.read(HASH_BYTES)) not in (nothing, b""):
+                    file.seek(begin + row_bytes * first)
+                    found[number] = _digest(file.read(row_bytes * (last - first))) == mark
+                    if not found[number]:
+                        log.warning("block %d of %s is damaged: it is computed again", number, data)
+    told = torch.from_numpy(found).to(world.device)
+    world.broadcast([told])
+    return told.cpu().numpy().astype(bool)
+
+
+def _digest(rows: "bytes | memoryview") -> bytes:
+    digest = new_hash()
+    digest.update(rows)
+    return digest.digest()
 
 
 def _fill(
@@ -131,8 +163,7 @@ def _fill(
     """Write the blocks (number, range) of one rank until it is asked to leave; returns how many."""
     row_bytes = _row_bytes(shape, dtype)
     with open(data, "r+b") as file, open(marks, "r+b") as flags:
-        start = os.fstat(file.fileno()).st_size - row_bytes * shape[0]
-        first_mark = len(flags.readline())
+        start, first_mark = len(_array_header(shape, dtype)), len(flags.readline())
         results = compute([rows for _, rows in mine])
         for count, (number, (first, last)) in enumerate(mine):
             if watch.asked:
@@ -140,18 +171,18 @@ def _fill(
             rows = np.ascontiguousarray(next(results))
             if rows.shape != (last - first, *shape[1:]) or rows.dtype != np.dtype(dtype):
                 raise AssertionError(f"block {number}: {rows.shape} {rows.dtype} in place of {last - first} rows")
-            _write_at(file.fileno(), rows, start + row_bytes * first)
+            content = memoryview(rows).cast("B") if rows.size else memoryview(b"")
+            _write_at(file.fileno(), content, start + row_bytes * first)
             os.fsync(file.fileno())
-            os.pwrite(flags.fileno(), b"\1", first_mark + number)
+            os.pwrite(flags.fileno(), _digest(content), first_mark + HASH_BYTES * number)
             watch.beat(count + 1)
             if advance is not None:
                 advance(count + 1, len(mine))
     return len(mine)
 
 
-def _write_at(descriptor: int, rows: np.ndarray, offset: int) -> None:
+def _write_at(descriptor: int, rest: memoryview, offset: int) -> None:
     """`os.pwrite` until everything is written: one call writes at most 2 GiB."""
-    rest = memoryview(rows).cast("B") if rows.size else memoryview(b"")
     while rest:
         written = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[written:], offset + written

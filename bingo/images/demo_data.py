@@ -1,5 +1,6 @@
 """Real images without a download: scikit-learn's handwritten digits as JPEG files in class folders."""
 
+import contextlib
 import hashlib
 import io
 import os
@@ -12,7 +13,7 @@ from PIL import Image
 
 from bingo.config import DemoDataConfig
 from bingo.errors import UserError, file_error
-from bingo.files import new_hash, read_json, remove_tree, write_json
+from bingo.files import BEGUN, new_hash, read_json, remove_tree, sync_folder, write_json
 
 if TYPE_CHECKING:
     from bingo.distributed import World
@@ -21,20 +22,21 @@ VAL_SHARE = (719, 1797)  # of 1 797 digits 719 go to val, 1 078 to train
 QUALITY = 95
 MANIFEST = "digits.json"
 KIND = "bingo demo digits"
+SPLITS = ("train", "val")
 
 
 def write_digits(out: Path, *, size: int = 32) -> dict[str, int]:
     """Write the 1 797 digits (8×8 grey) as `size`×`size` RGB JPEGs, quality 95, 4:4:4, bicubic, under `out`.
 
     `out/train/<digit>/<index>.jpg` and `out/val/<digit>/<index>.jpg`, where index counts scikit-learn's images. Returns
-    the number of images per split, {"train": 1078, "val": 719}. All or nothing: a sibling folder is filled and renamed.
-    If `out` is already the result, nothing is done. Raises `UserError` when `out` is something else, `size` is not
-    between 8 and 1024, scikit-learn is missing, or the disk is full.
+    the number of images per split, {"train": 1078, "val": 719}. A split is there whole or not at all, and the manifest,
+    `out/digits.json`, is written last. If `out` is already the result, nothing is done. Raises `UserError` when `out`
+    is something else, `size` is not between 8 and 1024, scikit-learn is missing, or the disk is full.
     """
     out = Path(out)
     if not 8 <= size <= 1024:
         raise UserError(f"digits of {size} pixels cannot be written; choose a size between 8 and 1024")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and not _is_begun(out):
         return _existing(out, size)
     pixels, targets = _load()
     val = split(targets)
@@ -92,21 +94,40 @@ def _hash(files: dict[str, bytes]) -> str:
     return digest.hexdigest()
 
 
+def _is_begun(out: Path) -> bool:
+    """Whether there is nothing in `out` but what a run that was killed can have left."""
+    return out.is_dir() and all(path.name in (*BEGUN, *SPLITS) or path.name[0] == "." for path in out.iterdir())
+
+
 def _write_tree(out: Path, files: dict[str, bytes], manifest: dict[str, str | int]) -> None:
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    fresh, temporary = not out.exists(), out / ".digits.tmp"
     try:
+        remove_tree(temporary)  # a killed run's
         for folder in sorted({Path(name).parent for name in files}):
             (temporary / folder).mkdir(parents=True)
         for name, data in files.items():
             (temporary / name).write_bytes(data)
-        write_json(temporary / MANIFEST, manifest)
-        os.rename(temporary, out)
+        for name in SPLITS:
+            if not (out / name).exists():
+                os.rename(temporary / name, out / name)
+        if _hash(_found(out)) != manifest["hash"]:
+            raise UserError(f"{out} holds other files than demo digits; name a new folder")
+        sync_folder(out)
+        write_json(out / MANIFEST, manifest)
     except OSError as error:
         raise file_error(
             error, f"cannot write {out}: {error.strerror or error}; free space or choose another folder"
         ) from error
     finally:
         remove_tree(temporary)
+        if fresh:
+            with contextlib.suppress(OSError):  # not empty: something is whole
+                out.rmdir()
+
+
+def _found(out: Path) -> dict[str, bytes]:
+    """Name -> bytes of every image in class folders."""
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/*/*.jpg") if path.is_file()}
 
 
 def _existing(out: Path, size: int) -> dict[str, int]:
@@ -117,8 +138,7 @@ def _existing(out: Path, size: int) -> dict[str, int]:
     manifest = read_json(out / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND or manifest.get("size") != size:
         raise UserError(f"{another} the demo digits at {size} pixels; name a new folder, or delete it first")
-    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/*/*.jpg") if path.is_file()}
-    if manifest.get("hash") != _hash(files):
+    if manifest.get("hash") != _hash(_found(out)):
         raise UserError(f"{another} complete or was changed; delete it and write the demo digits again")
     return {"train": int(manifest["train"]), "val": int(manifest["val"])}
 

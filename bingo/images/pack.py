@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from bingo.config import PackConfig
 from bingo.errors import TransientError, UserError, file_error
-from bingo.files import atomic_write, new_hash, try_lock
+from bingo.files import BEGUN, atomic_write, new_hash, try_lock
 from bingo.images.check import inspect_images
 from bingo.images.convert import shrunk_size
 from bingo.images.dataset import (
@@ -163,7 +163,8 @@ def _check_place(source: Path, out: Path) -> None:
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"cannot pack into {out}: it lies inside the image folder {source}; name a folder elsewhere")
     if out.exists() and not (out / INDEX).exists():
-        foreign = [name for name in sorted(os.listdir(out)) if not FLAT_FILE.fullmatch(name) and name[0] != "."]
+        names = [name for name in sorted(os.listdir(out)) if name[0] != "." and name not in BEGUN]
+        foreign = [name for name in names if not FLAT_FILE.fullmatch(name)]
         if foreign:
             raise UserError(
                 f"cannot pack into {out}: it holds {foreign[0]!r} and no packed dataset; name a new or empty folder"

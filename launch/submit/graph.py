@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bingo.errors import UserError
+from bingo.identity import input_paths
 from bingo.launch.cluster.site import Cluster
 from bingo.launch.job.spec import JobSpec
 from bingo.recipes import Group
-from bingo.stages import Stage, finished, input_paths, stage_key
+from bingo.stages import Stage, finished, stage_key
 
 C = TypeVar("C")
 

@@ -111,3 +111,25 @@ def test_killed_process(path: Path) -> None:
     assert killed.returncode == -9
     assert len(fill(path)) == BLOCKS - 3
     assert np.array_equal(np.load(path), values(0, 23))
+
+
+@pytest.mark.parametrize(
+    "what", ["a row", "the array's header", "a mark", "the end of the rows", "the end of the marks"]
+)
+def test_damage_of_half_done_work_is_noticed(path: Path, what: str) -> None:
+    """With times kept: nothing but the content says that the rows or the marks are not what was written."""
+    fill(path)
+    whole = path.read_bytes()
+    path.unlink()
+    with pytest.raises(Killed):
+        fill(path, stop=3)
+    data, marks = path.with_name(".rows.npy.partial"), path.with_name(".rows.npy.marks")
+    file = marks if "mark" in what else data
+    content = bytearray(file.read_bytes())
+    if what.startswith("the end"):
+        del content[-(len(content) // 2) :]
+    else:
+        content[{"a row": 140, "the header": 25, "a mark": -90}[what]] ^= 4
+    file.write_bytes(content)
+    fill(path)
+    assert path.read_bytes() == whole

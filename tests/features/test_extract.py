@@ -18,6 +18,7 @@ from bingo.images.dataset import Dataset
 from bingo.images.open import open_dataset
 from bingo.models import load_encoder
 from bingo.stages import Stage, run_stage
+from tests.support.blocks import marked
 from tests.support.ranks import finish, start_ranks, wait_for
 
 # The verb with blocks of one batch, each of which takes a little longer than it would.
@@ -55,8 +56,7 @@ def whole(digits: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def marks(out: Path) -> int:
-    path = out / ".features.npy.marks"
-    return path.read_bytes().split(b"\n", 1)[-1].count(b"\1") if path.exists() else 0
+    return marked(out / ".features.npy.marks")
 
 
 def figures(out: Path) -> dict[str, object]:
@@ -107,7 +107,7 @@ def test_blocks_of_other_settings_are_not_continued(digits: Path, teacher: Path,
     finish(processes)
     augment = Augmentation(size=8)
     config = FeaturesConfig(data=digits / "train", model=teacher, out=out, augment=augment, batch=BATCH)
-    with pytest.raises(UserError, match="holds a features with other settings"):
+    with pytest.raises(UserError, match=r"holds features made with augment.size=16, not 8; choose another --out"):
         run_stage(Stage("features", "features", config))
     assert marks(out) >= 2, "a refused run leaves the work of the other"
     (out / "stage.json").unlink()

@@ -27,6 +27,7 @@ from bingo.train.distill import Bingo, key_source, run, view_counts
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import CropStream, training_batches
 from bingo.views.plan import Plan
+from tests.support.blocks import marked
 from tests.support.cached_keys import ALONE, CPU, SMALL, VIEWS, keys_config
 from tests.support.naive import cross_entropy
 from tests.support.ranks import COUNT_CALLS, finish, start_ranks, wait_for
@@ -134,7 +135,7 @@ def test_two_ranks_killed_and_one_rank_make_the_same_file(
     slow = [*keys_words(digits, teacher, out)]
     ranks = start_ranks(slow, 2, program=["-c", SLOW_WRITES])
     marks = out / ".keys.npy.marks"
-    wait_for(lambda: marks.exists() and marks.read_bytes().split(b"\n", 1)[1].count(1) > 1, *ranks)
+    wait_for(lambda: marked(marks) > 1, *ranks)
     for process in ranks:
         os.kill(process.pid, signal.SIGKILL)
     finish(ranks)

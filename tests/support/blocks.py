@@ -8,6 +8,7 @@ import torch
 
 from bingo.distributed import World
 from bingo.features.blocks import Range, fill_blocks
+from bingo.files import HASH_BYTES
 
 ALONE = World(0, 1, torch.device("cpu"), 1)
 SHAPE, BLOCK = (23, 3, 2), 4
@@ -17,6 +18,12 @@ BLOCKS = 6
 def values(first: int, last: int) -> np.ndarray:
     """The rows first .. last of the array in question."""
     return np.arange(first * 6, last * 6, dtype=np.float16).reshape(-1, *SHAPE[1:])
+
+
+def marked(marks: Path) -> int:
+    """How many blocks of a half-done array have their mark."""
+    found = marks.read_bytes().split(b"\n", 1)[-1] if marks.exists() else b""
+    return sum(found[at : at + HASH_BYTES].strip(b"\0") != b"" for at in range(0, len(found), HASH_BYTES))
 
 
 class Killed(Exception):

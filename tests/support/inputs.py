@@ -20,15 +20,22 @@ def make_teacher(path: Path) -> None:
     save_encoder(path, seeded_encoder("tiny-8", dim=16, hidden=32, seed=5))
 
 
-def make_bags(root: Path, digits: Path, teacher: Path) -> Path:
-    """Features and kNN bags of the training digits under `teacher`, through the real stages; the bags' folder."""
-    from bingo.config import BagsConfig, FeaturesConfig
+def make_features(out: Path, data: Path, teacher: Path, *, size: int = 16) -> Path:
+    """Features of images under `teacher`, through the real stage; the folder."""
+    from bingo.config import FeaturesConfig
     from bingo.config_parts import Augmentation
     from bingo.stages import Stage, run_stage
 
-    features = FeaturesConfig(
-        data=digits / "train", model=teacher, out=root / "features", augment=Augmentation(size=16)
-    )
-    run_stage(Stage("features", "features", features))
-    run_stage(Stage("bags", "bags", BagsConfig(data=digits / "train", features=root / "features", out=root / "bags")))
+    config = FeaturesConfig(data=data, model=teacher, out=out, augment=Augmentation(size=size))
+    run_stage(Stage("features", "features", config))
+    return out
+
+
+def make_bags(root: Path, digits: Path, teacher: Path) -> Path:
+    """Features and kNN bags of the training digits under `teacher`, through the real stages; the bags' folder."""
+    from bingo.config import BagsConfig
+    from bingo.stages import Stage, run_stage
+
+    features = make_features(root / "features", digits / "train", teacher)
+    run_stage(Stage("bags", "bags", BagsConfig(data=digits / "train", features=features, out=root / "bags")))
     return root / "bags"

@@ -70,7 +70,7 @@ def test_other_settings_do_not_touch_a_run(uninterrupted: Path, digits: Path, te
     before = weights(uninterrupted)
     results = finish(start_ranks([*command(digits, teacher, bags, uninterrupted), "--contrast.temperature", 0.1], 1))
     assert results[0][0] == 2
-    assert "other settings or inputs" in results[0][1]
+    assert "made with contrast.temperature=0.2, not 0.1; choose another --out" in results[0][1]
     assert_same(weights(uninterrupted), before)
 
 
