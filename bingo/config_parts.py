@@ -140,6 +140,9 @@ class Loader:
     """Bad files never stop a stage that can do without them: an image folder's unreadable ones are left out, and
     training replaces any number of undecodable images."""
 
+    verify: bool = True
+    """Compare each packed image with its content hash when a stage first reads it; one that differs counts as bad."""
+
     def __post_init__(self) -> None:
         require(0 <= self.hw_decoder_load <= 1, "loader.hw-decoder-load", self.hw_decoder_load, "between 0 and 1")
         require(self.prefetch >= 1, "loader.prefetch", self.prefetch, ">= 1")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,8 @@ COLUMNS = {
 }
 PER_IMAGE = ("shard", "offset", "size", "height", "width", "label", "format", "path_ends")
 VERIFIED_AT_ONCE = 256  # images
+INTACT, DAMAGED = 1, 2
+WORTH_THREADS = 1 << 20  # bytes to hash below which threads cost more than they save
 
 
 def dataset_hash(digests: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], classes: list[str]) -> str:
@@ -121,6 +124,26 @@ class Dataset:
         """For each image the lowest index with the same bytes (its own, unless it is a duplicate): int64 (N)."""
         return first_with_digest(self.digests)
 
+    def damaged(self, images: Iterable[int], threads: int = 1) -> set[int]:
+        """Which of these images are not, or no longer, the bytes that were packed.
+
+        Each is hashed at its first call only, on so many threads, and remembered in this process.
+        """
+        wanted = list(dict.fromkeys(int(image) for image in images))
+        new = [image for image in wanted if not self._looked_at[image]]
+        if sum(int(self._lengths[image]) for image in new) < WORTH_THREADS:
+            threads = 1
+        for image, same in zip(new, _map(self._is_intact, new, threads), strict=True):
+            self._looked_at[image] = INTACT if same else DAMAGED
+        return {image for image in wanted if self._looked_at[image] == DAMAGED}
+
+    @cached_property
+    def _looked_at(self) -> npt.NDArray[np.uint8]:
+        return np.zeros(len(self), np.uint8)
+
+    def _is_intact(self, image: int) -> bool:
+        return image_digest(self.encoded(image)) == self.digests[image].tobytes()
+
     def verify(self, *, workers: int = 0, advance: Advance | None = None) -> list[str]:
         """Hash every image again and return the paths of those whose bytes are not, or no longer, the ones packed.
 
@@ -156,6 +179,15 @@ class Dataset:
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by location: the default would copy the whole mapped file into the stream.
         return Dataset.from_index, (self.path,)
+
+
+def _map(function: Callable[[int], bool], numbers: list[int], threads: int) -> Iterator[bool]:
+    """`map`, on several threads."""
+    if threads == 1:
+        yield from map(function, numbers)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(function, numbers)
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +89,10 @@ class ImageFolder(Dataset):
         with ThreadPoolExecutor(_threads()) as pool:
             found = b"".join(pool.map(lambda i: image_digest(self.encoded(i)), range(len(self))))
         return np.frombuffer(found, np.uint8).reshape(-1, HASH_BYTES)
+
+    def damaged(self, images: Iterable[int], threads: int = 1) -> set[int]:
+        """None: nothing is known about the files of a folder that they could be compared with."""
+        return set()
 
     def verify(self, *, workers: int = 0, advance: Advance | None = None) -> list[str]:
         """`UserError`: nothing is known about the files of a folder that they could be compared with."""

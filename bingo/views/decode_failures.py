@@ -3,7 +3,8 @@
 DALI fails a whole batch and names no file, so every image of the batch is decoded alone. That, and not a stricter
 decoder's opinion, says which are bad: what happens to an image then never depends on the batch it came in, so any
 number of ranks and a resumed run see the same pixels. The strict decoder only gives the reason. Damage that DALI
-decodes without an error (garbage inside a JPEG, a tail of zeros) is not seen here: `bingo check` sees it.
+decodes without an error (garbage inside a JPEG, a tail of zeros) is not seen here: `bingo check` sees it. An image of a
+pack whose bytes are no longer those that were packed is not given to DALI at all, and so is one of the bad.
 """
 
 import logging
@@ -17,6 +18,9 @@ from bingo.images.dataset import Dataset
 from bingo.images.names import first_few
 
 log = logging.getLogger(__name__)
+
+
+DAMAGED = "not the bytes that were packed: damaged on disk"
 
 
 class Failures:
@@ -103,5 +107,7 @@ def _reason(dataset: Dataset, image: int, decoder: Any) -> str:
         return f"cannot be read: {error.strerror}"
     if verdict.verdict == "bad":
         return verdict.reason
+    if dataset.damaged([image]):
+        return DAMAGED
     found, expected = (verdict.height, verdict.width), tuple(dataset.sizes[image].tolist())
     return "DALI cannot decode it" if found == expected else f"{found} pixels instead of {expected}"

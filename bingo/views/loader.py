@@ -27,6 +27,7 @@ from bingo.views.plan import Plan, StepPlan, centre_crop
 
 # One group of a request: image indices (B) and, per crop, top-left and bottom-right corners (B x 2 float32).
 Group = tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]
+NO_IMAGE = np.zeros(4, np.uint8)
 ONE_ROW_EACH = (
     "features, keys and accuracies need every image, so none can stand in for it: repair the files, or leave them out "
     "with bingo pack --allow-bad"
@@ -69,7 +70,7 @@ class CropStream:
         whole_pixels: bool = False,
     ) -> None:
         self.dataset, self.request, self.count, self.crops, self.failures = dataset, request, count, crops, failures
-        self.size, self.device, self.settings = size, device, settings
+        self.size, self.device, self.settings, self.threads = size, device, settings, threads
         gpu = device.type == "cuda"
         self.cut_by_torch = whole_pixels and not gpu
         self.options = {
@@ -162,8 +163,9 @@ class CropStream:
         return crops
 
     def encoded_and_sizes(self, images: np.ndarray) -> list[Any]:
-        """DALI's two inputs for a batch of images, see `decoded`."""
-        return [[self._input(int(i)) for i in images], self._sizes[images]]
+        """DALI's two inputs for a batch of images, see `decoded`; in the place of a damaged one what nobody decodes."""
+        damaged = self.dataset.damaged(images, self.threads) if self.settings.verify else set()
+        return [[NO_IMAGE if int(i) in damaged else self._input(int(i)) for i in images], self._sizes[images]]
 
     def _input(self, image: int) -> np.ndarray:
         """What DALI is given for an image (uint8): the encoded bytes, or the path of the file that it is to read."""

@@ -1,6 +1,8 @@
 """Images that go bad after packing: named, replaced alike for any number of ranks, counted, refused past a limit."""
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from bingo.config import EvalConfig, FeaturesConfig
-from bingo.config_parts import Augmentation, TrainingLoader
+from bingo.config_parts import Augmentation, Loader, TrainingLoader
 from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
@@ -18,7 +20,7 @@ from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
 from bingo.stages import Stage, run_stage
 from bingo.views.decode_failures import Failures
-from bingo.views.loader import Batch, training_batches
+from bingo.views.loader import Batch, evaluation_batches, training_batches
 from bingo.views.plan import Plan
 from tests.support.bad_images import encode, picture, write
 from tests.support.ranks import bingo, finish, start_ranks
@@ -144,6 +146,46 @@ def test_the_limit(damaged: Path, bad: tuple[int, int, int]) -> None:
     settings = TrainingLoader()
     assert (settings.most_bad(1_281_167), settings.most_bad(800)) == (1281, 0)
     assert TrainingLoader(allow_bad=True).most_bad(800) is None
+
+
+def flip(folder: Path, at: float) -> tuple[Dataset, int]:
+    """Change one bit of a pack's images; the dataset, and the image that has the bit."""
+    (flat,) = folder.glob("*.bin")
+    place = int(at * flat.stat().st_size)
+    with open(flat, "r+b") as file:
+        byte = os.pread(file.fileno(), 1, place)[0] ^ 1 << place % 8
+        os.pwrite(file.fileno(), bytes([byte]), place)
+    data = open_dataset(folder)
+    (image,) = np.flatnonzero((data._offsets <= place) & (place < data._offsets + data._lengths))
+    return data, int(image)
+
+
+def test_one_bit_anywhere_in_the_images(intact: Path, tmp_path: Path) -> None:
+    """Most such bits decode to other pixels without an error: the content hash of the image tells."""
+    folder = Path(shutil.copytree(intact, tmp_path / "packed"))
+    for at in np.linspace(0, 1, 60, endpoint=False):
+        data, image = flip(folder, at)
+        assert data.damaged(range(IMAGES)) == {image}
+        flip(folder, at)  # back again
+    data, image = flip(folder, 0.5)
+
+    def read(settings: Loader) -> int:
+        whole = [np.arange(IMAGES)]
+        return sum(map(len, evaluation_batches(
+            data, Augmentation(size=16), whole, device=CPU, threads=1, settings=settings
+        )))  # fmt: skip
+
+    assert read(Loader(verify=False)) == IMAGES, "DALI decodes it without an error"
+    named = re.escape(f"{data.paths[image]} (not the bytes that were packed: damaged on disk)")
+    with pytest.raises(UserError, match=named):
+        read(Loader())
+
+
+def test_an_image_is_hashed_once(intact: Path) -> None:
+    data = open_dataset(intact)
+    assert data.damaged(range(IMAGES), threads=2) == set()
+    object.__setattr__(data, "digests", np.zeros_like(data.digests))
+    assert data.damaged([3, 4]) == set(), "they have been looked at"
 
 
 def test_all_bad(intact: Path, tmp_path: Path) -> None:
