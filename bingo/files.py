@@ -212,12 +212,14 @@ def folder_lock(folder: Path, wait_s: float = 0) -> Iterator[None]:
     while True:
         try:
             file = open(folder / LOCK, "w")  # noqa: SIM115  closed below
+        except FileNotFoundError:  # who held it has deleted the folder while we waited
+            make_folder(folder)
+            continue
         except OSError as error:
             raise file_error(error, f"cannot write {folder}: {error.strerror}; choose another --out") from error
         with file:
             if try_lock(file.fileno()):
-                if not _is_still(file, folder / LOCK):  # its holder has deleted the folder while we waited
-                    make_folder(folder)
+                if not _is_still(file, folder / LOCK):
                     continue
                 yield
                 return
