@@ -1,6 +1,7 @@
 """A small stage of every kind, in two variants, and processes that run it: two at once, or one that is killed.
 
-As campaigns: `python -m tests.support.stage_examples pairs|kills COUNT [KIND...]` prints a table.
+As campaigns: `python -m tests.support.stage_examples pairs|kills COUNT [KIND...]` prints a table; `chain COUNT` kills
+`bingo run digits` so often, with all its ranks, and compares every stage with those of a run that was left alone.
 """
 
 import multiprocessing
@@ -8,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -237,8 +239,34 @@ def _campaign_kills(inputs: Inputs, kind: str, count: int, folder: Path, draw: r
     return found
 
 
+def chain(count: int, folder: Path, draw: random.Random) -> int:
+    """Kill the digits recipe `count` times on its way; 1 if any stage ends with other bits than undisturbed."""
+
+    def words(out: Path) -> list[str]:
+        return [sys.executable, "-m", "bingo", "run", "digits", "--seeds", "1", "--epochs", "1", "--out", str(out)]
+
+    began = time.monotonic()
+    subprocess.run(words(folder / "whole"), check=True, stdout=subprocess.DEVNULL)
+    seconds, ended = time.monotonic() - began, 0
+    for _ in range(count):
+        process = subprocess.Popen(words(folder / "killed"), stdout=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(2 + draw.random() * seconds / 3)
+        ended += process.poll() is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(words(folder / "killed"), check=True, stdout=subprocess.DEVNULL)
+    stages = sorted(record.parent.relative_to(folder / "whole") for record in (folder / "whole").rglob("stage.json"))
+    wrong = [str(stage) for stage in stages if outputs(folder / "whole" / stage) != outputs(folder / "killed" / stage)]
+    left = leftovers(folder / "killed")
+    print(f"{count} kills, {ended} of them after the end: {len(stages)} stages, other bits: {wrong}, left over: {left}")
+    return int(bool(wrong or left))
+
+
 def main(words: list[str]) -> int:
     """Run a campaign over the kinds and print what came of it; 1 if anything is wrong."""
+    if words[0] == "chain":
+        with tempfile.TemporaryDirectory() as name:
+            return chain(int(words[1]), Path(name), random.Random(0))
     campaign = {"pairs": _campaign_pairs, "kills": _campaign_kills}[words[0]]
     wrong = False
     with tempfile.TemporaryDirectory() as name:
