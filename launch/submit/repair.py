@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bingo.errors import UserError, did_you_mean
+from bingo.files import sync_folder
 from bingo.launch.cluster.site import read_site, with_size
 from bingo.launch.cluster.slurm import RUNNING, Row
 from bingo.launch.layout import SUBMISSIONS
@@ -62,6 +63,7 @@ def _take_code(submission: Submission, names: Iterable[str]) -> None:
     snapshot.take(staged)
     for suffix in ("", ".diff", ".json"):  # the description last: with it the snapshot is whole
         staged.with_name(staged.name + suffix).rename(code.with_name(code.name + suffix))
+    sync_folder(folder)
     sizes = submission.facts["overrides"]
     cluster = with_size(read_site(folder / "site.toml"), sizes["nodes"], sizes["ranks_per_node"])
     for name in names:

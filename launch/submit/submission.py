@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError
-from bingo.files import make_folder, read_json, write_json
+from bingo.files import make_folder, read_json, sync_folder, write_json
 from bingo.launch.job.spec import JobSpec
 from bingo.launch.layout import SUBMISSIONS, job_folder
 
@@ -117,6 +117,7 @@ def stage(root: Path, facts: dict[str, Any], jobs: Sequence[JobSpec], fill: Fill
                 job.write(job_folder(staged, job.name))
             fill(staged, final)
             staged.rename(final)
+            sync_folder(parent)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
