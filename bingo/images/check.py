@@ -19,6 +19,7 @@ content decides, not the name. What becomes of each kind of file:
 | arithmetic-coded, lossless, hierarchical or 12-bit JPEG | bad | refused | refused |
 | floating-point or 32-bit TIFF, any other format | bad | refused | refused |
 | more pixels than Pillow's limit (89 megapixels) | bad | refused | refused |
+| needs more time or memory than one image may, or has an endless header | bad | refused | refused |
 | damaged, empty, no file | bad | refused | refused |
 
 The functions named are those of `bingo.images.convert`; only baseline JPEGs of one scan suit a hardware decoder.
@@ -27,7 +28,6 @@ bytes) are counted and listed, and stay.
 """
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,16 +37,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from bingo.errors import file_error
-from bingo.images.convert import ACTIONS as CONVERSIONS
 from bingo.images.convert import MOST_PIXELS, ConversionError
 from bingo.images.digests import image_digest
-from bingo.images.headers import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
+from bingo.images.headers import CONVERTIBLE_FORMATS, too_many_pixels
 from bingo.images.journal import SAVE_SECONDS, Journal
 from bingo.images.jpeg_markers import JpegError, parse_jpeg
-from bingo.images.jpeg_strict import StrictDecoder
+from bingo.images.jpeg_strict import DIED, NEEDS, StrictDecoder
 from bingo.images.parallel import Advance, in_order
 from bingo.images.sources import Listing, Unreadable, list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, NOTES, Verdicts
@@ -159,7 +157,7 @@ def inspect_images(
     """
     total, left = len(listing.paths), len(indices)
     workers = workers or min(len(os.sched_getaffinity(0)), 1 + left // FILES_PER_START)
-    with quiet_pillow(), StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
+    with StrictDecoder(workers) as decoder, ThreadPoolExecutor(workers) as pool:
         inspect = partial(inspect_image, listing, decoder=decoder, convert=convert)
         results = in_order(pool, inspect, indices, 4 * workers)
         for done, (index, inspection) in enumerate(zip(indices, results, strict=True), total - left + 1):
@@ -179,10 +177,8 @@ def inspect_image(listing: Listing, index: int, *, decoder: StrictDecoder, conve
     if not convert or verdict.verdict == "bad":
         return Inspection(verdict, data, image_digest(data))
     if verdict.action:
-        try:  # a PNG has been decoded in this process already; the child is not needed, nor started, for it
-            data = (
-                CONVERSIONS[verdict.action](data) if verdict.format == "png" else decoder.convert(verdict.action, data)
-            )
+        try:
+            data = decoder.convert(verdict.action, data)
         except ConversionError as error:
             if verdict.action != "png":  # then it is of use as it is
                 misnamed = verdict.verdict == "convertible"
@@ -221,6 +217,8 @@ def _judge_jpeg(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
     if too_many_pixels(*size):
         return bad(too_many_pixels(*size), "jpeg", *size)
     said = decoder.problem(data)
+    if said.startswith(NEEDS):
+        return bad(said, "jpeg", *size)
     if said.startswith("Image is incomplete"):
         return bad("truncated (image data ends early)", "jpeg", *size)
     if said:
@@ -241,12 +239,10 @@ def _judge_jpeg(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
 def _judge_other(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
     """Everything but JPEG, which Pillow tells apart by content."""
     bad = partial(FileVerdict, path, "bad", bytes=len(data))
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            kind, mode, (width, height) = image.format or "", image.mode, image.size
-            animated = bool(getattr(image, "is_animated", False))
-    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
-        return bad(unidentified(data, error))
+    header = decoder.look(data)
+    if isinstance(header, str):
+        return bad(header)
+    kind, mode, width, height, animated = header
     name = "png" if kind == "PNG" else CONVERTIBLE_FORMATS.get(kind)
     if name is None:
         return bad(f"{kind} content, which is not read")
@@ -254,10 +250,9 @@ def _judge_other(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
         return bad(too_many_pixels(height, width), name, height, width)
     if name != "png" and (mode == "F" or (name == "tiff" and mode == "I")):
         return bad("floating-point or 32-bit pixels, whose range is not known", name, height, width)
-    damage = _png_damage(data) if name == "png" else decoder.load_problem(data)
+    damage = (_png_structure(data) if name == "png" else "") or _damage(decoder.load_problem(data), name)
     if damage:
-        cut = "truncated" if "truncated" in damage or "not enough image data" in damage else "corrupt"
-        return bad(damage if name == "png" else f"{cut} ({damage})", name, height, width)
+        return bad(damage, name, height, width)
     oddity = _png_oddity(data) if name == "png" else f"{name.upper()} image"
     grey = data[25] in PNG_GREY if name == "png" else mode in ("1", "L", "LA", "I", "I;16", "I;16B")
     notes = tuple(note for note, holds in {"greyscale": grey, "animated": animated}.items() if holds)
@@ -265,23 +260,21 @@ def _judge_other(path: str, data: bytes, decoder: StrictDecoder) -> FileVerdict:
     return FileVerdict(path, verdict, oddity, name, height, width, len(data), action, notes)
 
 
-def _png_damage(data: bytes) -> str:
-    """What is wrong with a PNG: first the checksum of every chunk, then the pixels.
-
-    Pillow, because torchvision's PNG decoder can end the process on corrupt data.
-    """
+def _png_structure(data: bytes) -> str:
+    """What decoders do not miss in a PNG."""
     if b"IEND\xaeB`\x82" not in data:
         return "truncated (no IEND chunk)"
-    if b"IDAT" not in data:
-        return "corrupt (no IDAT chunk)"
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.verify()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except Exception as error:  # see _judge_other
-        return f"corrupt ({str(error).removeprefix('broken PNG file ').strip('()')})"
-    return ""
+    return "" if b"IDAT" in data else "corrupt (no IDAT chunk)"
+
+
+def _damage(said: str, name: str) -> str:
+    """The reason for what Pillow said on decoding an image; "" for nothing."""
+    if not said or said.startswith(NEEDS):
+        return said
+    if name == "png" and said != DIED:
+        return f"corrupt ({said.removeprefix('broken PNG file ').strip('()')})"
+    cut = "truncated" if "truncated" in said or "not enough image data" in said else "corrupt"
+    return f"{cut} ({said})"
 
 
 def _png_oddity(data: bytes) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 
 MOST_PIXELS = 20_000_000  # a larger image is a giant
 GIANT_QUALITY = 95
+BAND = 256  # rows
 # Version in the library's name -> (JPEG_LIB_VERSION, sizes of jpeg_decompress_struct and jpeg_compress_struct, LP64).
 ABI = {"62": (62, 632, 520), "8": (80, 656, 584)}
 JPEG_LIBRARY = re.compile(r"\S*/libjpeg[^/\s]*\.so\.(62|8)\b\S*")
@@ -28,9 +29,18 @@ class ConversionError(Exception):
 
 
 def load(data: bytes) -> None:
-    """Decode every pixel of the first frame, as conversion would; whatever Pillow raises says what is wrong."""
+    """Decode every pixel of the first frame, as conversion would; whatever Pillow raises says what is wrong.
+
+    Of a PNG the checksum of every chunk comes first.
+    """
+    if data.startswith(b"\x89PNG"):
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()
     with Image.open(io.BytesIO(data)) as image:
-        rgb(image)
+        if image.format == "PNG":
+            image.load()
+        else:
+            rgb(image)
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -38,22 +48,31 @@ def rgb(image: Image.Image) -> Image.Image:
 
     16 bits keep the high byte, as libpng's own reduction does (Pillow's conversion of 16-bit grey would clip at 255).
     """
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    grey = Image.new("L", image.size)
+    for top in range(0, image.height, BAND):  # in bands: numpy would hold a giant several times
+        band = image.crop((0, top, image.width, min(top + BAND, image.height)))
+        grey.paste(Image.fromarray((np.asarray(band) >> 8).astype(np.uint8)), (0, top))
+    return grey.convert("RGB")
+
+
+def _first_frame(data: bytes) -> tuple[Image.Image, str | None]:
+    """RGB pixels and Pillow's name of the format. The decoder, which may hold several frames, is gone on return."""
+    with Image.open(io.BytesIO(data)) as image:
+        return rgb(image), image.format
 
 
 def to_rgb_png(data: bytes) -> bytes:
     """The first frame of an image as an 8-bit RGB PNG without metadata."""
-    with Image.open(io.BytesIO(data)) as image:
-        return _encode(rgb(image), "PNG")
+    return _encode(_first_frame(data)[0], "PNG")
 
 
 def shrink(data: bytes) -> bytes:
     """A giant with its sides divided by one number, to at most 20 megapixels; a JPEG stays one (quality 95, 4:4:4)."""
-    with Image.open(io.BytesIO(data)) as image:
-        kind = "PNG" if image.format == "PNG" else "JPEG"
-        small = rgb(image).resize(shrunk_size(*image.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    image, kind = _first_frame(data)
+    kind = "PNG" if kind == "PNG" else "JPEG"
+    small = image.resize(shrunk_size(*image.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return _encode(small, kind, **({} if kind == "PNG" else {"quality": GIANT_QUALITY, "subsampling": 0}))
 
 
@@ -64,9 +83,9 @@ def shrunk_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    pixels = np.asarray(image)  # a new image has none of the old one's metadata
+    image.info = {}  # metadata that would be written too
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 

@@ -17,13 +17,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from bingo.errors import UserError
 from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
 from bingo.images.dataset import JPEG, PNG, Dataset, json_column
 from bingo.images.digests import image_digest
-from bingo.images.headers import CONVERTIBLE_FORMATS, quiet_pillow, too_many_pixels, unidentified
+from bingo.images.headers import CONVERTIBLE_FORMATS, identify, quiet_pillow, too_many_pixels, unidentified
 from bingo.images.names import first_few
 from bingo.images.parallel import Advance, in_order
 from bingo.images.sources import Listing, Unreadable, list_source, read_regular
@@ -131,9 +130,8 @@ def _header(path: str) -> tuple[int, int, int, int, str]:
 
 def _identify(file: BinaryIO) -> tuple[int, int, int, int, str]:
     try:
-        with Image.open(file) as image:
-            found, (width, height) = image.format or "", image.size
-            size = os.fstat(file.fileno()).st_size
+        found, _, width, height, _ = identify(file, ("JPEG", "PNG"))
+        size = os.fstat(file.fileno()).st_size
     except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
         file.seek(0)
         start = file.read(4)

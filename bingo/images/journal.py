@@ -25,7 +25,7 @@ from bingo.images.jpeg_strict import DIED
 SAVE_SECONDS = 5.0  # what a kill can cost
 FRAME = struct.Struct(f"<Q{HASH_BYTES}s")
 # Reasons that say more about the moment than about the file: such files are looked at again.
-MAY_PASS = ("cannot be read", "the tar file is gone", f"corrupt ({DIED}", f"cannot be converted ({DIED}")
+MAY_PASS = ("cannot be read", "the tar file is gone", DIED, f"corrupt ({DIED}", f"cannot be converted ({DIED}")
 PENDING, OK, CONVERTIBLE, BAD = range(4)  # values of `verdict`
 ROW = np.dtype(
     [

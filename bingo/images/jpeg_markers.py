@@ -14,6 +14,9 @@ FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE
 BASELINE = 0xC0
 SUCCESSIVE, LOSSLESS = {0xC2, 0xC6, 0xCA, 0xCE}, {0xC3, 0xC7, 0xCB, 0xCF}  # what a scan's parameters mean
 NOT_SENT = 16
+MOST_SCANS = 500  # encoders write ten; every scan goes over all blocks, so a few bytes of each cost seconds
+MOST_SEGMENTS = 50_000  # metadata of 3 GB
+FILL = re.compile(rb"\xff*")
 MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # what ends a scan: no stuffed zero, restart or fill byte
 
 
@@ -62,7 +65,7 @@ def parse_jpeg(data: bytes) -> Jpeg:
     """Read the markers from start to end. Raises `JpegError`."""
     if data[:2] != b"\xff\xd8":
         raise JpegError("no JPEG start marker")
-    at, scans, restart, orientation, adobe = 2, 0, 0, 1, -1
+    at, segments, scans, restart, orientation, adobe = 2, 0, 0, 0, 1, -1
     tables = False
     frame: tuple[int, int, int, int, tuple[tuple[int, int], ...]] | None = None
     missing: dict[int, list[int]] = {}  # component -> for each of its 64 coefficients, how many low bits are not sent
@@ -70,6 +73,9 @@ def parse_jpeg(data: bytes) -> Jpeg:
         marker, at = _marker(data, at, scans)
         if marker == EOI and scans:
             break
+        segments += 1
+        if segments > MOST_SEGMENTS:
+            raise JpegError(f"too many segments (more than {MOST_SEGMENTS})")
         body, at = _segment(data, marker, at, scans)
         if marker in FRAMES:
             if frame:
@@ -83,6 +89,8 @@ def parse_jpeg(data: bytes) -> Jpeg:
                 raise JpegError("truncated or corrupt JPEG header (no Huffman tables)")
             _scan(body, frame[0] in SUCCESSIVE, missing)
             scans += 1
+            if scans > MOST_SCANS:
+                raise JpegError(f"too many scans (more than {MOST_SCANS})")
             found = MARKER_IN_SCAN.search(data, at)
             if not found:
                 raise JpegError("truncated (no end-of-image marker)")
@@ -106,8 +114,8 @@ def parse_jpeg(data: bytes) -> Jpeg:
 def _marker(data: bytes, at: int, scans: int) -> tuple[int, int]:
     """The marker at `at`, any number of fill bytes before it, and where it ends."""
     start = at
-    while data[at : at + 1] == b"\xff":
-        at += 1
+    if fill := FILL.match(data, at):
+        at = fill.end()
     if at >= len(data):
         raise JpegError("truncated (no end-of-image marker)" if scans else "truncated or corrupt JPEG header")
     if at == start or data[at] < 0xC0 or 0xD0 <= data[at] <= SOI or (data[at] == EOI and not scans):

@@ -1,32 +1,49 @@
-"""A JPEG decoder that reports damage instead of drawing over it; `check.py` decides what that means.
+"""A child process that decodes images: it reports damage instead of drawing over it, and within limits.
 
 libjpeg repairs damaged data (garbage in the middle, a tail of zeros) and only says so in one line on the C-level
-standard error; Pillow throws that line away, torchvision lets it through, neither fails. So torchvision decodes in a
-child process whose standard error is a file that is read after each image. The child also takes the blow when a hostile
-file crashes the decoder, and therefore does the conversions (`bingo.images.convert`) too. This file is the child's
-script, and so imports nothing of the package at module level.
+standard error; Pillow throws that line away, torchvision lets it through, neither fails. So torchvision decodes where
+standard error is a pipe that is read after each image. A pipe is never missing, nor too full to tell: what it holds
+was said, whatever did not fit. Silence counts only once a damaged image was heard of.
+
+No byte of an image file reaches Pillow or libjpeg elsewhere: the child takes the blow when a hostile file crashes a
+decoder, needs `MOST_SECONDS` or `MOST_BYTES`. This file is the child's script, and so imports nothing of the package at
+module level.
 """
 
+import contextlib
 import functools
 import importlib.util
 import io
+import json
 import os
 import pathlib
 import queue
 import re
+import resource
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from collections.abc import Iterator
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+if TYPE_CHECKING:
+    from bingo.images.headers import Header
+
+MOST_SECONDS = 20.0  # of CPU time, so that a busy machine turns no sound image bad; 89 megapixels take 5 at most
+MOST_BYTES = 1 << 30  # of memory, beyond what the process had before
 REQUEST = struct.Struct("<8sQ")  # what to do, length of the image
-REPLY = struct.Struct("<QQ")  # lengths of what was said and of the image made
-DECODE = "decode"
-DIED = "the JPEG decoder died on it (damaged, or not enough memory)"
+REPLY = struct.Struct("<QQ")  # lengths of what was said and of what was made
+PROVE, LOOK, DECODE, BASELINE = "prove", "look", "decode", "baseline"
+BY_LIBJPEG = (DECODE, BASELINE)
+DIED = "the decoder died on it (damaged, or not enough memory)"
+NEEDS = "needs more than"
+TOO_LONG = f"{NEEDS} {MOST_SECONDS:.0f} s of CPU to decode"
+TOO_LARGE = f"{NEEDS} {MOST_BYTES >> 30} GiB of memory to decode"
+PIPE = 1 << 16
 READY = b"ready\n"
 
 
@@ -40,11 +57,18 @@ class StrictDecoder:
             self._idle.put(child)
 
     def problem(self, data: bytes) -> str:
-        """Decode one JPEG; "" when libjpeg has nothing to say about it, otherwise what it said."""
+        """Decode one JPEG; "" when libjpeg has nothing to say about it, otherwise what it said, or a limit."""
         return self._ask(DECODE, data)[0]
 
+    def look(self, data: bytes) -> "Header | str":
+        """What the header of an image of another format says, or why there is none."""
+        from bingo.images.headers import Header
+
+        said, made = self._ask(LOOK, data)
+        return said or Header(**json.loads(made))
+
     def load_problem(self, data: bytes) -> str:
-        """Decode one image of another format with Pillow; "" or what is wrong with it."""
+        """Decode one image of another format with Pillow; "" or what is wrong with it, or a limit."""
         return self._ask("load", data)[0]
 
     def convert(self, action: str, data: bytes) -> bytes:
@@ -79,18 +103,36 @@ class _Child:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._proven = False
 
     def ask(self, action: str, data: bytes) -> tuple[str, bytes]:
-        requests, replies = self._pipes()
+        if self._process is None:
+            self._process, self._proven = _start(), False
+        if action in BY_LIBJPEG and not self._proven:
+            from bingo.errors import UserError
+
+            if said := self._exchange(PROVE, b"")[0]:
+                raise UserError(
+                    f"the strict JPEG decoder (torchvision.io.decode_jpeg) does not start: {said}; "
+                    "reinstall torchvision"
+                )
+            self._proven = True
+        return self._exchange(action, data)
+
+    def _exchange(self, action: str, data: bytes) -> tuple[str, bytes]:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
-            requests.write(REQUEST.pack(action.encode(), len(data)))
-            requests.write(data)
-            requests.flush()
-            said, made = REPLY.unpack(replies.read(REPLY.size))
-            return replies.read(said).decode(errors="replace"), replies.read(made)
-        except (BrokenPipeError, struct.error):
+            process.stdin.write(REQUEST.pack(action.encode(), len(data)))
+            process.stdin.write(data)
+            process.stdin.flush()
+            said, made = REPLY.unpack(_exactly(process.stdout, REPLY.size))
+            return _exactly(process.stdout, said).decode(errors="replace"), _exactly(process.stdout, made)
+        except (BrokenPipeError, EOFError):
             self.stop()
-            return DIED, b""
+            return (TOO_LONG if process.returncode == -signal.SIGPROF else DIED), b""
 
     def stop(self) -> None:
         process, self._process = self._process, None
@@ -98,13 +140,13 @@ class _Child:
             process.kill()
             process.communicate()
 
-    def _pipes(self) -> tuple[BinaryIO, BinaryIO]:
-        if self._process is None:
-            self._process = _start()
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        return process.stdin, process.stdout  # type: ignore[return-value]
+
+def _exactly(stream: Any, size: int) -> bytes:
+    """`size` bytes: fewer, of a child that died while it answered, must not pass for an answer."""
+    data: bytes = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
 
 
 def _start() -> "subprocess.Popen[bytes]":
@@ -113,92 +155,135 @@ def _start() -> "subprocess.Popen[bytes]":
         [sys.executable, "-P", __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,  # until the child is ready; what stopped it stands in the last line
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert process.stdout is not None
-    line = process.stdout.readline()
-    if line != READY:
-        from bingo.errors import UserError
+    said = "it ended at once"
+    for line in process.stdout:
+        if line == READY:
+            return process
+        said = line.decode(errors="replace").strip() or said
+    from bingo.errors import UserError
 
-        process.kill()
-        process.communicate()
-        said = line.decode(errors="replace").strip() or "it ended at once"
-        raise UserError(
-            f"the strict JPEG decoder (torchvision.io.decode_jpeg) does not start: {said}; reinstall torchvision"
-        )
-    return process
+    process.kill()
+    process.communicate()
+    raise UserError(f"the decoding process (Python with Pillow and numpy) does not start: {said}; reinstall pillow")
 
 
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     """The child: answer until the parent closes its end, which a killed parent does too."""
     warnings.simplefilter("ignore")  # a Python warning on standard error must not pass for one of libjpeg's
-    try:
-        decode = _decoder()
-    except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        replies.write(f"{_one_line(error)}\n".encode())
-        return
-    with tempfile.TemporaryFile() as complaints:
-        os.dup2(complaints.fileno(), 2)
-        replies.write(READY)
+    tempfile.tempdir = "/tmp"  # torch looks for a folder that can be written as it is imported; here none is needed
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process: the parent may have ignored it
+    _modules()
+    heard, complaints = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for stream in (1, 2):  # nothing that a library prints may stand between two replies
+        os.dup2(complaints, stream)
+    replies.write(READY)
+    replies.flush()
+    while head := requests.read(REQUEST.size):
+        action, length = REQUEST.unpack(head)
+        said, made = _answer(action.rstrip(b"\0").decode(), requests.read(length), heard)
+        replies.write(REPLY.pack(len(said.encode()), len(made)) + said.encode() + made)
         replies.flush()
-        while head := requests.read(REQUEST.size):
-            action, length = REQUEST.unpack(head)
-            said, made = _answer(decode, action.rstrip(b"\0").decode(), requests.read(length))
-            # A decoder's warning is damage; what libtiff and others say about metadata while converting is not.
-            warned = _take(complaints.fileno())
-            said = (warned if action.startswith(DECODE.encode()) else "") or said
-            replies.write(REPLY.pack(len(said.encode()), len(made)) + said.encode() + made)
-            replies.flush()
 
 
-def _decoder() -> Callable[[bytes], Any]:
-    """torchvision's decoder, tried on a sound image: a build without libjpeg must not make every file look damaged."""
+def _answer(action: str, data: bytes, heard: int) -> tuple[str, bytes]:
+    """What there is to say, and what was made if something was asked for."""
+    headers, conversions = _modules()
+    try:
+        if action == PROVE:
+            _prove(heard)
+            return "", b""
+        with _limits(MOST_BYTES * (4 if action == LOOK else 1)):  # WebP reserves its frames, but does not fill them yet
+            if action == LOOK:
+                made = json.dumps(headers.look(data)._asdict()).encode()
+            elif action == DECODE:
+                made = b""
+                _decode(data)
+            else:
+                made = conversions.ACTIONS[action](data) or b""
+                if action == BASELINE and not _decode(data).equal(_decode(made)):
+                    return "its pixels would change", b""
+    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            return TOO_LARGE, b""
+        reason = headers.unidentified(data[:16], error) if action == LOOK else ""
+        return reason or _one_line(error) or "cannot be decoded", b""
+    finally:
+        warned = _take(heard)
+    # A decoder's warning is damage; what libtiff and others say about metadata while converting is not.
+    return (warned if action == DECODE else ""), made
+
+
+@contextlib.contextmanager
+def _limits(most_bytes: int) -> Iterator[None]:
+    """What one image may take: memory ends in an error, time in the end of the process (SIGPROF)."""
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[5]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = [now + most_bytes, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(wanted), hard))
+    signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _decode(data: bytes) -> Any:
+    """The pixels of a JPEG, by torchvision."""
     import torch
-    from PIL import Image
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    def decode(data: bytes) -> Any:
-        return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
-
-    sound = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(sound, "JPEG")
-    decode(sound.getvalue())
-    return decode
+    return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
 
 
-def _answer(decode: Callable[[bytes], Any], action: str, data: bytes) -> tuple[str, bytes]:
-    """What there is to say, and the image made if one was asked for."""
-    try:
-        if action == DECODE:
-            decode(data)
-            return "", b""
-        made = _actions()[action](data) or b""
-        if action == "baseline" and not decode(data).equal(decode(made)):
-            return "its pixels would change", b""
-    except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
-        return _one_line(error) or "cannot be decoded", b""
-    return "", made
+def _prove(heard: int) -> None:
+    """Raise unless a sound JPEG decodes in silence and a damaged one is heard of.
+
+    A build without libjpeg must not make every file look damaged, nor one that says nothing every file look sound.
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.linear_gradient("L").save(file, "JPEG")
+    sound = file.getvalue()
+    _decode(sound)
+    if said := _take(heard):
+        raise RuntimeError(f"it complains of a sound image ({said})")
+    _decode(sound[: len(sound) // 2] + bytes(len(sound) // 2) + sound[-2:])
+    if not _take(heard):
+        raise RuntimeError("it does not complain of a damaged image")
 
 
 @functools.cache
-def _actions() -> dict[str, Callable[[bytes], Any]]:
-    """`ACTIONS` of convert.py, from the file beside this one: the name `bingo` may lead to another installation."""
-    spec = importlib.util.spec_from_file_location("conversions", pathlib.Path(__file__).with_name("convert.py"))
+def _modules() -> tuple[ModuleType, ModuleType]:
+    """headers.py and convert.py, from beside this file: the name `bingo` may lead to another installation."""
+    return _module("headers"), _module("convert")
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, pathlib.Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.ACTIONS
+    return module
 
 
-def _take(descriptor: int) -> str:
-    """Read and empty the file behind standard error."""
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    text = os.read(descriptor, 4096).decode(errors="replace")
-    os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return _one_line(text)
+def _take(heard: int) -> str:
+    """Empty the pipe behind standard error; its first line. All of one image fits, or the rest was not needed."""
+    try:
+        text = os.read(heard, PIPE)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(heard, PIPE):
+                pass
+    except BlockingIOError:
+        return ""
+    return _one_line(text.decode(errors="replace")) or "the decoder complained"
 
 
 def _one_line(text: object) -> str:
@@ -208,4 +293,4 @@ def _one_line(text: object) -> str:
 
 
 if __name__ == "__main__":
-    _serve(sys.stdin.buffer, sys.stdout.buffer)
+    _serve(sys.stdin.buffer, open(os.dup(1), "wb"))  # noqa: SIM115  for the life of the process
