@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 
 from bingo.config import DemoDataConfig
 from bingo.errors import UserError, file_error
-from bingo.files import BEGUN, new_hash, read_json, remove_tree, sync_folder, write_json
+from bingo.files import BEGUN, new_hash, read_object, remove_tree, sync_folder, write_json
+from bingo.images.held_folder import held_folder
 
 if TYPE_CHECKING:
     from bingo.distributed import World
@@ -21,31 +23,38 @@ if TYPE_CHECKING:
 VAL_SHARE = (719, 1797)  # of 1 797 digits 719 go to val, 1 078 to train
 QUALITY = 95
 MANIFEST = "digits.json"
+PARTS = ("train", "val", MANIFEST)  # the last says that all are there
+STAGING = ".digits"
 KIND = "bingo demo digits"
-SPLITS = ("train", "val")
 
 
 def write_digits(out: Path, *, size: int = 32) -> dict[str, int]:
     """Write the 1 797 digits (8×8 grey) as `size`×`size` RGB JPEGs, quality 95, 4:4:4, bicubic, under `out`.
 
     `out/train/<digit>/<index>.jpg` and `out/val/<digit>/<index>.jpg`, where index counts scikit-learn's images. Returns
-    the number of images per split, {"train": 1078, "val": 719}. A split is there whole or not at all, and the manifest,
-    `out/digits.json`, is written last. If `out` is already the result, nothing is done. Raises `UserError` when `out`
-    is something else, `size` is not between 8 and 1024, scikit-learn is missing, or the disk is full.
+    the number of images per split, {"train": 1078, "val": 719}. All or nothing: a hidden folder in `out` is filled and
+    its parts are renamed; after a kill the same call ends with the same files. If `out` is already the result, nothing
+    is done. Raises `UserError` when `out` is something else, `size` is not between 8 and 1024 or scikit-learn is
+    missing, `TransientError` when the disk is full or another process writes `out`.
     """
     out = Path(out)
     if not 8 <= size <= 1024:
         raise UserError(f"digits of {size} pixels cannot be written; choose a size between 8 and 1024")
-    if out.exists() and not _is_begun(out):
+    if out.exists() and not out.is_dir():
         return _existing(out, size)
-    pixels, targets = _load()
-    val = split(targets)
-    files = {
-        f"{'val' if val[index] else 'train'}/{target}/{index:04d}.jpg": _jpeg(pixels[index], size)
-        for index, target in enumerate(targets)
-    }
-    counts = {"train": int((~val).sum()), "val": int(val.sum())}
-    _write_tree(out, files, {"kind": KIND, "size": size, **counts, "hash": _hash(files)})
+    with held_folder(out, "demo-data"), _errors(out):
+        if (out / STAGING).exists() and ((out / STAGING / MANIFEST).exists() or (out / MANIFEST).exists()):
+            _move(out)
+        if any(name[0] != "." and name not in BEGUN for name in os.listdir(out)):
+            return _existing(out, size)
+        pixels, targets = _load()
+        val = split(targets)
+        files = {
+            f"{'val' if val[index] else 'train'}/{target}/{index:04d}.jpg": _jpeg(pixels[index], size)
+            for index, target in enumerate(targets)
+        }
+        counts = {"train": int((~val).sum()), "val": int(val.sum())}
+        _write(out, files, {"kind": KIND, "size": size, **counts, "hash": _hash(files)})
     return counts
 
 
@@ -94,40 +103,44 @@ def _hash(files: dict[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def _is_begun(out: Path) -> bool:
-    """Whether there is nothing in `out` but what a run that was killed can have left."""
-    return out.is_dir() and all(path.name in (*BEGUN, *SPLITS) or path.name[0] == "." for path in out.iterdir())
+def _write(out: Path, files: dict[str, bytes], manifest: dict[str, str | int]) -> None:
+    """Fill a hidden folder in `out`, its manifest last, then move its parts to their places, the manifest last."""
+    staging = out / STAGING
+    remove_tree(staging)
+    for folder in sorted({Path(name).parent for name in files}):
+        (staging / folder).mkdir(parents=True)
+    for name, data in files.items():
+        with open(staging / name, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    for folder in sorted({parent for name in files for parent in Path(name).parents}):
+        sync_folder(staging / folder)
+    write_json(staging / MANIFEST, manifest)
+    _move(out)
 
 
-def _write_tree(out: Path, files: dict[str, bytes], manifest: dict[str, str | int]) -> None:
-    fresh, temporary = not out.exists(), out / ".digits.tmp"
+def _move(out: Path) -> None:
+    """What is written whole, to its places: the first time, or again after a kill in the middle."""
+    for name in PARTS:
+        if (out / STAGING / name).exists():
+            os.rename(out / STAGING / name, out / name)
+    sync_folder(out)
+    remove_tree(out / STAGING)
+
+
+@contextlib.contextmanager
+def _errors(out: Path) -> Iterator[None]:
+    """One sentence; what a full disk left half-written does not stay."""
     try:
-        remove_tree(temporary)  # a killed run's
-        for folder in sorted({Path(name).parent for name in files}):
-            (temporary / folder).mkdir(parents=True)
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        for name in SPLITS:
-            if not (out / name).exists():
-                os.rename(temporary / name, out / name)
-        if _hash(_found(out)) != manifest["hash"]:
-            raise UserError(f"{out} holds other files than demo digits; name a new folder")
-        sync_folder(out)
-        write_json(out / MANIFEST, manifest)
+        yield
     except OSError as error:
-        raise file_error(
-            error, f"cannot write {out}: {error.strerror or error}; free space or choose another folder"
-        ) from error
+        reason = f"cannot write {out}: {error.strerror or error}; free space or choose another folder"
+        raise file_error(error, reason) from error
     finally:
-        remove_tree(temporary)
-        if fresh:
-            with contextlib.suppress(OSError):  # not empty: something is whole
-                out.rmdir()
-
-
-def _found(out: Path) -> dict[str, bytes]:
-    """Name -> bytes of every image in class folders."""
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/*/*.jpg") if path.is_file()}
+        with contextlib.suppress(OSError):
+            if not (out / STAGING / MANIFEST).exists():
+                remove_tree(out / STAGING)
 
 
 def _existing(out: Path, size: int) -> dict[str, int]:
@@ -135,12 +148,13 @@ def _existing(out: Path, size: int) -> dict[str, int]:
     another = f"{out} already exists and is not"
     if not (out / MANIFEST).is_file():
         raise UserError(f"{another} a folder of demo digits; name a new folder, or delete it if it is not needed")
-    manifest = read_json(out / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or manifest.get("size") != size:
+    manifest = read_object(out / MANIFEST, {"kind": str, "size": int, "train": int, "val": int, "hash": str})
+    if manifest["kind"] != KIND or manifest["size"] != size:
         raise UserError(f"{another} the demo digits at {size} pixels; name a new folder, or delete it first")
-    if manifest.get("hash") != _hash(_found(out)):
+    files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/*/*.jpg") if path.is_file()}
+    if manifest["hash"] != _hash(files):
         raise UserError(f"{another} complete or was changed; delete it and write the demo digits again")
-    return {"train": int(manifest["train"]), "val": int(manifest["val"])}
+    return {"train": manifest["train"], "val": manifest["val"]}
 
 
 def run(config: DemoDataConfig, key: str, world: "World") -> dict[str, Any]:

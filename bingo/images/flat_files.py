@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bingo.images.check import Inspection
+from bingo.images.digests import image_digest
 from bingo.images.journal import Journal, depends_on_mode
 
 
@@ -24,12 +25,14 @@ class _Stream:
     def path(self, shard: int) -> Path:
         return self.out / f".pack-{self.prefix}{shard:03d}.bin"
 
-    def whole(self, finals: list[Path]) -> bool:
-        """Whether the files hold what the rows say, here or, after a commit that was killed, under the final names."""
+    def whole(self, finals: list[Path], rows: npt.NDArray[Any]) -> bool:
+        """Whether the files hold what `rows` say, byte for byte: here, or after a killed commit under `finals`."""
         for shard, size in enumerate(self.sizes):
             here = self.path(shard)
-            final = finals[shard] if finals else here
-            if not (_size(here) >= size or (final != here and _size(final) == size)):
+            place = finals[shard] if finals and not here.exists() else here
+            if (_size(place) < size if place == here else _size(place) != size) or not _holds(
+                place, rows[rows["shard"] == shard]
+            ):
                 return False
         return True
 
@@ -77,6 +80,19 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
+def _holds(file: Path, rows: npt.NDArray[Any]) -> bool:
+    """Whether each image has the digest that its row says: what a killed pack left may have been damaged since."""
+    try:
+        with open(file, "rb", 0) as stored:
+            return all(
+                image_digest(os.pread(stored.fileno(), int(row["stored"]), int(row["offset"])))
+                == row["digest"].tobytes()
+                for row in rows
+            )
+    except OSError:
+        return False
+
+
 class Packing:
     """The flat files of a pack under way, in step with its journal."""
 
@@ -85,16 +101,24 @@ class Packing:
         self.journal, self.out = journal, out
         self._open(limit)
         plain = len(self.plain.sizes)
-        if not (self.plain.whole(finals[:plain]) and self.changed.whole(finals[plain:])):
+        rows, dependent = self._stored()
+        if not (
+            self.plain.whole(finals[:plain], rows[~dependent]) and self.changed.whole(finals[plain:], rows[dependent])
+        ):
             journal.start_afresh()
             self._open(limit)
         self.plain.cut()
         self.changed.cut()
 
     def _open(self, limit: int) -> None:
-        stored, dependent = self.journal.rows["stored"] > 0, depends_on_mode(self.journal.rows)
-        self.plain = _Stream(self.out, "", limit, self.journal.rows[stored & ~dependent])
-        self.changed = _Stream(self.out, "c", limit, self.journal.rows[stored & dependent])
+        rows, dependent = self._stored()
+        self.plain = _Stream(self.out, "", limit, rows[~dependent])
+        self.changed = _Stream(self.out, "c", limit, rows[dependent])
+
+    def _stored(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """The rows of stored images, and which of them lie in the files of what `--convert` changes."""
+        rows = self.journal.rows[self.journal.rows["stored"] > 0]
+        return rows, depends_on_mode(rows)
 
     def add(self, index: int, inspection: Inspection) -> None:
         """Store an image, unless it is bad or would have to be converted."""

@@ -177,6 +177,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     tempfile.tempdir = "/tmp"  # torch looks for a folder that can be written as it is imported; here none is needed
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process: the parent may have ignored it
     _modules()
+    _memory()
     heard, complaints = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     for stream in (1, 2):  # nothing that a library prints may stand between two replies
         os.dup2(complaints, stream)
@@ -220,8 +221,7 @@ def _answer(action: str, data: bytes, heard: int) -> tuple[str, bytes]:
 @contextlib.contextmanager
 def _limits(most_bytes: int) -> Iterator[None]:
     """What one image may take: memory ends in an error, time in the end of the process (SIGPROF)."""
-    with open("/proc/self/statm") as file:
-        now = int(file.read().split()[5]) * resource.getpagesize()
+    now = int(os.pread(_memory(), 200, 0).split()[5]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = [now + most_bytes, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(wanted), hard))
@@ -231,6 +231,12 @@ def _limits(most_bytes: int) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@functools.cache
+def _memory() -> int:
+    """Where Linux tells how much memory this process has, in pages."""
+    return os.open("/proc/self/statm", os.O_RDONLY)
 
 
 def _decode(data: bytes) -> Any:

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bingo.config import PackConfig
-from bingo.errors import TransientError, UserError, file_error
-from bingo.files import BEGUN, atomic_write, new_hash, try_lock
+from bingo.errors import UserError, file_error
+from bingo.files import BEGUN, atomic_write, new_hash, sync_folder
 from bingo.images.check import inspect_images
 from bingo.images.convert import shrunk_size
 from bingo.images.dataset import (
@@ -36,6 +36,7 @@ from bingo.images.dataset import (
     read_index,
 )
 from bingo.images.flat_files import Packing, stream_sizes
+from bingo.images.held_folder import held_folder
 from bingo.images.journal import BAD, CONVERTIBLE, SAVE_SECONDS, Journal, depends_on_mode
 from bingo.images.names import printable
 from bingo.images.parallel import Advance
@@ -53,7 +54,6 @@ VERDICTS = "verdicts.json"
 JOURNAL = ".pack.journal"
 FLAT_FILE = re.compile(r"images-[0-9a-f]{12}(-\d{3,})?\.bin")  # without a number: format 1
 PARTIAL = re.compile(r"\.pack(\.journal|-c?\d{3,}\.bin)")
-TEMPORARY = re.compile(r"\.(index\.npz|verdicts\.json)\.\d+\.tmp")
 
 
 def pack_folder(source: Path, out: Path, **options: Any) -> Dataset:
@@ -84,7 +84,8 @@ def pack_source(
     source, out = Path(source), Path(out)
     listing = list_source(source)
     _check_place(source, out)
-    with _folder(out), _errors(out):
+    with held_folder(out, "pack"), contextlib.ExitStack() as after, _errors(out):
+        after.callback(_sweep, out)
         limit = int(shard_gib * GIB)
         journal = Journal(out / JOURNAL, f"{listing.fingerprint} {limit}", str(convert), len(listing.paths))
         with contextlib.closing(journal), contextlib.closing(_resume(listing, journal, out, limit)) as packing:
@@ -151,6 +152,7 @@ def _commit(out: Path, listing: Listing, packing: Packing, verdicts: Verdicts) -
     for partial, (name, _) in zip(packing.files, header["files"], strict=True):
         if partial.exists():  # else a commit that was killed has renamed it
             os.replace(partial, out / name)
+    sync_folder(out)  # the index must not reach the disk before the files that it names
     with atomic_write(out / INDEX) as index:
         np.savez(index, header=json_column(header), **columns)
     verdicts.write_json(out / VERDICTS, dataset=header["hash"], source=printable(listing.source.name))
@@ -169,33 +171,6 @@ def _check_place(source: Path, out: Path) -> None:
             raise UserError(
                 f"cannot pack into {out}: it holds {foreign[0]!r} and no packed dataset; name a new or empty folder"
             )
-
-
-@contextlib.contextmanager
-def _folder(out: Path) -> Iterator[None]:
-    """Make `out` if need be and hold its lock; afterwards it holds a dataset, what a pack goes on from, or both."""
-    new = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise file_error(error, f"cannot write the folder {out}: {error.strerror}; choose another folder") from error
-    try:
-        _lock(descriptor, out)
-        try:
-            yield
-        finally:
-            _sweep(out)
-            if new:
-                with contextlib.suppress(OSError):  # not empty: the pack succeeded, or can go on
-                    out.rmdir()
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, out: Path) -> None:
-    if not try_lock(descriptor):
-        raise TransientError(f"another pack is writing {out} now; wait for it or choose another folder")
 
 
 @contextlib.contextmanager
@@ -242,7 +217,7 @@ def _refuse(verdicts: Verdicts, convert: bool, allow_bad: bool) -> None:
 
 
 def _sweep(out: Path) -> None:
-    """Remove temporaries, of killed runs too, and flat files that the index does not name (all, without an index).
+    """Remove flat files that the index does not name (all, without an index).
 
     While a pack can go on from a journal, what it needs stays: a commit that was killed may have renamed its files.
     """
@@ -255,7 +230,7 @@ def _sweep(out: Path) -> None:
     resumable = (out / JOURNAL).exists()
     for name in os.listdir(out):
         stale = named is not None and FLAT_FILE.fullmatch(name) and name not in named
-        if TEMPORARY.fullmatch(name) or (not resumable and (stale or PARTIAL.fullmatch(name))):
+        if not resumable and (stale or PARTIAL.fullmatch(name)):
             with contextlib.suppress(OSError):
                 (out / name).unlink()
 

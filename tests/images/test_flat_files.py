@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bingo.images.pack import pack_folder
+from tests.support.bad_images import with_flipped_byte
 from tests.support.small_pack import SMALL, contents, killed_pack, looked_at, mixed_folder, small_pack
 
 
@@ -15,6 +16,16 @@ def test_a_pack_that_lost_a_flat_file_starts_afresh(tmp_path: Path, moment: str)
     killed_pack(source, out, moment)
     lost = min(path for path in out.iterdir() if path.suffix == ".bin")
     lost.write_bytes(lost.read_bytes()[:-1])
+    assert len(looked_at(source, out)) == 18
+    assert contents(out) == contents(small_pack(source, tmp_path / "expected").path)
+
+
+@pytest.mark.parametrize("moment", ["images", "index"])
+def test_a_pack_whose_flat_file_was_damaged_starts_afresh(tmp_path: Path, moment: str) -> None:
+    source, out = mixed_folder(tmp_path / "images"), tmp_path / "packed"
+    killed_pack(source, out, moment)
+    damaged = min(path for path in out.iterdir() if path.suffix == ".bin")
+    damaged.write_bytes(with_flipped_byte(damaged.read_bytes()))
     assert len(looked_at(source, out)) == 18
     assert contents(out) == contents(small_pack(source, tmp_path / "expected").path)
 
