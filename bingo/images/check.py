@@ -28,6 +28,7 @@ bytes) are counted and listed, and stay.
 """
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -119,6 +120,9 @@ def check_folder(
     listing = list_source(Path(source))
     with _journal_errors(journal):
         log = Journal(journal, listing.fingerprint, "check", len(listing.paths))
+        if journal is not None:  # it lies beside the verdicts: .NAME.journal
+            for left in journal.parent.glob(f"{glob.escape(journal.stem)}.*.tmp"):
+                left.unlink(missing_ok=True)
         with contextlib.closing(log):
             try:
                 for index, inspection in inspect_images(listing, log.pending, workers, advance):

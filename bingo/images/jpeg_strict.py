@@ -37,13 +37,14 @@ MOST_SECONDS = 20.0  # of CPU time, so that a busy machine turns no sound image 
 MOST_BYTES = 1 << 30  # of memory, beyond what the process had before
 REQUEST = struct.Struct("<8sQ")  # what to do, length of the image
 REPLY = struct.Struct("<QQ")  # lengths of what was said and of what was made
-PROVE, LOOK, DECODE, BASELINE = "prove", "look", "decode", "baseline"
+PROVE, LOOK, LOAD, DECODE, BASELINE = "prove", "look", "load", "decode", "baseline"
 BY_LIBJPEG = (DECODE, BASELINE)
 DIED = "the decoder died on it (damaged, or not enough memory)"
 NEEDS = "needs more than"
 TOO_LONG = f"{NEEDS} {MOST_SECONDS:.0f} s of CPU to decode"
 TOO_LARGE = f"{NEEDS} {MOST_BYTES >> 30} GiB of memory to decode"
 PIPE = 1 << 16
+DECODER_ERROR = re.compile(r"\w+Decode\w*: .*")  # libtiff's "Fax4Decode: Bad code word at line 3 of strip 0 (x 52)."
 READY = b"ready\n"
 
 
@@ -69,7 +70,7 @@ class StrictDecoder:
 
     def load_problem(self, data: bytes) -> str:
         """Decode one image of another format with Pillow; "" or what is wrong with it, or a limit."""
-        return self._ask("load", data)[0]
+        return self._ask(LOAD, data)[0]
 
     def convert(self, action: str, data: bytes) -> bytes:
         """An image after one of `bingo.images.convert.ACTIONS`; after "baseline" with the same pixels, as checked.
@@ -214,8 +215,11 @@ def _answer(action: str, data: bytes, heard: int) -> tuple[str, bytes]:
         return reason or _one_line(error) or "cannot be decoded", b""
     finally:
         warned = _take(heard)
-    # A decoder's warning is damage; what libtiff and others say about metadata while converting is not.
-    return (warned if action == DECODE else ""), made
+    if action == DECODE:
+        return (_one_line(warned) or "the decoder complained") if warned else "", made
+    # A decoder's error is damage, where Pillow goes on too (fax); what libtiff says about metadata is not.
+    found = DECODER_ERROR.search(warned) if action == LOAD else None
+    return _one_line(found[0]) if found else "", made
 
 
 @contextlib.contextmanager
@@ -259,7 +263,7 @@ def _prove(heard: int) -> None:
     sound = file.getvalue()
     _decode(sound)
     if said := _take(heard):
-        raise RuntimeError(f"it complains of a sound image ({said})")
+        raise RuntimeError(f"it complains of a sound image ({_one_line(said)})")
     _decode(sound[: len(sound) // 2] + bytes(len(sound) // 2) + sound[-2:])
     if not _take(heard):
         raise RuntimeError("it does not complain of a damaged image")
@@ -281,15 +285,12 @@ def _module(name: str) -> ModuleType:
 
 
 def _take(heard: int) -> str:
-    """Empty the pipe behind standard error; its first line. All of one image fits, or the rest was not needed."""
-    try:
-        text = os.read(heard, PIPE)
-        with contextlib.suppress(BlockingIOError):
-            while os.read(heard, PIPE):
-                pass
-    except BlockingIOError:
-        return ""
-    return _one_line(text.decode(errors="replace")) or "the decoder complained"
+    """Empty the pipe behind standard error: what it held, "" for nothing. Of very much only the beginning fits in."""
+    text = b""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            text += os.read(heard, PIPE)
+    return text.decode(errors="replace")
 
 
 def _one_line(text: object) -> str:

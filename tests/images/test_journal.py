@@ -97,6 +97,15 @@ def test_only_one_check_writes_a_journal(tmp_path: Path) -> None:
     assert check_folder(source, workers=1, journal=journal, advance=second).counts["ok"] == 1
 
 
+def test_what_a_killed_check_was_writing_is_swept(tmp_path: Path) -> None:
+    source, journal = bad_images.png_folder(tmp_path / "images", count=1), tmp_path / ".verdicts.json.journal"
+    others = bad_images.write(tmp_path, {".other.json.host-7-0011aabb.tmp": b"", "notes.tmp": b""})
+    bad_images.write(tmp_path, {".verdicts.json.host-7-0011aabb.tmp": b"{"})
+    check_folder(source, workers=1, journal=journal)
+    kept = {".other.json.host-7-0011aabb.tmp", "notes.tmp", "images", ".verdicts.json.journal"}
+    assert set(os.listdir(others)) == kept
+
+
 def test_a_torn_journal_loses_its_tail_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, journal = bad_images.png_folder(tmp_path / "images", count=4), tmp_path / ".verdicts.journal"
     monkeypatch.setattr(bingo.images.check, "SAVE_SECONDS", 0.0)

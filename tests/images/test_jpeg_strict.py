@@ -89,10 +89,8 @@ def test_more_complaints_than_a_pipe_holds_are_damage() -> None:
         with open(complaints, "wb", buffering=0) as said:
             while said.write(b"Corrupt JPEG data: bad Huffman code\n" * 100) is not None:
                 pass
-            assert _take(heard) == "Corrupt JPEG data: bad Huffman code"
+            assert _take(heard).startswith("Corrupt JPEG data: bad Huffman code\n")
             assert _take(heard) == ""
-            said.write(b"\n")
-            assert _take(heard) == "the decoder complained"
     finally:
         os.close(heard)
 

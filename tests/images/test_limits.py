@@ -101,6 +101,16 @@ def test_a_large_honest_image_passes(decoder: StrictDecoder, name: str) -> None:
     assert (verdict.verdict, verdict.reason) == ("ok", "")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_damage_in_a_fax_is_heard_where_pillow_goes_on(decoder: StrictDecoder, seed: int) -> None:
+    sound = bad_images.encode(bad_images.picture(3, 200, 300).convert("1"), "TIFF", compression="group4")
+    assert judge("x.tif", sound, decoder=decoder).verdict == "convertible"
+    at = int(np.random.default_rng(seed).integers(100, len(sound) // 2))
+    verdict = judge("x.tif", bad_images.with_byte(sound, at, sound[at] ^ 0x5A), decoder=decoder)
+    assert verdict.verdict == "bad"
+    assert verdict.reason.startswith("corrupt (Fax4Decode: ")
+
+
 def test_a_fax_of_the_greatest_size_is_convertible(decoder: StrictDecoder) -> None:
     data = bad_images.encode(Image.new("1", (9400, 9400)), "TIFF", compression="group4")
     assert judge("x.tif", data, decoder=decoder).verdict == "convertible"
