@@ -151,22 +151,28 @@ def _exactly(stream: Any, size: int) -> bytes:
 
 
 def _start() -> "subprocess.Popen[bytes]":
+    from bingo.errors import TransientError, UserError
+
     # -P: without it this file's folder would lead the path, and with it the names kernels, launch and bench.
-    process = subprocess.Popen(
-        [sys.executable, "-P", __file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,  # until the child is ready; what stopped it stands in the last line
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # until the child is ready; what stopped it stands in the last line
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    except OSError as error:  # which pack would take for one of the disk
+        raise TransientError(
+            f"the decoding process ({sys.executable}) does not start: {error.strerror}; "
+            "free memory and processes, and repeat the command"
+        ) from error
     assert process.stdout is not None
     said = "it ended at once"
     for line in process.stdout:
         if line == READY:
             return process
         said = line.decode(errors="replace").strip() or said
-    from bingo.errors import UserError
-
     process.kill()
     process.communicate()
     raise UserError(f"the decoding process (Python with Pillow and numpy) does not start: {said}; reinstall pillow")
@@ -210,7 +216,7 @@ def _answer(action: str, data: bytes, heard: int) -> tuple[str, bytes]:
                     return "its pixels would change", b""
     except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
-            return TOO_LARGE, b""
+            return TOO_LARGE if _is_unlimited() else DIED, b""
         reason = headers.unidentified(data[:16], error) if action == LOOK else ""
         return reason or _one_line(error) or "cannot be decoded", b""
     finally:
@@ -235,6 +241,12 @@ def _limits(most_bytes: int) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _is_unlimited() -> bool:
+    """Whether memory ends where this file says; else (`ulimit -v`, `-d`) its end says nothing about an image."""
+    kinds = resource.RLIMIT_AS, resource.RLIMIT_DATA
+    return all(resource.getrlimit(kind)[0] == resource.RLIM_INFINITY for kind in kinds)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError
 from bingo.images.check import check_folder
 from bingo.images.jpeg_strict import StrictDecoder, _take
 from tests.support import bad_images
@@ -45,6 +45,15 @@ def test_a_decoder_that_does_not_start_is_one_sentence(tmp_path: Path, monkeypat
     source = bad_images.write(tmp_path / "images", {"a/x.jpg": bad_images.jpeg()})
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(UserError, match=r"decoder .* does not start: no image library here; reinstall torchvision"):
+        check_folder(source, workers=1)
+
+
+def test_a_process_that_does_not_start_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = bad_images.png_folder(tmp_path / "images", count=1)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(
+        TransientError, match=r"the decoding process .* does not start: No such file or directory; free"
+    ):
         check_folder(source, workers=1)
 
 

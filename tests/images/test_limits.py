@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from PIL import Image
 from bingo.images.check import judge
 from bingo.images.headers import HeaderTooLong, identify
 from bingo.images.image_folder import ImageFolder
+from bingo.images.journal import MAY_PASS
 from bingo.images.jpeg_strict import MOST_BYTES, StrictDecoder
 from tests.support import bad_images
 
@@ -115,6 +117,17 @@ def test_a_fax_of_the_greatest_size_is_convertible(decoder: StrictDecoder) -> No
     data = bad_images.encode(Image.new("1", (9400, 9400)), "TIFF", compression="group4")
     assert judge("x.tif", data, decoder=decoder).verdict == "convertible"
     assert memory(decoder) < MOST_BYTES
+
+
+def test_the_end_of_a_smaller_memory_says_nothing_about_an_image(decoder: StrictDecoder) -> None:
+    """As under `ulimit -d`: the verdict is one that the next run looks at again."""
+    assert judge("x.png", bad_images.png(), decoder=decoder).verdict == "ok"
+    process = decoder._children[0]._process
+    assert process is not None
+    resource.prlimit(process.pid, resource.RLIMIT_DATA, (1 << 28, resource.RLIM_INFINITY))
+    data = bad_images.encode(Image.new("RGB", (9400, 9400)), "TIFF", compression="tiff_lzw")
+    verdict = judge("x.tif", data, decoder=decoder)
+    assert (verdict.verdict, verdict.reason.startswith(MAY_PASS)) == ("bad", True)
 
 
 @pytest.mark.slow
