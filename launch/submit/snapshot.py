@@ -13,7 +13,7 @@ from typing import Any
 
 import bingo
 from bingo.errors import UserError
-from bingo.files import hash_file, hash_json, new_hash, write_json
+from bingo.files import first_line, hash_file, hash_json, new_hash, write_json
 
 FOLDERS = ("bingo", "kernels", "launch", "bench")
 TRIES = 3  # an editor may save while files are copied
@@ -66,9 +66,20 @@ def _git(top: Path, *words: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
+def _told(top: Path, *words: str, fine: tuple[int, ...] = (0,)) -> bytes:
+    """What git prints where it has answered before. `UserError` when it fails: its silence is no answer."""
+    done = subprocess.run(["git", *words], cwd=top, capture_output=True, check=False)
+    if done.returncode not in fine:
+        said = first_line(done.stderr.decode(errors="replace")) or f"exit status {done.returncode}"
+        raise UserError(
+            f"git {words[0]} fails in {top}, so nobody can say which code would run: {said}; mend that first"
+        )
+    return done.stdout
+
+
 def _in_git(top: Path) -> list[str]:
     """Names of the package's files that git tracks or does not ignore; links are named, not followed."""
-    listed = _git(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *FOLDERS) or b""
+    listed = _told(top, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *FOLDERS)
     names = sorted({os.fsdecode(name) for name in listed.split(b"\0") if name})
     return [name for name in names if os.path.lexists(top / name)]
 
@@ -85,11 +96,11 @@ def _installed(package: Path) -> list[str]:
 def _diff(top: Path) -> bytes:
     """Uncommitted changes of tracked files, then every new file, in git's format."""
     plain = ("diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color")
-    tracked = _git(top, *plain, "HEAD", "--", *FOLDERS) or b""
-    others = (_git(top, "ls-files", "-z", "--others", "--exclude-standard", "--", *FOLDERS) or b"").split(b"\0")
-    new = [["git", *plain, "--no-index", "--", os.devnull, os.fsdecode(name)] for name in others if name]
+    tracked = _told(top, *plain, "HEAD", "--", *FOLDERS)
+    others = _told(top, "ls-files", "-z", "--others", "--exclude-standard", "--", *FOLDERS).split(b"\0")
+    new = [[*plain, "--no-index", "--", os.devnull, os.fsdecode(name)] for name in others if name]
     # Exit status 1 means that the two differ.
-    return tracked + b"".join(subprocess.run(w, cwd=top, capture_output=True, check=False).stdout for w in new)
+    return tracked + b"".join(_told(top, *words, fine=(0, 1)) for words in new)
 
 
 def _copy(source: Path, target: Path, keep_links: bool) -> None:

@@ -133,3 +133,12 @@ def test_a_worker_runs_the_snapshot_though_the_checkout_was_edited(checkout: Pat
         [sys.executable, "-c", "import bingo"], cwd=checkout, capture_output=True, text=True, check=False
     )
     assert "the edited checkout was imported" in unsafe.stderr, "the edit would have been noticed"
+
+
+def test_a_git_that_fails_is_not_one_without_changes(checkout: Path, tmp_path: Path) -> None:
+    """rev-parse and ls-files need no object, diff does: its silence once meant that nothing had changed."""
+    (checkout / "bingo" / "errors.py").write_text("changed = True\n")
+    shutil.rmtree(checkout / ".git" / "objects")
+    (checkout / ".git" / "objects").mkdir()
+    with pytest.raises(UserError, match=r"git diff fails in .*checkout, so nobody can say which code would run: fatal"):
+        snapshot.take(tmp_path / "code", checkout / "bingo")
