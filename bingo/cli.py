@@ -1,6 +1,7 @@
 """The `bingo` command. `--help` and typos answer without importing torch: every verb imports what it needs."""
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bingo import __version__
 from bingo.arguments import Parser, whole
-from bingo.errors import UserError, did_you_mean
+from bingo.errors import UserError, did_you_mean, escaped
 from bingo.watch import Leaving, Watch
 
 
@@ -28,12 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("bingo").setLevel(logging.INFO)  # and not what libraries say while they load
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the locale has no letters for is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = answer(words[0], words[1:])
         sys.stdout.flush()  # a reader that has left is noticed here, and not when Python ends
         return status
     except UserError as error:
-        print(f"bingo {words[0]}: {error}", file=sys.stderr)
+        print("\n".join(map(escaped, f"bingo {words[0]}: {error}".split("\n"))), file=sys.stderr)
         return 2
     except Leaving as leaving:
         print(f"{leaving}; run the same command again to resume", file=sys.stderr)
@@ -144,9 +147,13 @@ def check_flags() -> Parser:
         "bingo check", "Decode every image of a source strictly and name what is wrong.", "bingo check images/train"
     )
     source = "folder of class folders, .tar file, folder of them, or pattern"
+    classes = "where classes come from in tar files: as for bingo pack"
+    endings = "take images with these endings only, such as jpg or jpg,png: as for bingo pack"
     parser.add_argument("source", type=Path, metavar="SOURCE", help=source)
     verdicts = "write the verdict of every file here; a check that is interrupted goes on"
     parser.add_argument("--json", type=Path, metavar="FILE", help=verdicts)
+    parser.add_argument("--class-from", default="", metavar="NAME", help=classes)
+    parser.add_argument("--ext", default="", metavar="NAME", help=endings)
     parser.add_argument("--workers", type=whole, default=0, metavar="N", help="decoding threads (default 0: all cores)")
     return parser
 
@@ -163,12 +170,21 @@ def check(argv: list[str]) -> int:
         make_folder(options.json.parent)
         journal = options.json.with_name(f".{options.json.name}.journal")
     with progress_bar("check") as advance:
-        result = check_folder(options.source, workers=options.workers, advance=advance, journal=journal)
+        result = check_folder(
+            options.source,
+            workers=options.workers,
+            advance=advance,
+            journal=journal,
+            class_from=options.class_from,
+            ext=options.ext,
+        )
     if journal:
         result.write_json(options.json)
         journal.unlink()
     for line in result.lines():
         print(line)
+    if command := result.next_command():
+        print(f"next: {command}")
     return 1 if result.counts["ok"] < len(result.rows) else 0
 
 

@@ -42,6 +42,11 @@ class PackConfig:
     """Decoding threads; 0 uses every core."""
     shard_gib: float = 64.0
     """Largest flat file, in GiB."""
+    class_from: str = ""
+    """Where classes come from in tar files: an ending of label members (cls, class.cls, json:KEY), folder (the first),
+    parent (the one an image lies in) or tar (the file's name). Empty: .cls, .json with "label", folders, names."""
+    ext: str = ""
+    """Take images with these endings only, what follows the first dot of a name: jpg or jpg,png. Empty: all kinds."""
 
     def __post_init__(self) -> None:
         require(self.shard_gib > 0, "shard-gib", self.shard_gib, "> 0")

@@ -36,3 +36,10 @@ def close_to(word: str, names: Iterable[str]) -> list[str]:
     whole = [name for name in plain if word and (name.startswith(word) or name.endswith(f".{word}"))]
     found = dict.fromkeys([*whole, *difflib.get_close_matches(word, plain, n=3)])
     return [plain[name] for name in found][:3]
+
+
+def escaped(text: str) -> str:
+    """A text in which whatever is no visible character or plain space is written as `\\x1b`, `\\u202e`, ..."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

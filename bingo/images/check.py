@@ -46,8 +46,9 @@ from bingo.images.headers import CONVERTIBLE_FORMATS, too_many_pixels
 from bingo.images.journal import SAVE_SECONDS, Journal
 from bingo.images.jpeg_markers import JpegError, parse_jpeg
 from bingo.images.jpeg_strict import DIED, NEEDS, StrictDecoder
+from bingo.images.listing import Listing, Unreadable
 from bingo.images.parallel import Advance, in_order
-from bingo.images.sources import Listing, Unreadable, list_source
+from bingo.images.sources import list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, NOTES, Verdicts
 
 PNG_GREY, PNG_PALETTE, PNG_ALPHA = (0, 4), 3, (4, 6)  # colour types in the PNG header
@@ -108,16 +109,23 @@ class Inspection:
 
 
 def check_folder(
-    source: Path, *, workers: int = 0, advance: Advance | None = None, journal: Path | None = None
+    source: Path,
+    *,
+    workers: int = 0,
+    advance: Advance | None = None,
+    journal: Path | None = None,
+    class_from: str = "",
+    ext: str = "",
 ) -> Verdicts:
     """Read and decode every image of `source` (`bingo.images.sources`: class folders or tar files).
 
     `workers` threads, 0 = one per available core, fewer for a small folder; each keeps one decoding process, started at
     its first JPEG. `advance(done, total)` is called from the calling thread. `journal`: a file to which the verdicts
     are saved on the way, and from which an interrupted check of the same files goes on; the caller deletes it.
+    `class_from` and `ext` as for `list_source`.
     Raises `UserError` for a source that is missing, empty, without classes or without images, and for a full disk.
     """
-    listing = list_source(Path(source))
+    listing = list_source(Path(source), class_from=class_from, ext=ext)
     with _journal_errors(journal):
         log = Journal(journal, listing.fingerprint, "check", len(listing.paths))
         if journal is not None:  # it lies beside the verdicts: .NAME.journal

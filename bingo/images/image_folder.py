@@ -23,9 +23,10 @@ from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
 from bingo.images.dataset import JPEG, PNG, Dataset, json_column
 from bingo.images.digests import image_digest
 from bingo.images.headers import CONVERTIBLE_FORMATS, identify, quiet_pillow, too_many_pixels, unidentified
-from bingo.images.names import first_few
+from bingo.images.listing import Listing, Unreadable, read_regular
+from bingo.images.names import first_few, printable
 from bingo.images.parallel import Advance, in_order
-from bingo.images.sources import Listing, Unreadable, list_source, read_regular
+from bingo.images.sources import list_source
 
 SCAN_VERSION = 2
 CHUNK = 500  # files per task: a task of one file would cost more than the file
@@ -47,10 +48,12 @@ class ImageFolder(Dataset):
 
     `hash` covers relative paths, byte sizes, labels and class names; the content is not read, so a file that is
     replaced by another of the same size and name is not noticed. `left_out` names the files whose header says that
-    they cannot be used. `digests` reads every file once, when first asked for.
+    they cannot be used, `remarks` what else should be known (`Listing.remarks`). `digests` reads every file once, when
+    first asked for.
     """
 
     left_out: dict[str, str]
+    remarks: tuple[str, ...]
 
     def __init__(self, path: Path) -> None:
         """Scan the folder, or take the scan from the cache; errors as for `list_source`, or no usable file."""
@@ -60,7 +63,7 @@ class ImageFolder(Dataset):
         usable = np.flatnonzero(scan.table[:, 2])
         if not len(usable):
             raise UserError(
-                f"none of the {len(listing.paths)} image files of {path} can be used: {first_few(left_out)}"
+                f"none of the {len(listing.paths)} image files of {printable(path)} can be used: {first_few(left_out)}"
             )
         paths, table, labels = listing.paths.take(usable), scan.table[usable], listing.labels[usable]
         digest = new_hash()
@@ -70,6 +73,7 @@ class ImageFolder(Dataset):
             "path": Path(path), "hash": hash_json(["image folder", listing.classes, digest.hexdigest()]),
             "classes": listing.classes, "labels": labels, "sizes": table[:, :2].astype(np.int32),
             "formats": table[:, 2].astype(np.uint8), "paths": paths, "left_out": left_out,
+            "remarks": tuple(listing.remarks()),
             "counts": {"ok": len(usable), "converted": 0, "excluded": len(left_out)},
         }  # fmt: skip
         for name, value in fields.items():

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
@@ -9,11 +10,13 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from bingo.errors import escaped
+
 
 class Names(Sequence[str]):
     """An immutable sequence of strings; `data` uint8 holds them one after the other, `ends` int64 (N) where each ends.
 
-    Bytes of a file name that are no UTF-8 survive, as `os.fsdecode` has them.
+    The bytes are those of the file names, whatever the locale; as strings they are what `os.fsdecode` makes of them.
     """
 
     def __init__(self, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> None:
@@ -38,7 +41,7 @@ class Names(Sequence[str]):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = range(len(self))[index]
         start = self.ends[position - 1] if position else 0
-        return self.data[start : self.ends[position]].tobytes().decode(errors="surrogateescape")
+        return os.fsdecode(self.data[start : self.ends[position]].tobytes())
 
     def __iter__(self) -> Iterator[str]:
         return (self[position] for position in range(len(self)))
@@ -62,7 +65,7 @@ class NamesBuilder:
         self._data, self._ends = io.BytesIO(), array("q")
 
     def append(self, name: str) -> None:
-        self._data.write(name.encode(errors="surrogateescape"))
+        self._data.write(os.fsencode(name))
         self._ends.append(self._data.tell())
 
     def build(self) -> Names:
@@ -70,11 +73,16 @@ class NamesBuilder:
 
 
 def first_few(reasons: Mapping[str, str], most: int = 5) -> str:
-    """`a (why), b (why), ...` of path -> reason."""
-    named = ", ".join(f"{name} ({reason})" for name, reason in itertools.islice(reasons.items(), most))
+    """`a (why), b (why), ...` of path -> reason, as it can be printed."""
+    named = ", ".join(f"{printable(name)} ({reason})" for name, reason in itertools.islice(reasons.items(), most))
     return named + (", ..." if len(reasons) > most else "")
 
 
-def printable(name: str) -> str:
-    """A name as it can be printed: one line, no bytes that are not UTF-8."""
-    return name.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+def utf8(name: str) -> str:
+    """A file name as text: its bytes read as UTF-8 in every locale, so that what is recorded does not depend on one."""
+    return os.fsencode(name).decode(errors="surrogateescape")
+
+
+def printable(name: object) -> str:
+    """A file name or path as it can be printed: one line, without control characters, bidi marks and foreign bytes."""
+    return escaped(utf8(str(name)))

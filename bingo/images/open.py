@@ -7,8 +7,9 @@ from pathlib import Path
 from bingo.config_parts import Loader
 from bingo.errors import UserError
 from bingo.images.dataset import INDEX, Dataset
+from bingo.images.folder_listing import has_classes
 from bingo.images.image_folder import ImageFolder
-from bingo.images.names import first_few
+from bingo.images.names import first_few, printable
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +26,21 @@ def open_images(path: Path, settings: Loader, *, tell: bool = True) -> Dataset:
     `UserError` when a folder holds files that cannot be used and `allow_bad` is not set.
     """
     dataset = open_dataset(path)
-    if isinstance(dataset, ImageFolder) and dataset.left_out:
-        many, named = len(dataset.left_out), first_few(dataset.left_out)
-        if not settings.allow_bad:
-            raise UserError(
-                f"{many} file(s) of {path} cannot be used: {named}; repair or delete them, or leave them out with "
-                "--loader.allow-bad"
-            )
-        if tell:
-            log.warning("%d file(s) of %s are left out: %s", many, path, named)
+    if not isinstance(dataset, ImageFolder):
+        return dataset
+    many, named, shown = len(dataset.left_out), first_few(dataset.left_out), printable(path)
+    if many and not settings.allow_bad:
+        raise UserError(
+            f"{many} file(s) of {shown} cannot be used: {named}; repair or delete them, or leave them out with "
+            "--loader.allow-bad"
+        )
+    if tell and many:
+        log.warning("%d file(s) of %s are left out: %s", many, shown, named)
+    for remark in dataset.remarks if tell else ():
+        log.info("%s: %s", shown, remark)
     return dataset
 
 
 def _is_image_folder(path: Path) -> bool:
     """Whether a folder looks like one of class sub-folders: there is a visible folder in it, and no index."""
-    if not path.is_dir() or (path / INDEX).exists():
-        return False
-    with os.scandir(path) as entries:
-        return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+    return os.path.isdir(path) and not os.path.exists(path / INDEX) and has_classes(path)

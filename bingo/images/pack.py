@@ -38,9 +38,10 @@ from bingo.images.dataset import (
 from bingo.images.flat_files import Packing, stream_sizes
 from bingo.images.held_folder import held_folder
 from bingo.images.journal import BAD, CONVERTIBLE, SAVE_SECONDS, Journal, depends_on_mode
+from bingo.images.listing import Listing
 from bingo.images.names import printable
 from bingo.images.parallel import Advance
-from bingo.images.sources import Listing, list_source
+from bingo.images.sources import list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, Verdicts
 from bingo.progress import progress_bar
 
@@ -71,18 +72,21 @@ def pack_source(
     workers: int = 0,
     shard_gib: float = SHARD_GIB,
     advance: Advance | None = None,
+    class_from: str = "",
+    ext: str = "",
 ) -> Verdicts:
     """Check every image of `source` (`bingo.images.sources`), store the encoded files in `out`; what became of each.
 
     `convert` and `allow_bad` decide about files that are not plainly ok, see the table in `bingo.images.check`;
-    `workers` and `advance` as in `check_folder`; no flat file is larger than `shard_gib` GiB, unless one image is.
+    `workers`, `advance`, `class_from` and `ext` as in `check_folder`; no flat file is larger than `shard_gib` GiB,
+    unless one image is.
     Each file is read once: the bytes checked are the bytes stored. An interrupted or refused pack of the same files
     goes on where it was; a dataset that is in `out` stays until the new one is whole.
     Raises `UserError` for a bad source (see `check_folder`), for bad or convertible files without the flag, for an
     `out` that holds something else, lies inside `source` or is being written, and for a full disk.
     """
     source, out = Path(source), Path(out)
-    listing = list_source(source)
+    listing = list_source(source, class_from=class_from, ext=ext)
     _check_place(source, out)
     with held_folder(out, "pack"), contextlib.ExitStack() as after, _errors(out):
         after.callback(_sweep, out)
@@ -246,6 +250,8 @@ def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
             workers=config.workers,
             shard_gib=config.shard_gib,
             advance=advance,
+            class_from=config.class_from,
+            ext=config.ext,
         )
     for line in verdicts.lines():
         print(line)

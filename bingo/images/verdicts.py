@@ -5,6 +5,7 @@ converted (stored in another form or in spite of its name), excluded.
 """
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import numpy.typing as npt
 from bingo.files import atomic_write
 from bingo.images.digests import first_with_digest
 from bingo.images.journal import BAD, OK
-from bingo.images.names import printable
-from bingo.images.sources import Listing
+from bingo.images.listing import Listing
+from bingo.images.names import printable, utf8
 
 CHECK_WORDS = ("", "ok", "convertible", "bad")
 PACK_WORDS = ("", "ok", "converted", "excluded")
@@ -74,6 +75,16 @@ class Verdicts:
                     found[self.words[code]][reason] += int(count)
         return {word: dict(counter.most_common()) for word, counter in found.items() if counter}
 
+    def next_command(self) -> str:
+        """What to type after a check: how these files are packed; "" if none can be."""
+        counts, given = self.counts, self.listing.selection
+        if not counts["ok"] + counts["convertible"]:
+            return ""
+        flags = [f"--class-from {shlex.quote(given.class_from)}" if given.class_from else ""]
+        flags += [f"--ext {shlex.quote(given.ext)}" if given.ext else ""]
+        flags += ["--convert" if counts["convertible"] else "", "--allow-bad" if counts["bad"] else ""]
+        return " ".join(filter(None, ["bingo pack", printable(shlex.quote(str(self.listing.source))), "OUT", *flags]))
+
     @property
     def note_counts(self) -> dict[str, int]:
         """Note -> number of files, where there are any."""
@@ -112,7 +123,7 @@ class Verdicts:
         """What is known about one file."""
         row = self.rows[index]
         return {
-            "path": self.listing.paths[index],
+            "path": utf8(self.listing.paths[index]),
             "verdict": self.words[self.codes[index]],
             "reason": self._reason(index),
             "format": FORMATS[row["format"]],
@@ -131,11 +142,15 @@ class Verdicts:
 
     def summary(self) -> dict[str, Any]:
         """All counts, for JSON."""
+        left_out = self.listing.left_out
         return {
             "source": printable(str(self.listing.source)),
             "classes": len(self.listing.classes),
             "images": len(self.rows),
             "ignored": self.listing.ignored,
+            "left_out": {kind: {"files": count, "example": utf8(path)} for kind, (count, path) in left_out.items()},
+            "empty_classes": self.listing.empty_classes,
+            "warnings": list(self.listing.warnings),
             "counts": self.counts,
             "reasons": self.reason_counts,
             "notes": self.note_counts,
@@ -143,7 +158,7 @@ class Verdicts:
         }
 
     def lines(self) -> Iterator[str]:
-        """The table: counts per verdict, reason and note, then each problem and the first groups of duplicates."""
+        """The table: each problem, the first groups of duplicates, then counts of all kinds, then what to look at."""
         for path, word, reason in self.problems:
             yield f"{word:12s} {printable(path)}: {reason}"
         for shown, group in enumerate(self.duplicate_groups):
@@ -159,6 +174,9 @@ class Verdicts:
         counts = self.duplicate_counts
         if counts["groups"]:
             yield f"duplicates   {counts['files beyond the first']:9d}  in {counts['groups']} group(s)"
+        yield f"{'images':12s} {len(self.rows):9d}"
+        yield f"{'classes':12s} {len(self.listing.classes):9d}  from {self.listing.origin}"
+        yield from self.listing.remarks()
 
     def write_json(self, path: Path, **more: Any) -> None:
         """Write `summary()` with `more` put in, then `duplicate_groups` and `files`, one a line, as one JSON object."""

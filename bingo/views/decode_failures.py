@@ -15,7 +15,7 @@ import numpy as np
 
 from bingo.errors import UserError
 from bingo.images.dataset import Dataset
-from bingo.images.names import first_few
+from bingo.images.names import first_few, printable
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Failures:
         self._refuse_too_many()
         log.warning(
             "%s of %s cannot be decoded (%s); another image takes its place",
-            self.dataset.paths[image], self.dataset.path, self.found[image],
+            printable(self.dataset.paths[image]), self.dataset.path, self.found[image],
         )  # fmt: skip
 
     def news(self) -> list[tuple[int, str]]:

@@ -10,7 +10,7 @@ import bingo.images.check
 from bingo.errors import UserError
 from bingo.images.check import check_folder, inspect_image
 from bingo.images.journal import CONVERTIBLE, OK, PENDING, Journal
-from bingo.images.sources import Listing, Unreadable
+from bingo.images.listing import Listing, Unreadable
 from tests.support import bad_images
 
 

@@ -10,7 +10,12 @@ from tests.support.checked_folder import BAD, CONVERTIBLE, NO_FILE, SOUND
 def test_counts_hidden_and_ignored_files(result: Verdicts) -> None:
     assert result.counts == {"ok": len(SOUND) + 1, "convertible": len(CONVERTIBLE), "bad": len(BAD) + len(NO_FILE)}
     assert result.listing.classes == ["bad", "odd", "sound"]
-    assert result.listing.ignored == 2
+    assert result.listing.ignored == 4
+    assert result.listing.left_out == {
+        "hidden": (2, ".cache"),
+        ".md": (1, "README.md"),
+        ".txt": (1, "sound/notes.txt"),
+    }
     assert len(list(result.problems)) == result.counts["bad"] + result.counts["convertible"]
 
 
