@@ -108,7 +108,7 @@ def list_folder(source: Path, selection: Selection) -> Listing:
         "folders",
         digest.hexdigest(),
         left_out.kinds,
-        tuple(class_warnings(classes, below, f"name {printable(source)}/{{0}}")),
+        tuple(class_warnings(classes, below, lambda name: f"name {printable(source)}/{printable(name)}")),
         selection,
     )
 

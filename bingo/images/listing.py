@@ -116,7 +116,7 @@ def read_regular(path: str, read: Callable[[BinaryIO], Value]) -> Value:
 def require_size(size: int) -> None:
     """Raise `Unreadable` for a file that is larger than any image."""
     if size > MOST_BYTES:
-        raise Unreadable(f"{size} bytes, more than the limit of {MOST_BYTES >> 20} MiB per image")
+        raise Unreadable(f"too large ({size} bytes, the limit is {MOST_BYTES >> 20} MiB)")
 
 
 def some(names: list[str]) -> str:
@@ -124,20 +124,19 @@ def some(names: list[str]) -> str:
     return ", ".join(printable(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
-def class_warnings(classes: list[str], below: set[str], remedy: str) -> Iterator[str]:
+def class_warnings(classes: list[str], below: set[str], remedy: Callable[[str], str]) -> Iterator[str]:
     """Classes that look like splits; or a single class with several folders of images, `below`, in it.
 
-    remedy: what to do, `{0}` stands for a class.
+    remedy: what to do about a class.
     """
     splits = [name for name in classes if name.lower() in SPLITS]
     if len(splits) > 1 or len(splits) == len(classes):
-        yield f"the classes are called {some(splits)}, as splits are; {remedy.format(printable(splits[0]))}"
+        yield f"the classes are called {some(splits)}, as splits are; {remedy(splits[0])}"
     elif len(classes) == 1 and len(below) > 1:
         names = some(sorted(below))
-        only = printable(classes[0])
         yield (
-            f"the only class, {only}, has {len(below)} sub-folders with images ({names}); "
-            f"if they are the classes, {remedy.format(only)}"
+            f"the only class, {printable(classes[0])}, has {len(below)} sub-folders with images ({names}); "
+            f"if they are the classes, {remedy(classes[0])}"
         )
 
 

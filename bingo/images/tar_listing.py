@@ -208,7 +208,7 @@ class _Tars:
         if LABELS not in self.origins:
             below = self.below.get(next(iter(self.places)), set()) if len(self.places) == 1 else set[str]()
             remedy = "--class-from parent takes the folder that an image lies in"
-            warnings += class_warnings(classes, below, remedy)
+            warnings += class_warnings(classes, below, lambda _: remedy)
         return Listing(
             self.source,
             classes,

@@ -1,5 +1,8 @@
 """Names of files are kept as they are, byte for byte, and a few of many are named."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -29,3 +32,28 @@ def test_the_first_few_are_named() -> None:
     reasons = dict.fromkeys("abc", "cut")
     assert first_few(reasons, 3) == "a (cut), b (cut), c (cut)"
     assert first_few(reasons, 2) == "a (cut), b (cut), ..."
+
+
+def test_names_are_printed_harmless() -> None:
+    names = {
+        "a b/ü漢é.jpg": "a b/ü漢é.jpg",
+        "\x1b[31mred.jpg": "\\x1b[31mred.jpg",
+        "a\nb\tc\r": "a\\nb\\tc\\r",
+        "\u202egpj.exe": "\\u202egpj.exe",
+        "\u2066x\u200f\x7f\x9b2J": "\\u2066x\\u200f\\x7f\\x9b2J",
+        "bad\udcff": "bad\\udcff",
+    }
+    assert {name: printable(name) for name in names} == names
+    assert first_few({"\x1b]0;title\x07": "cut"}) == "\\x1b]0;title\\x07 (cut)"
+
+
+def test_names_are_the_same_bytes_in_a_locale_without_utf_8() -> None:
+    program = (
+        "import os, sys; from bingo.images.names import Names, utf8; name = os.fsdecode(b'\\xc3\\xa9.jpg');"
+        "names = Names.of([name]); print(sys.getfilesystemencoding(), names[0] == name, ascii(utf8(name)))"
+    )
+    words = [sys.executable, "-X", "utf8=0", "-c", program]
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PATH": "/usr/bin", "PYTHONPATH": ":".join(sys.path)}
+    printed = subprocess.run(words, env=plain, capture_output=True, text=True, check=True).stdout.split()
+    assert printed[0] != "utf-8"
+    assert printed[1:] == ["True", ascii("é.jpg")]

@@ -1,6 +1,5 @@
 """Folders are listed as torchvision does; tar files give every image its place and its class."""
 
-import io
 import json
 import os
 import tarfile
@@ -15,6 +14,7 @@ from bingo.images.listing import Listing, Unreadable
 from bingo.images.pack import pack_folder
 from bingo.images.sources import fingerprint, list_source
 from tests.support import bad_images
+from tests.support.tars import write_tar
 
 pytestmark = pytest.mark.quick
 
@@ -54,16 +54,6 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
     for name, message in expected.items():
         with pytest.raises(UserError, match=message):
             list_source(tmp_path / name)
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 def found(listing: Listing) -> list[tuple[str, str, bytes]]:
