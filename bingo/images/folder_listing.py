@@ -2,13 +2,14 @@
 
 import json
 import os
+import stat
 from array import array
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from bingo.errors import UserError, file_error
+from bingo.errors import UserError, escaped, file_error
 from bingo.files import new_hash
 from bingo.images.left_out import OUTSIDE, LeftOut, foreign, left_out_line
 from bingo.images.listing import LAYOUT, Listing, class_warnings
@@ -16,6 +17,7 @@ from bingo.images.names import NamesBuilder, printable, utf8
 from bingo.images.selection import SUFFIXES, Selection, is_image, kind_of
 
 Identity = tuple[int, int]
+NEVER_PASSED = (*SUFFIXES, ".tar")  # a broken link of such a name is a verdict or a refusal
 
 
 class Entries(NamedTuple):
@@ -35,7 +37,11 @@ def scan(folder: Path | str, left_out: LeftOut, relative: str = "") -> Entries:
                     left_out.add(skipped, relative, entry.name)
                 elif is_folder(entry):
                     found.folders.append(entry.name)
-                elif not is_image(entry.name) and entry.is_symlink() and not os.path.exists(entry.path):
+                elif (
+                    not entry.name.lower().endswith(NEVER_PASSED)
+                    and entry.is_symlink()
+                    and not os.path.exists(entry.path)
+                ):
                     left_out.add("broken link", relative, entry.name)
                 else:
                     found.files.append(entry.name)
@@ -60,11 +66,13 @@ def has_classes(folder: Path) -> bool:
 
 
 def file_state(path: str | Path) -> str:
-    """Size and modification time; links followed, dangling ones allowed."""
+    """Size and modification time of a file; links followed, dangling ones allowed."""
     try:
         found = os.stat(path)
     except OSError:
         return "-"
+    if stat.S_ISDIR(found.st_mode):  # its time is that of files that are not read
+        return "folder"
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
@@ -86,7 +94,7 @@ def list_folder(source: Path, selection: Selection) -> Listing:
     for label, name in enumerate(folders):
         for folder, files in _walk(source, name, selection, left_out):
             if len(folders) == 1 and "/" in folder:
-                below.add(folder.split("/")[1])
+                below.add(utf8(folder.split("/")[1]))
             for file in files.split("/"):
                 path = f"{folder}/{file}"
                 paths.append(path)
@@ -108,7 +116,7 @@ def list_folder(source: Path, selection: Selection) -> Listing:
         "folders",
         digest.hexdigest(),
         left_out.kinds,
-        tuple(class_warnings(classes, below, lambda name: f"name {printable(source)}/{printable(name)}")),
+        tuple(class_warnings(classes, below, lambda name: f"name {printable(source)}/{escaped(name)}")),
         selection,
     )
 

@@ -11,8 +11,9 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from bingo.errors import escaped
 from bingo.images.left_out import left_out_line
-from bingo.images.names import Names, printable
+from bingo.images.names import Names
 from bingo.images.selection import Selection
 
 LAYOUT = (
@@ -120,8 +121,8 @@ def require_size(size: int) -> None:
 
 
 def some(names: list[str]) -> str:
-    """The first few of some names, as they can be printed."""
-    return ", ".join(printable(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    """The first few of some class names, as they can be printed."""
+    return ", ".join(map(escaped, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 def class_warnings(classes: list[str], below: set[str], remedy: Callable[[str], str]) -> Iterator[str]:
@@ -135,7 +136,7 @@ def class_warnings(classes: list[str], below: set[str], remedy: Callable[[str], 
     elif len(classes) == 1 and len(below) > 1:
         names = some(sorted(below))
         yield (
-            f"the only class, {printable(classes[0])}, has {len(below)} sub-folders with images ({names}); "
+            f"the only class, {escaped(classes[0])}, has {len(below)} sub-folders with images ({names}); "
             f"if they are the classes, {remedy(classes[0])}"
         )
 

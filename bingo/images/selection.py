@@ -7,6 +7,7 @@ from functools import cached_property
 
 from bingo.errors import UserError
 from bingo.images.left_out import ending_kind
+from bingo.images.names import utf8
 
 # Those of ImageFolder, and GIF, which can be converted.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
@@ -56,7 +57,7 @@ class Selection:
     @cached_property
     def json_key(self) -> str:
         """The key of the label in JSON members."""
-        return self.class_from.partition(":")[2] or "label"
+        return utf8(self.class_from.partition(":")[2]) or "label"
 
 
 def is_image(name: str) -> bool:

@@ -113,7 +113,7 @@ class _Tars:
         if wanted == "parent":
             return parent.rpartition("/")[2]
         if rest and len(self.below) < MOST_BELOW:
-            self.below.setdefault(first, set()).add(rest.partition("/")[0])
+            self.below.setdefault(first, set()).add(utf8(rest.partition("/")[0]))
         return first
 
     def _may_label(self, name: str) -> bool:

@@ -21,6 +21,8 @@ from bingo.images.names import printable
 BLOCK = tarfile.BLOCKSIZE
 MOST_DESCRIPTION = 1 << 20
 """Bytes of a long name, of pax records or of a sparse file's map."""
+MOST_NAME = 4096
+"""Bytes of a path that Linux takes."""
 LOOKED_AT_BEHIND = 1 << 20
 LONG_NAME, LONG_LINK, SPARSE = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.GNUTYPE_SPARSE
 PAX, PAX_GLOBAL = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE), tarfile.XGLTYPE
@@ -107,14 +109,16 @@ class _Reader:
             if header.type == SPARSE:
                 start = self._behind_map(start)
             self._require(start, size)
-            self.at = _after(start, size)
             name = said.get(b"GNU.sparse.name", said.get(b"path"))
+            if name is not None and len(name) > MOST_NAME:
+                raise _Damage(f"a name of {len(name)} bytes, the limit is {MOST_NAME}")
             if header.type != tarfile.DIRTYPE:
                 sparse = header.type == SPARSE or any(record.startswith(b"GNU.sparse.") for record in said)
                 plain = header.type in tarfile.REGULAR_TYPES and not sparse
                 yield Member(
                     _clean(header.name if name is None else os.fsdecode(name)), start, size if plain else NO_FILE
                 )
+            self.at = _after(start, size)
 
     def behind(self) -> int:
         """Where something stands behind the end mark; 0 if there are zeros only, as far as is looked."""

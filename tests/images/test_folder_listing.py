@@ -181,6 +181,14 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
     assert read(listing, "a/limit.jpg").startswith("too large")
 
 
+def test_what_lies_in_a_folder_named_as_an_image_changes_nothing(tmp_path: Path) -> None:
+    source = png_folder(tmp_path)
+    (source / "a/folder.jpg").mkdir()
+    before = fingerprint(source)
+    write(source, {"a/folder.jpg/.DS_Store": b"", "a/folder.jpg/x.png": b""})
+    assert fingerprint(source) == before
+
+
 def test_deep_folders_are_walked(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     try:

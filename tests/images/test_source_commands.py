@@ -117,13 +117,15 @@ def test_names_are_printed_harmless(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
 def test_names_in_a_locale_without_utf_8(locale: str, tmp_path: Path) -> None:
-    write(tmp_path / "images", {"café/ü.png": png(), "b/漢.png": png(1), "b/bad ü.png": b""})
+    write(tmp_path / "images", {"café/ü.png": png(), "b/漢.png": png(1), "b/bad ü.png": b"", "b/ü.heic": b""})
+    (tmp_path / "images/leer é").mkdir()
     assert main(["pack", str(tmp_path / "images"), str(tmp_path / "here"), "--allow-bad"]) == 0
     plain = {"LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "bingo", "pack", tmp_path / "images", tmp_path / "there", "--allow-bad"]
     done = subprocess.run(words, env=os.environ | plain, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"b/bad \\xfc.png: zero bytes" in done.stdout
+    assert b"1 class folder(s) hold no image: leer \\xe9\n" in done.stdout
     for name in ("index.npz", "verdicts.json"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
     assert list(open_dataset(tmp_path / "there").paths) == ["b/漢.png", "café/ü.png"]

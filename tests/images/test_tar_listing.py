@@ -229,6 +229,13 @@ def test_other_files_beside_tar_files_are_told(tmp_path: Path) -> None:
     }
 
 
+def test_a_tar_file_behind_a_broken_link_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"0.jpg": jpeg()})
+    (tmp_path / "b.tar").symlink_to("gone.tar")
+    with pytest.raises(UserError, match=r"cannot read the tar file .*b.tar: No such file"):
+        list_source(tmp_path)
+
+
 @pytest.mark.parametrize("pattern", ["t-{5..2}.tar", "t-{0..999999999}.tar", "t-{0..9999999999999999999999}.tar"])
 def test_patterns_that_name_no_files_or_too_many(pattern: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names .* tar files; write|do not exist"):

@@ -88,6 +88,8 @@ def hostile_tars() -> dict[str, tuple[bytes, str]]:
         "pax_size_digits": (image + member("p", pax(size=b"9" * 5000), b"x") + next_one, "a size of b'9"),
         "long_name": (image + header("p", 2**50, b"L") + next_one, too_large),
         "long_name_back": (image + header("p", -1024, b"L") + next_one, negative),
+        "name_of_a_megabyte": (image + member("p", b"x" * (1 << 19), b"L") + next_one, "a name of 524288 bytes"),
+        "pax_name": (image + member("p", pax(path=b"x" * 5000), b"x") + next_one, "a name of 5000 bytes"),
         "long_link": (image + header("p", 2**50, b"K") + next_one, too_large),
         "no_number": (image + header("a/1.jpg", 0, patch={124: b"zzzzzzzzzzz\0"}) + END, "invalid header"),
         "joined": (image + END + member("b/0.jpg", jpeg(1)) + END, "behind its end mark"),
