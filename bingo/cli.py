@@ -147,8 +147,8 @@ def check_flags() -> Parser:
         "bingo check", "Decode every image of a source strictly and name what is wrong.", "bingo check images/train"
     )
     source = "folder of class folders, .tar file, folder of them, or pattern"
-    classes = "where classes come from in tar files: as for bingo pack"
-    endings = "take images with these endings only, such as jpg or jpg,png: as for bingo pack"
+    classes = "where classes come from in tar files, as for bingo pack (default: what is found)"
+    endings = "take images with these endings only: jpg or jpg,png (default: every kind)"
     parser.add_argument("source", type=Path, metavar="SOURCE", help=source)
     verdicts = "write the verdict of every file here; a check that is interrupted goes on"
     parser.add_argument("--json", type=Path, metavar="FILE", help=verdicts)
