@@ -74,7 +74,9 @@ class NamesBuilder:
 
 def first_few(reasons: Mapping[str, str], most: int = 5) -> str:
     """`a (why), b (why), ...` of path -> reason, as it can be printed."""
-    named = ", ".join(f"{printable(name)} ({reason})" for name, reason in itertools.islice(reasons.items(), most))
+    named = ", ".join(
+        f"{printable(name)} ({escaped(reason)})" for name, reason in itertools.islice(reasons.items(), most)
+    )
     return named + (", ..." if len(reasons) > most else "")
 
 

@@ -13,7 +13,7 @@ from bingo.images.names import utf8
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 BY_PLACE = ("folder", "parent", "tar")
 LABELS = re.compile(r"[^\s/:]+(:.+)?")
-LABEL_WORDS = frozenset(["cls", "class", "classes", "label", "labels", "target", "category"])
+LABEL_WORDS = frozenset(["cls", "class", "classes", "label", "labels", "lbl", "target", "category"])
 CLASS_FROM = (
     "an ending of label members (cls, class.cls, cls.txt, ..., json:KEY), folder (the first one), "
     "parent (the one an image lies in) or tar (the tar file's name)"

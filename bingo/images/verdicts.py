@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bingo.errors import escaped
 from bingo.files import atomic_write
 from bingo.images.digests import first_with_digest
 from bingo.images.journal import BAD, OK
@@ -160,7 +161,7 @@ class Verdicts:
     def lines(self) -> Iterator[str]:
         """The table: each problem, the first groups of duplicates, then counts of all kinds, then what to look at."""
         for path, word, reason in self.problems:
-            yield f"{word:12s} {printable(path)}: {reason}"
+            yield f"{word:12s} {printable(path)}: {escaped(reason)}"
         for shown, group in enumerate(self.duplicate_groups):
             if shown == GROUPS_SHOWN:
                 yield f"duplicates   and {self.duplicate_counts['groups'] - shown} more groups (the JSON file has all)"
@@ -169,7 +170,7 @@ class Verdicts:
         reasons = self.reason_counts
         for word, count in self.counts.items():
             yield f"{word:12s} {count:9d}"
-            yield from (f"{'':12s} {number:9d}  {reason}" for reason, number in reasons.get(word, {}).items())
+            yield from (f"{'':12s} {number:9d}  {escaped(reason)}" for reason, number in reasons.get(word, {}).items())
         yield from (f"{'note':12s} {number:9d}  {note}" for note, number in self.note_counts.items())
         counts = self.duplicate_counts
         if counts["groups"]:
