@@ -47,7 +47,8 @@ def describe(out: Path, *, thorough: bool = False, flags: list[str] | None = Non
         raise UserError(f"{out} is not the folder of a stage (no {RECORD} in it); name what was given as --out")
     record = read_record(out)
     differs = []
-    inputs = {name: {**was, "now": _now(name, was)} for name, was in record.get("inputs", {}).items()}
+    settings = record.get("settings", {})
+    inputs = {name: {**was, "now": _now(name, was, settings)} for name, was in record.get("inputs", {}).items()}
     differs += [f"{name} {was['path']} {was['now']}" for name, was in inputs.items() if was["now"] != AS_RECORDED]
     outputs = {}
     for name, entry in record.get("files", {}).items():
@@ -60,9 +61,9 @@ def describe(out: Path, *, thorough: bool = False, flags: list[str] | None = Non
     return {**known, "finished": "outputs" in record, "inputs": inputs, "outputs": outputs, "differs": differs}
 
 
-def _now(name: str, was: dict[str, Any]) -> str:
+def _now(name: str, was: dict[str, Any], settings: dict[str, Any]) -> str:
     try:
-        found = find_input(name, Path(was["path"]))
+        found = find_input(name, Path(was["path"]), settings)
     except UserError as error:
         return f"cannot be compared: {error}"
     return AS_RECORDED if found.hash == was["hash"] else f"has another content: {found.hash}"

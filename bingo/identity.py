@@ -66,7 +66,7 @@ def identify(kind: str, config: Any) -> Identity:
         settings["runtime"] = {"precision": runtime.precision}
     if "loader" in settings:
         settings["loader"] = {"fancy_upsampling": config.loader.fancy_upsampling}
-    inputs = {name: find_input(name, path) for name, path in input_paths(config).items()}
+    inputs = {name: find_input(name, path, settings) for name, path in input_paths(config).items()}
     for name, found in inputs.items():
         *parents, leaf = name.split(".")
         place = settings
@@ -88,10 +88,11 @@ def input_paths(config: Any, prefix: str = "") -> dict[str, Path]:
     return found
 
 
-def find_input(name: str, path: Path) -> Input:
-    """The content of the input that the setting `name` gives."""
+def find_input(name: str, path: Path, settings: Mapping[str, Any]) -> Input:
+    """The content of the input that the setting `name` gives; settings: the stage's, some say what is read of it."""
     if name == "source":
-        return Input(path, fingerprint(path), "names, sizes and times of its images")
+        choices = {key: settings[key] for key in ("class_from", "ext") if key in settings}
+        return Input(path, fingerprint(path, **choices), "names, sizes and times of its images")
     if not path.exists():
         raise UserError(f"input {path} does not exist; run the stage that makes it first")
     if path.is_file():
@@ -106,11 +107,11 @@ def find_input(name: str, path: Path) -> Input:
     return Input(path, hash_json(content), "the bytes of its files")
 
 
-def fingerprint(source: Path) -> str:
+def fingerprint(source: Path, **choices: str) -> str:
     """Hash of the listing that is read: class and file names, sizes and times."""
     from bingo.images import sources
 
-    return sources.fingerprint(source)
+    return sources.fingerprint(source, **choices)
 
 
 def _file_hash(path: Path) -> str:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bingo import identity
-from bingo.config import BagsConfig, FeaturesConfig, PretrainConfig
+from bingo.config import BagsConfig, FeaturesConfig, PackConfig, PretrainConfig
 from bingo.errors import UserError
 from bingo.identity import fingerprint, identify, read_record
 from bingo.stages import Stage, finished, run_stage, stage_key
@@ -114,6 +115,14 @@ def test_a_training_on_a_folder_goes_on_after_somebody_looked_at_it(source: Path
     key = stage_key(stage)
     (source / ".DS_Store").write_bytes(b"x")
     assert stage_key(stage) == key
+
+
+def test_what_a_pack_is_told_to_leave_changes_nothing(source: Path, tmp_path: Path) -> None:
+    stage = Stage("pack", "pack", PackConfig(source=source, out=tmp_path / "out", ext="jpg"))
+    key = stage_key(stage)
+    Image.new("RGB", (9, 9)).save(source / "class0" / "0.png")
+    assert stage_key(stage) == key
+    assert stage_key(replace(stage, config=replace(stage.config, ext=""))) != key
 
 
 def test_the_images_of_a_pack_are_not_hashed_for_every_stage(
