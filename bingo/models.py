@@ -10,9 +10,15 @@ from torch import nn
 
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
-from bingo.files import new_hash, write_torch
+from bingo.files import REMEDY, first_line, new_hash, write_torch
+from bingo.moco import read_moco
+from bingo.torch_files import read_torch
 
 FORMAT = "bingo-model-1"
+ACCEPTED = "give a run folder, a model.pt written by pretrain or distill, or a MoCo-v2 checkpoint"
+BROKEN = "the network is broken, not the images; train it again, or give another one"
+WIDEST_TINY = 1024
+SAME = 1e-6  # of the largest value: a few roundings of fp32
 
 
 class TinyNet(nn.Sequential):
@@ -33,7 +39,10 @@ class TinyNet(nn.Sequential):
 def build_classifier(name: str, num_classes: int = 1000) -> nn.Module:
     """A freshly initialised classifier: `tiny`, `tiny-WIDTH` or any torchvision classification model."""
     if match := re.fullmatch(r"tiny(?:-(\d+))?", name):
-        return TinyNet(int(match[1] or 4), num_classes)
+        width = match[1] or "4"
+        if len(width) > 4 or not 1 <= int(width) <= WIDEST_TINY:
+            raise UserError(f"model {name!r}: a tiny network is 1 to {WIDEST_TINY} wide, as in tiny-8")
+        return TinyNet(int(width), num_classes)
     import torchvision.models as zoo
 
     names = zoo.list_models(module=zoo)
@@ -115,63 +124,132 @@ def save_encoder(path: Path, encoder: Encoder) -> str:
 def load_encoder(path: Path) -> tuple[Encoder, str]:
     """Read a model file, strictly: (encoder, content hash).
 
-    A run folder stands for its `model.pt`. MoCo-v2 checkpoints (`arch`, `module.encoder_q.*`) are understood too.
-    Raises `UserError` that lists missing and unexpected keys; a file is never loaded in part.
+    A run folder stands for its `model.pt`. MoCo-v2 checkpoints (see `bingo.moco`) are understood too.
+    The file is checked as `read_torch` says. Raises `UserError`: a file of another kind or damaged; missing, unexpected
+    and misshapen keys, which are listed (a file is never loaded in part); weights that are not finite.
     """
     path = path / "model.pt" if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"model file {path} does not exist; {ACCEPTED}")
+    saved = read_torch(path, ACCEPTED)
+    own = isinstance(saved, dict) and str(saved.get("format", "")).startswith("bingo-")
+    name, state = _read_own(saved, path) if own else read_moco(saved, path, ACCEPTED)
+    hidden, dim = _head_shape(state, path)
+    if own and (saved["dim"], saved["hidden"]) != (dim, hidden):
+        raise UserError(
+            f"{path} says dim={saved['dim']}, hidden={saved['hidden']}, its head has {dim} and {hidden}; {REMEDY}"
+        )
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"model file {path} does not exist; give a run folder or a model.pt written by pretrain or distill"
-        ) from None
-    except Exception as error:
-        raise UserError(
-            f"model file {path} cannot be read ({type(error).__name__}: it is truncated or not a torch file)"
-        ) from error
-    if isinstance(saved, dict) and saved.get("format") == FORMAT:
-        name, dim, hidden, state = saved["model"], saved["dim"], saved["hidden"], saved["state_dict"]
-    else:
-        name, dim, hidden, state = _read_moco(saved, path)
-    encoder = Encoder(name, dim=dim, hidden=hidden)
+        encoder = Encoder(name, dim=dim, hidden=hidden)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     _load_strictly(encoder, state, path)
+    _check_finite(encoder, path)
     return encoder, state_hash(encoder.state_dict())
 
 
-def _read_moco(saved: Any, path: Path) -> tuple[str, int, int, dict[str, torch.Tensor]]:
-    """The query encoder of a MoCo-v2 checkpoint under this project's names."""
-    prefix = "module.encoder_q."
-    state = saved.get("state_dict") if isinstance(saved, dict) else None
-    if not isinstance(state, dict) or not any(key.startswith(prefix) for key in state):
-        found = ", ".join(sorted(map(str, saved))[:5]) if isinstance(saved, dict) else type(saved).__name__
-        raise UserError(f"{path} is neither a bingo model nor a MoCo-v2 checkpoint (it holds: {found})")
-    renamed = {}
-    for key, value in state.items():
-        if key.startswith(prefix):
-            inner = key.removeprefix(prefix)
-            renamed[re.sub(r"^fc\.", "head.", inner) if inner.startswith("fc.") else f"backbone.{inner}"] = value
-    last, first = renamed.get("head.2.weight"), renamed.get("head.0.weight")
-    if first is None or last is None:
+def _read_own(saved: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
+    found = saved["format"]
+    if str(found).startswith("bingo-checkpoint"):
         raise UserError(
-            f"{path} has no two-layer head (fc.0, fc.2): MoCo-v1 checkpoints cannot serve as BINGO teachers"
+            f"{path} is a checkpoint of a training; give its run folder, where model.pt lies when it has ended"
         )
-    return str(saved.get("arch", "resnet50")), last.shape[0], first.shape[0], renamed
+    if found != FORMAT:
+        raise UserError(f"{path} has the format {found}, this release reads {FORMAT}; train it again, or update bingo")
+    for field, kind in (("model", str), ("dim", int), ("hidden", int), ("state_dict", dict)):
+        if not isinstance(saved.get(field), kind):
+            raise UserError(f"{path} has no {field!r} that is a {kind.__name__}; {REMEDY}")
+    return saved["model"], saved["state_dict"]
+
+
+def _head_shape(state: dict[str, Any], path: Path) -> tuple[int, int]:
+    """Hidden units and output channels of a state's head; `UserError` for a value that no network has."""
+    for key, value in state.items():
+        if not isinstance(key, str):
+            raise UserError(f"{path}: {key!r} in its state_dict is no name of a weight; {REMEDY}")
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{path}: {key} is a {type(value).__name__}, not a tensor")
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
+            raise UserError(f"{path}: {key} is a {_sort(value)} tensor; save ordinary floating-point weights")
+    for key in ("head.0.weight", "head.2.weight"):
+        if key not in state or state[key].ndim != 2 or not state[key].numel():
+            found = f"has the shape {tuple(state[key].shape)}" if key in state else "is missing"
+            raise UserError(f"{path}: {key} {found}; a head is two linear layers, hidden x features and dim x hidden")
+    return len(state["head.0.weight"]), len(state["head.2.weight"])
+
+
+def _sort(value: torch.Tensor) -> str:
+    if value.device.type != "cpu":
+        return f"{value.device.type}-device"
+    return "sparse" if value.layout != torch.strided else str(value.dtype).removeprefix("torch.")
 
 
 def _load_strictly(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -> None:
     wanted = encoder.state_dict()
     missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    both = [key for key in wanted if key in state]
     shapes = [
         f"{k} is {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}"
-        for k in wanted
-        if k in state and wanted[k].shape != state[k].shape
+        for k in both
+        if wanted[k].shape != state[k].shape
     ]
-    if missing or extra or shapes:
+    dtypes = [
+        f"{k} is {_sort(state[k])}, not {_sort(wanted[k])}"
+        for k in both
+        if wanted[k].is_floating_point() != state[k].is_floating_point()
+    ]
+    if missing or extra or shapes or dtypes:
         raise UserError(
             f"{path} does not fit {encoder.name}: missing keys {_first(missing)}; "
-            f"unexpected keys {_first(extra)}; wrong shapes {_first(shapes)}"
+            f"unexpected keys {_first(extra)}; wrong shapes {_first(shapes)}; wrong dtypes {_first(dtypes)}"
         )
     encoder.load_state_dict(state, strict=True)
+
+
+def _check_finite(encoder: Encoder, path: Path) -> None:
+    for name, tensor in encoder.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path}: {name} is not finite (NaN or infinity): {BROKEN}")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise UserError(f"{path}: {name} holds negative variances: {BROKEN}")
+
+
+@torch.no_grad()
+def check_alive(encoder: Encoder, path: Path, size: int, *, head: bool) -> None:
+    """`UserError` if the network from `path` gives NaN, zeros or always the same, which nothing can be learned from.
+
+    It is shown six images of size x size pixels: plain dark and light ones, and noise. head: the keys are judged too,
+    not only the features. Costs one small forward pass; leaves the mode and all random numbers as they were.
+    """
+    device = next(encoder.parameters()).device
+    noise = torch.randn(6, 3, size, size, generator=torch.Generator().manual_seed(0))
+    strength, level = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.3, 0.3]), torch.tensor([-2.0, 2.0, 0.0, 0.0, -1.0, 1.0])
+    images = noise * strength.view(6, 1, 1, 1) + level.view(6, 1, 1, 1)
+    training = encoder.training
+    encoder.eval()
+    try:
+        features = encoder.features(images.to(device))
+        answers = {"features": features, "keys": encoder.head(features).float()} if head else {"features": features}
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise UserError(
+            f"{encoder.name} of {path} cannot take images of {size} x {size} pixels ({first_line(error)}); "
+            "set --augment.size to what it was trained with"
+        ) from error
+    finally:
+        encoder.train(training)
+    for what, rows in answers.items():
+        rows = rows.cpu()
+        if not rows.isfinite().all():
+            problem = "are not finite (NaN or infinity)"
+        elif not rows.any():
+            problem = "are all zeros"
+        elif (rows - rows[0]).abs().max() <= SAME * rows.abs().max():
+            problem = "are the same whatever the image"
+        else:
+            continue
+        raise UserError(f"the {what} of the network in {path} {problem}: {BROKEN}")
 
 
 def _first(names: list[str], count: int = 8) -> str:

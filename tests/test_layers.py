@@ -17,6 +17,7 @@ LAYERS = (
     ("bingo", "bingo.kernels"),
     ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.watch"),
     ("bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
+    ("bingo.moco", "bingo.torch_files"),
     ("bingo.config", "bingo.config_flags", "bingo.completion", "bingo.distributed", "bingo.models"),
     ("bingo.images",),
     ("bingo.views", "bingo.identity"),

@@ -79,10 +79,14 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_encoder(tmp_path / "absent.pt")
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(UserError, match="truncated or not a torch file"):
+    with pytest.raises(
+        UserError, match=r"is a text file that begins with \"hello\", not a file written by torch.save; give a"
+    ):
         load_encoder(tmp_path / "text.pt")
     torch.save({"weights": 1}, tmp_path / "other.pt")
-    with pytest.raises(UserError, match=r"neither a bingo model nor a MoCo-v2 checkpoint \(it holds: weights\)"):
+    with pytest.raises(
+        UserError, match=r"neither a bingo model nor a MoCo-v2 checkpoint \(it holds: weights\); give a run"
+    ):
         load_encoder(tmp_path / "other.pt")
 
 
