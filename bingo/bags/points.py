@@ -47,7 +47,14 @@ class Points:
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
         if len(bad):
             what = "all zeros" if norms[bad[0]] == 0 else "not finite (NaN or infinity)"
-            raise UserError(f"feature row {bad[0]} is {what}: look at that image and extract again")
+            if len(bad) == len(norms) > 1:
+                raise UserError(
+                    f"all {len(norms)} feature rows are {what}: the network that made them is broken, not the images; "
+                    "train it again, or extract with another one"
+                )
+            raise UserError(
+                f"feature row {bad[0]} is {what} ({len(bad)} of {len(norms)} are): look at that image and extract again"
+            )
         return norms
 
     def unit(self, rows: np.ndarray, device: torch.device = CPU) -> Tensor:

@@ -71,7 +71,7 @@ def build(config: BagsConfig, dataset: Dataset, world: World) -> tuple[np.ndarra
     if config.kind == "label":
         return (label_bags(dataset.labels, config.k, config.seed) if world.main else nothing), {}, {"engine": "numpy"}
     assert config.features is not None
-    features, header = load_features(config.features)
+    features, header = load_features(config.features, world)
     if header["dataset"] != dataset.hash:
         raise UserError(f"{config.features} holds features of another dataset than {config.data}; run `bingo features`")
     if config.kind == "knn":

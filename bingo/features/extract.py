@@ -1,5 +1,6 @@
 """Pooled backbone features of a dataset, computed by all ranks, in file order."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.distributed import World, shard
 from bingo.errors import UserError
 from bingo.features.blocks import Range, fill_blocks
-from bingo.files import hash_file, read_json, write_json
+from bingo.features.stored import MOST_HALF, all_equal, check_rows, open_rows
+from bingo.files import hash_file, read_sealed, write_sealed
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
-from bingo.models import Encoder, autocast, load_encoder
+from bingo.models import Encoder, autocast, check_alive, load_encoder
 from bingo.progress import progress_bar
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import evaluation_batches
 
+FILE, HEADER = "features.npy", "features.json"
 BLOCK_IMAGES = 4096
 """About how many images' features are computed before they are written: what a kill costs at most, on each rank."""
 
@@ -84,7 +87,8 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
     dataset = open_images(config.data, config.loader, tell=world.main)
     encoder, model_hash = load_encoder(config.model)
     encoder.to(world.device)
-    path = config.out / "features.npy"
+    check_alive(encoder, config.model, config.augment.size, head=False)
+    path = config.out / FILE
 
     def compute(ranges: list[Range]) -> Iterator[np.ndarray]:
         batches = [rows for first, last in ranges for rows in cut(first, last, config.batch)]
@@ -92,8 +96,8 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
             encoder, dataset, config.augment, batches, config.runtime, world, loader=config.loader
         )
         for first, last in ranges:
-            parts = [next(found) for _ in cut(first, last, config.batch)]
-            yield torch.cat(parts).to(torch.float16).cpu().numpy()
+            rows = torch.cat([next(found) for _ in cut(first, last, config.batch)])
+            yield as_half(rows, first, dataset, config.model)
 
     with progress_bar("features", show=world.main) as advance:
         resumed = fill_blocks(
@@ -102,7 +106,7 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
         )  # fmt: skip
     if world.main:
         header = {"dataset": dataset.hash, "teacher": model_hash, "count": len(dataset), "dim": encoder.feature_dim}
-        write_json(config.out / "features.json", {**header, "hash": hash_file(path)})
+        write_sealed(config.out / HEADER, {**header, "hash": hash_file(path)})
     return {
         "images": len(dataset),
         "left_out": dataset.counts["excluded"] or None,
@@ -111,16 +115,39 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
     }
 
 
-def load_features(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """(N x D float16, mapped from disk, header) of a features folder; `UserError` when it is absent or incomplete."""
-    header = read_json(folder / "features.json")
+def as_half(rows: torch.Tensor, first: int, dataset: Dataset, model: Path) -> np.ndarray:
+    """Features (R x D) of the images `first` on as float16 on the host; `UserError`: as for `check_rows`, too large."""
+    half = rows.to(torch.float16).cpu()
     try:
-        features = np.load(folder / "features.npy", mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'features.npy'} cannot be read ({error}); run `bingo features` again") from error
-    if len(features) != header["count"]:
+        check_rows(half, "features", model, lambda row: dataset.paths[first + row])
+    except UserError as error:
+        largest = float(rows.abs().max())
+        if MOST_HALF < largest < math.inf:
+            raise UserError(
+                f"the features of the network in {model} reach {largest:.3g}, more than the {MOST_HALF} that "
+                "float16, in which they are stored, can hold: train it again, or give another network"
+            ) from error
+        raise
+    return half.numpy()
+
+
+def load_features(folder: Path, world: World | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    """(N x D float16, mapped from disk, header) of a features folder, compared with the content hash in its header.
+
+    world: then rank 0 alone reads the whole file to compare it. `UserError`: no or damaged header, a file that is not
+    the one described, features that are the same for every image.
+    """
+    if not (folder / HEADER).exists():
+        raise UserError(f"{folder} holds no finished features (no {HEADER} in it); make them with `bingo features`")
+    again = "run `bingo features` again"
+    header = read_sealed(
+        folder / HEADER, {"dataset": str, "teacher": str, "count": int, "dim": int, "hash": str}, remedy=again
+    )
+    content = header["hash"] if world is None or world.main else None
+    features = open_rows(folder / FILE, (header["count"], header["dim"]), np.float16, content, again)
+    if all_equal(features):
         raise UserError(
-            f"{folder / 'features.npy'} has {len(features)} rows, its header says {header['count']}; "
-            "run `bingo features` again"
+            f"{folder / FILE} holds the same features for each of {len(features)} images: the network that made "
+            "them is broken, or all images are one; give other features"
         )
     return features, header

@@ -23,11 +23,12 @@ from bingo.config_parts import Augmentation
 from bingo.distributed import World
 from bingo.errors import TransientError, UserError
 from bingo.features.blocks import Range, fill_blocks
-from bingo.files import RECORD, hash_file, hash_json, read_json, write_json
+from bingo.features.stored import all_equal, check_rows, open_rows
+from bingo.files import hash_file, hash_json, read_object, write_json
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.kernels.transfer import to_device
-from bingo.models import Encoder, autocast, load_encoder
+from bingo.models import Encoder, autocast, check_alive, load_encoder
 from bingo.progress import progress_bar
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import ONE_ROW_EACH, CropStream, Group, augmenter, view_dtype
@@ -40,6 +41,10 @@ FILE, HEADER = "keys.npy", "keys.json"
 # numpy has no bf16: its bits are stored as whole numbers.
 STORED: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "fp16": np.dtype("<f2")}
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FIELDS = {
+    "dataset": str, "teacher": str, "images": int, "views": int, "dim": int, "dtype": str, "augment": dict, "hash": str
+}  # fmt: skip
+CHECKED_NUMBERS = 1 << 24  # looked at together
 # Uint8 crops of one decoded batch at most; DALI and the copy out of it hold four such batches.
 CROP_BYTES = 1 << 29
 
@@ -105,6 +110,7 @@ class KeyMaker:
     def __init__(self, config: KeysConfig, dataset: Dataset, teacher: Encoder, world: World) -> None:
         self.config, self.dataset, self.world = config, dataset, world
         self.teacher = teacher.to(world.device).eval().requires_grad_(False)
+        check_alive(self.teacher, config.teacher, config.augment.size, head=True)
         if config.runtime.channels_last:
             self.teacher.to(memory_format=torch.channels_last)
         self.plan = Plan(dataset.sizes, 1, config.augment, config.seed)
@@ -132,8 +138,10 @@ class KeyMaker:
             settings=self.config.loader,
             whole_pixels=True,
         )
-        for number, crops in enumerate(stream):
-            yield as_stored(self._keys(crops, pending.pop(number)), self.config.dtype)
+        for number, (crops, (first, _)) in enumerate(zip(stream, ranges, strict=True)):
+            keys = as_stored(self._keys(crops, pending.pop(number)), self.config.dtype)
+            check_keys(torch.from_numpy(keys).view(TORCH[self.config.dtype]), first, self.config.teacher, self.dataset)
+            yield keys
 
     @torch.no_grad()
     def _keys(self, crops: list[torch.Tensor], views: list[View]) -> torch.Tensor:
@@ -179,10 +187,10 @@ class CachedKeys:
 
 
 def load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: World) -> CachedKeys:
-    """Open the cache in `folder`; its content is hashed, by rank 0, only if its stage record does not vouch for it.
+    """Open the cache in `folder`; rank 0 reads all of it once, to compare its content hash and to look at its numbers.
 
     `UserError`, one sentence each: no finished cache, altered header, other dataset, other augmentation, truncated or
-    altered file.
+    altered file, keys that are not finite, have no length or are all equal.
     """
     header = _header(folder)
     if header["dataset"] != dataset.hash:
@@ -194,31 +202,42 @@ def load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: Worl
                 f"{folder} holds keys with augment.{name}={found.get(name)}, this run has {wanted.get(name)}: "
                 f"set --augment.{name.replace('_', '-')} to the cache's, or run `bingo keys` with this run's"
             )
-    path = folder / FILE
-    try:
-        rows = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is truncated or cannot be read ({error}); run `bingo keys` again") from error
-    shape = (header["images"], header["views"], header["dim"])
-    altered = rows.shape != shape or rows.dtype != STORED[header["dtype"]] or path.stat().st_size != header["bytes"]
-    if altered or (world.main and not _vouched(folder, header["hash"]) and hash_file(path) != header["hash"]):
-        raise UserError(f"{path} is not the file that {folder / HEADER} describes; run `bingo keys` again")
+    path, shape = folder / FILE, (header["images"], header["views"], header["dim"])
+    content = header["hash"] if world.main else None
+    rows = open_rows(path, shape, STORED[header["dtype"]], content, "run `bingo keys` again")
+    if world.main:
+        _check_content(rows, header["dtype"], path, dataset)
     return CachedKeys(rows, header["dtype"], header["teacher"], world.device)
+
+
+def _check_content(rows_NMC: np.ndarray, dtype: str, path: Path, dataset: Dataset) -> None:
+    step = max(1, CHECKED_NUMBERS // (rows_NMC.shape[1] * rows_NMC.shape[2]))
+    for first in range(0, len(rows_NMC), step):
+        part = torch.from_numpy(np.array(rows_NMC[first : first + step])).view(TORCH[dtype])
+        check_keys(part, first, path, dataset)
+    if all_equal(rows_NMC):
+        raise UserError(
+            f"{path} holds the same keys for each of {len(rows_NMC)} images: the teacher that made them is broken, or "
+            "all images are one; make others with `bingo keys`"
+        )
+
+
+def check_keys(keys: torch.Tensor, first: int, source: Path, dataset: Dataset) -> None:
+    """`UserError` if keys (R x M x C) of the images `first` on are not finite or have no length."""
+    views = keys.shape[1]
+    check_rows(keys.flatten(0, 1), "keys", source, lambda row: dataset.paths[first + row // views])
 
 
 def _header(folder: Path) -> dict[str, Any]:
     if not (folder / HEADER).exists():
         raise UserError(f"{folder} holds no finished key cache (no {HEADER} in it); make one with `bingo keys`")
-    header = read_json(folder / HEADER)
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    again = "run `bingo keys` again"
+    header = read_object(folder / HEADER, remedy=again)
+    if header.get("format") != FORMAT:
         raise UserError(f"{folder / HEADER} was not written by this release's `bingo keys`; run it again")
     if header.pop("header_hash", None) != hash_json(header):
-        raise UserError(f"{folder / HEADER} was altered after it was written; run `bingo keys` again")
+        raise UserError(f"{folder / HEADER} was altered after it was written; {again}")
+    read_object(folder / HEADER, FIELDS, remedy=again)
+    if header["dtype"] not in STORED:
+        raise UserError(f"{folder / HEADER}: dtype {header['dtype']!r} is not one of {', '.join(STORED)}; {again}")
     return header
-
-
-def _vouched(folder: Path, content: str) -> bool:
-    """Whether the file still has the size and time under which its stage recorded this content hash."""
-    record, now = folder / RECORD, (folder / FILE).stat()
-    known = read_json(record).get("files", {}).get(FILE, {}) if record.exists() else {}
-    return (known.get("hash"), known.get("size"), known.get("mtime")) == (content, now.st_size, now.st_mtime_ns)

@@ -16,7 +16,7 @@ from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.kernels.augment import cutmix
 from bingo.kernels.transfer import to_device
-from bingo.models import Encoder, autocast, load_encoder, seeded_encoder
+from bingo.models import Encoder, autocast, check_alive, load_encoder, seeded_encoder
 from bingo.train.loop import check_run, resume, train, wrap
 from bingo.train.loss import contrast_accuracy, paper_loss, release_loss
 from bingo.train.options import step_options
@@ -192,4 +192,6 @@ def key_source(config: DistillConfig, dataset: Dataset, world: World) -> tuple[E
         cache = load_keys(config.keys, dataset, config.augment, world)
         return cache, cache.teacher
     assert config.teacher is not None
-    return load_encoder(config.teacher)
+    teacher, content = load_encoder(config.teacher)
+    check_alive(teacher.to(world.device), config.teacher, config.augment.size, head=True)
+    return teacher, content

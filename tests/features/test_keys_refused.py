@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bingo.config import DistillConfig
 from bingo.config_parts import Contrast
 from bingo.errors import UserError
-from bingo.features import keys as cached_keys
+from bingo.features import stored
 from bingo.features.keys import load_keys
 from bingo.files import hash_file, hash_json
 from bingo.images.open import open_dataset
 from bingo.train.distill import run
 from tests.support.cached_keys import ALONE, SMALL
+from tests.support.damage import holding
 
 
 def altered_header(folder: Path, **changes: object) -> None:
@@ -46,10 +48,10 @@ def edit_the_header(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (flip_a_bit, r"keys.npy is not the file that .*keys.json describes; run `bingo keys` again"),
+        (flip_a_bit, r"keys.npy is not the file that its header describes .*; run `bingo keys` again"),
         (truncate, r"keys.npy is truncated or cannot be read .*; run `bingo keys` again"),
         (edit_the_header, r"keys.json was altered after it was written; run `bingo keys` again"),
-        (lambda f: altered_header(f, views=2), r"keys.npy is not the file that .*keys.json describes"),
+        (lambda f: altered_header(f, views=2), r"keys.npy holds uint16 of shape .*, its header says"),
         (
             lambda f: altered_header(f, dataset="0" * 32),
             r"holds keys of another dataset than .*train; run `bingo keys`",
@@ -57,7 +59,7 @@ def edit_the_header(folder: Path) -> None:
         (lambda f: altered_header(f, teacher="0" * 32), r"bags.npz was made from another teacher"),
         (lambda f: altered_header(f, format="?"), r"was not written by this release's `bingo keys`"),
         (lambda f: (f / "keys.json").unlink(), r"holds no finished key cache .*; make one with `bingo keys`"),
-        (lambda f: (f / "keys.npy").unlink(), r"keys.npy is truncated or cannot be read"),
+        (lambda f: (f / "keys.npy").unlink(), r"keys.npy does not exist; run `bingo keys` again"),
     ],
     ids=["bit", "truncated", "header", "shape", "dataset", "bags", "format", "unfinished", "missing"],
 )
@@ -88,21 +90,79 @@ def test_a_run_that_does_not_fit_the_cache(config: DistillConfig, change: dict[s
         run(replace(config, **change), "key", ALONE)
 
 
-def test_the_content_is_hashed_only_where_no_record_vouches_for_it(
-    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_all_of_the_file_is_read_once_per_start_and_by_rank_0_alone(
+    config: DistillConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gigabytes are not read at every start; a copy without its times is, once per start and by rank 0 alone."""
     hashed: list[Path] = []
-    monkeypatch.setattr(cached_keys, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    monkeypatch.setattr(stored, "hash_file", lambda path: hashed.append(path) or hash_file(path))
     dataset = open_dataset(config.data)
     assert config.keys is not None
+    load_keys(config.keys, dataset, SMALL, replace(ALONE, rank=1, size=2))
+    assert hashed == []
     load_keys(config.keys, dataset, SMALL, ALONE)
-    assert hashed == []
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for name in ("keys.npy", "keys.json"):
-        shutil.copyfile(config.keys / name, copy / name)
-    load_keys(copy, dataset, SMALL, replace(ALONE, rank=1, size=2))
-    assert hashed == []
-    load_keys(copy, dataset, SMALL, ALONE)
-    assert hashed == [copy / "keys.npy"]
+    assert hashed == [config.keys / "keys.npy"]
+
+
+def test_a_bit_that_flips_with_size_and_time_kept_is_seen(config: DistillConfig, tmp_path: Path) -> None:
+    """The folder's own record says nothing about bytes that rot on the disk."""
+    folder = tmp_path / "keys"
+    assert config.keys is not None
+    shutil.copytree(config.keys, folder)
+    data = (folder / "keys.npy").read_bytes()
+    with (
+        holding(folder / "keys.npy", data[:-7] + bytes([data[-7] ^ 1]) + data[-6:]),
+        pytest.raises(UserError, match=r"keys.npy is not the file that its header describes"),
+    ):
+        load_keys(folder, open_dataset(config.data), SMALL, ALONE)
+
+
+def rewrite(folder: Path, change: Callable[[np.ndarray], None]) -> None:
+    """Other keys, described as a release without checks would have."""
+    keys = np.load(folder / "keys.npy")
+    change(keys)
+    np.save(folder / "keys.npy", keys)
+    altered_header(folder, hash=hash_file(folder / "keys.npy"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda k: k.fill(0x7FC0), r"the keys of all \d+ images looked at are not finite .* is broken, not the images"),
+        (
+            lambda k: k.fill(0),
+            r"the keys of all \d+ images looked at are all zeros: the network in .*keys.npy is broken",
+        ),
+        (
+            lambda k: k.fill(0x3E80),
+            r"holds the same keys for each of 1078 images: the teacher that made them is broken",
+        ),
+        (
+            lambda k: k[7, 1].fill(0x7FC0),
+            r"the keys of .*\.jpg are not finite .*, those of others are not: look at that",
+        ),
+    ],
+    ids=["NaN", "zeros", "equal", "one"],
+)
+def test_keys_that_teach_nothing(
+    config: DistillConfig, tmp_path: Path, change: Callable[[np.ndarray], None], message: str
+) -> None:
+    folder = tmp_path / "keys"
+    assert config.keys is not None
+    shutil.copytree(config.keys, folder)
+    rewrite(folder, change)
+    with pytest.raises(UserError, match=message):
+        load_keys(folder, open_dataset(config.data), SMALL, ALONE)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"images": "many"}, {"dtype": ["bf16"]}, {"dtype": "int8"}, {"augment": 3}, {"dim": None}, {"hash": 5}]
+)
+def test_header_fields_of_other_types_are_a_sentence(
+    config: DistillConfig, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    assert config.keys is not None
+    folder = tmp_path / "keys"
+    shutil.copytree(config.keys, folder)
+    altered_header(folder, **changes)
+    with pytest.raises(UserError, match=rf"keys.json.*{next(iter(changes))}.*; run `bingo keys` again"):
+        load_keys(folder, open_dataset(config.data), SMALL, ALONE)

@@ -1,0 +1,119 @@
+"""Arrays on disk that are not what their header says, and rows that teach nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bingo.errors import UserError
+from bingo.features.extract import load_features
+from bingo.features.stored import all_equal, check_rows
+from bingo.files import hash_file, write_json, write_sealed
+
+ROWS = np.arange(60, dtype=np.float16).reshape(12, 5)
+
+
+def write(folder: Path, rows: np.ndarray = ROWS, **changes: object) -> None:
+    np.save(folder / "features.npy", rows)
+    header = {"dataset": "d", "teacher": "t", "count": 12, "dim": 5, "hash": hash_file(folder / "features.npy")}
+    write_sealed(folder / "features.json", {**header, **changes})
+
+
+def test_features_with_and_without_a_seal(tmp_path: Path) -> None:
+    write(tmp_path)
+    rows, header = load_features(tmp_path)
+    assert isinstance(rows, np.memmap)
+    assert np.array_equal(rows, ROWS)
+    assert "seal" not in header
+    write_json(tmp_path / "features.json", header)  # as earlier releases wrote it
+    assert load_features(tmp_path)[1] == header
+
+
+OTHERS: dict[str, tuple[np.ndarray, str]] = {
+    "dtype": (ROWS.astype(np.float32), "holds float32 of shape"),
+    "big-endian": (ROWS.astype(">f2"), "holds >f2 of shape"),
+    "order": (np.asfortranarray(ROWS), r"holds float16 of shape \(12, 5\) in Fortran order"),
+    "count": (ROWS[:11], r"of shape \(11, 5\), its header says float16 of shape \(12, 5\)"),
+    "dimensions": (ROWS.ravel(), r"of shape \(60,\)"),
+    "objects": (np.array([{}] * 12, dtype=object), "is truncated or cannot be read"),
+    "equal": (
+        np.ones_like(ROWS),
+        "holds the same features for each of 12 images: the network that made them is broken",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_arrays_that_the_header_does_not_describe(kind: str, tmp_path: Path) -> None:
+    rows, message = OTHERS[kind]
+    write(tmp_path, rows)
+    with pytest.raises(UserError, match=message) as caught:
+        load_features(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda p: (p / "features.npy").write_bytes(b""), "features.npy is truncated or cannot be read"),
+    "longer": (lambda p: (p / "features.npy").open("ab").write(b"\0"), "features.npy is not the file that its header"),
+    "missing": (lambda p: (p / "features.npy").unlink(), "features.npy does not exist; run `bingo features` again"),
+    "folder": (lambda p: ((p / "features.npy").unlink(), (p / "features.npy").mkdir()), "features.npy is truncated or"),
+    "no header": (
+        lambda p: (p / "features.json").unlink(),
+        "holds no finished features .*; make them with `bingo feat",
+    ),
+    "array": (lambda p: (p / "features.json").write_text("[]"), "features.json holds a JSON array, not an object"),
+    "no count": (lambda p: (p / "features.json").write_text("{}"), "features.json has no 'dataset'"),
+    "text": (lambda p: write(p, count="12"), "features.json: 'count' is a JSON string, which does not belong there"),
+    "true": (lambda p: write(p, count=True), "features.json: 'count' is a JSON boolean"),
+    "negative": (lambda p: write(p, count=-12), r"its header says float16 of shape \(-12, 5\)"),
+    "edited": (
+        lambda p: (p / "features.json").write_text((p / "features.json").read_text().replace('"t"', '"u"')),
+        "features.json is damaged or was edited",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILS)
+def test_folders_that_hold_no_features(kind: str, tmp_path: Path) -> None:
+    spoil, message = SPOILS[kind]
+    write(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        load_features(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def rows(*values: float) -> torch.Tensor:
+    return torch.tensor(values)[:, None].expand(-1, 3).clone()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_who_is_to_blame_for_bad_rows(dtype: torch.dtype) -> None:
+    def look(*values: float, zeros: bool = False) -> None:
+        check_rows(rows(*values).to(dtype), "keys", "run/model.pt", lambda row: f"{row}.jpg", zeros=zeros)
+
+    look(1, -2, 3)
+    look(0, 1, zeros=True)
+    nan, inf = float("nan"), float("inf")
+    for values, message in (
+        ((1, nan, 2), r"the keys of 1.jpg are not finite .* look at that image"),
+        ((1, -inf, nan), r"the keys of 1.jpg \(and of 1 more of 3\) are not finite .* look at that image"),
+        ((1, 0, 2), "the keys of 1.jpg are all zeros, those of others are not: look at that image"),
+        (
+            (nan, inf),
+            r"all 2 images looked at are not finite .*: the network in run/model.pt is broken, not the images",
+        ),
+        ((0, 0, 0), "all 3 images looked at are all zeros: the network in run/model.pt is broken, not the images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            look(*values)
+
+
+def test_equal_rows_end_at_the_first_that_differs() -> None:
+    same = np.ones((9000, 2, 3))
+    assert all_equal(same)
+    same[8999, 1, 2] = 2
+    assert not all_equal(same)
+    assert not all_equal(same[:1]), "one row says nothing"
