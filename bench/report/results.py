@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bingo.errors import UserError
-from bingo.files import RECORD, read_json
+from bingo.files import RECORD, read_json, read_sealed
 from bingo.images.open import open_dataset
 
 METRICS = {"fewshot": "few-label", "knn": "kNN", "linear": "linear"}
@@ -147,7 +147,7 @@ def read_stages(folders: dict[str, Path], command: str) -> dict[str, Record]:
 def student(run: Run, evaluation: Record) -> Student:
     """The student that an evaluation stage scored; `UserError` if it has been trained anew since."""
     record = run.stage_at(evaluation.config["run"])
-    results = read_json(evaluation.out / "results.json")
+    results = read_sealed(evaluation.out / "results.json")
     again = f"delete {evaluation.out} and type `bingo run {run.name}` again"
     if record is None or record.kind not in ("pretrain", "distill"):
         raise UserError(f"{evaluation.name} evaluates {evaluation.config['run']}, which no stage trained; {again}")

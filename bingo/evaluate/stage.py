@@ -7,30 +7,41 @@ import torch
 from bingo.config import EvalConfig
 from bingo.distributed import World
 from bingo.errors import UserError
-from bingo.evaluate.accuracy import fewshot_accuracy, knn_accuracy, linear_probe
+from bingo.evaluate.accuracy import LinearProbe, fewshot_accuracy, knn_accuracy, linear_probe
+from bingo.evaluate.export import input_of
 from bingo.features.extract import extract
-from bingo.files import write_json, write_torch
+from bingo.features.stored import check_rows
+from bingo.files import write_sealed, write_torch
 from bingo.images.open import open_images
-from bingo.models import load_encoder
+from bingo.models import check_alive, load_encoder
 
 
 def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
-    """Write `results.json` (accuracies as fractions) and, for `linear`, the classifier in `linear.pt`."""
+    """Write `results.json` (accuracies as fractions) and, for `linear`, the classifier in `linear.pt`.
+
+    Both name the model's content hash and the classes; `results.json` also says what images the model was shown.
+    """
     train, val = (open_images(path, config.loader, tell=world.main) for path in (config.train, config.val))
     if train.classes != val.classes:
         raise UserError(
             f"{config.train} and {config.val} have different classes; pack them from folders with the same class names"
         )
     encoder, model_hash = load_encoder(config.run)
-    encoder.to(world.device)
+    check_alive(encoder.to(world.device), config.run, config.augment.size, head=False)
     x, y = [], []
     for data in (train, val):
-        x.append(extract(encoder, data, config.augment, config.batch, config.runtime, world, loader=config.loader))
+        rows = extract(encoder, data, config.augment, config.batch, config.runtime, world, loader=config.loader)
+        check_rows(rows, "features", config.run, data.paths.__getitem__, zeros=True)
+        x.append(rows)
         y.append(torch.from_numpy(data.labels).long().to(world.device))
     if not world.main:
         return {}
-    results = evaluate(config, x[0], y[0], x[1], y[1], len(train.classes))
-    write_json(config.out / "results.json", {"model": model_hash, "train": train.hash, "val": val.hash, **results})
+    results, probe = evaluate(config, x[0], y[0], x[1], y[1], len(train.classes))
+    if probe is not None:
+        classifier = {"weight": probe.weight.cpu(), "bias": probe.bias.cpu()}
+        write_torch(config.out / "linear.pt", {**classifier, "model": model_hash, "classes": train.classes})
+    header = {"model": model_hash, "train": train.hash, "val": val.hash, "classes": train.classes}
+    write_sealed(config.out / "results.json", {**header, "input": input_of(config.augment), **results})
     return {name: value for name, value in results.items() if isinstance(value, float)}
 
 
@@ -41,9 +52,10 @@ def evaluate(
     val_x: torch.Tensor,
     val_y: torch.Tensor,
     classes: int,
-) -> dict[str, Any]:
-    """The accuracies asked for, on N x D features."""
+) -> tuple[dict[str, Any], LinearProbe | None]:
+    """The accuracies asked for, on N x D features, and the linear classifier if there is one."""
     results: dict[str, Any] = {}
+    probe = None
     if "knn" in config.kinds:
         results["knn"] = knn_accuracy(train_x, train_y, val_x, val_y, k=config.k)
     if "fewshot" in config.kinds:
@@ -65,5 +77,4 @@ def evaluate(
             seed=config.seed,
         )
         results |= {"linear": probe.top1, "linear_top5": probe.top5, "solver": config.solver}
-        write_torch(config.out / "linear.pt", {"weight": probe.weight.cpu(), "bias": probe.bias.cpu()})
-    return results
+    return results, probe
