@@ -98,7 +98,8 @@ def _classifier(config: ExportConfig, dim: int, model_hash: str) -> dict[str, An
                 "evaluate this model with `bingo eval linear` first"
             )
     classes = saved.get("classes") or described.get("classes")
-    if classes is not None and (not isinstance(classes, list) or len(classes) != len(weight)):
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if classes is not None and not (named and len(classes) == len(weight)):
         raise UserError(f"{path} has {len(weight)} outputs but not as many class names; {REMEDY}")
     return {"weight": weight, "bias": bias, "classes": classes, "input": described.get("input")}
 

@@ -1,14 +1,19 @@
 """The export: plain weights of torchvision's classifier."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torchvision.models as zoo
 
-from bingo.config import ExportConfig
+from bingo.config import EvalConfig, ExportConfig, PretrainConfig
+from bingo.config_json import to_json
+from bingo.config_parts import Augmentation, Runtime
 from bingo.errors import UserError
+from bingo.files import read_sealed, write_json
 from bingo.models import build_classifier, save_encoder, seeded_encoder
 from bingo.stages import Stage, run_stage
 
@@ -53,3 +58,94 @@ def test_classifiers_that_do_not_fit(tmp_path: Path) -> None:
     config = ExportConfig(model=tmp_path / "model.pt", out=tmp_path / "export", classifier=tmp_path / "eval")
     with pytest.raises(UserError, match=r"linear.pt does not exist; run `bingo eval linear` first"):
         run_stage(Stage("export", "export", config))
+
+
+def run_folder(root: Path, name: str = "tiny-8", seed: int = 0) -> Path:
+    """A trained model with the settings of its training beside it."""
+    save_encoder(root / "model.pt", seeded_encoder(name, dim=8, hidden=16, seed=seed))
+    settings = PretrainConfig(data=Path("d"), out=root, augment=Augmentation(size=32, mean=(0.5, 0.5, 0.5)))
+    write_json(root / "config.json", {"kind": "pretrain", **to_json(settings)})
+    return root
+
+
+def described(config: ExportConfig) -> dict[str, Any]:
+    run_stage(Stage("export", "export", config))
+    return json.loads((config.out / "weights.json").read_text())
+
+
+def test_what_the_weights_are_shown_is_written_beside_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """From the training's settings without an evaluation; a bare file says nothing."""
+    run = run_folder(tmp_path / "run")
+    found = described(ExportConfig(model=run, out=tmp_path / "export", classes=7))
+    assert found["input"] == {
+        "size": 32, "resize": 37, "crop": "centre", "interpolation": "bilinear, antialiased",
+        "mean": [0.5, 0.5, 0.5], "std": [0.229, 0.224, 0.225],
+    }  # fmt: skip
+    assert (found["classes"], found["class_names"]) == (7, None)
+    assert "is 7 zero outputs; give --classifier" in caplog.text
+    (run / "config.json").unlink()
+    assert described(ExportConfig(model=run / "model.pt", out=tmp_path / "bare"))["input"] is None
+
+
+@pytest.fixture(scope="module")
+def evaluated(digits: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("evaluated") / "linear"
+    config = EvalConfig(
+        run=teacher, train=digits / "val", val=digits / "val", out=out, kinds=("linear",), linear_epochs=1,
+        augment=Augmentation(size=16), batch=512, runtime=Runtime(threads=1),
+    )  # fmt: skip
+    run_stage(Stage("eval", "eval", config))
+    return out
+
+
+def test_class_names_and_input_come_from_the_evaluation(evaluated: Path, teacher: Path, tmp_path: Path) -> None:
+    found = described(ExportConfig(model=teacher, out=tmp_path / "export", classifier=evaluated))
+    assert found["class_names"] == [str(digit) for digit in range(10)]
+    assert found["classes"] == 10
+    assert found["input"]["size"] == 16
+    assert read_sealed(evaluated / "results.json")["classes"] == found["class_names"]
+
+
+def test_a_classifier_of_another_model_is_refused(evaluated: Path, tmp_path: Path) -> None:
+    """Also one of the same width, alone or as an earlier release wrote it: results.json beside it says whose it is."""
+    run, old = run_folder(tmp_path / "run"), tmp_path / "old"
+    shutil.copytree(evaluated, old)
+    (old / "stage.json").unlink()
+    saved = torch.load(old / "linear.pt", weights_only=True)
+    torch.save({name: saved[name] for name in ("weight", "bias")}, old / "linear.pt")
+    alone = tmp_path / "linear.pt"
+    shutil.copyfile(evaluated / "linear.pt", alone)
+    for classifier, file in ((evaluated, "linear.pt"), (alone, "linear.pt"), (old, "results.json")):
+        config = ExportConfig(model=run, out=tmp_path / "export", classifier=classifier)
+        with pytest.raises(
+            UserError, match=rf"{file} is of another model than .*run \(content hash .*evaluate this mod"
+        ):
+            run_stage(Stage("export", "export", config))
+
+
+GOOD = {"weight": torch.ones(3, 32), "bias": torch.zeros(3)}
+CLASSIFIERS: dict[str, tuple[Any, str]] = {
+    "NaN": ({**GOOD, "bias": torch.full((3,), torch.nan)}, r"is not finite \(NaN or infinity\): its fit diverged"),
+    "wide": ({**GOOD, "weight": torch.full((3, 32), 1e300, dtype=torch.float64)}, "is not finite"),
+    "bias": ({**GOOD, "bias": torch.zeros(4)}, r"weight is \(3, 32\), bias \(4,\), not C x D and C"),
+    "flat": ({**GOOD, "weight": torch.ones(3)}, r"weight is \(3,\), bias \(3,\), not C x D and C"),
+    "none": ({"weight": torch.ones(0, 32), "bias": torch.zeros(0)}, "not C x D and C"),
+    "whole": ({**GOOD, "weight": torch.ones(3, 32, dtype=torch.int8)}, "weight is torch.int8, bias torch.float32, not"),
+    "list": ({**GOOD, "weight": [[1.0]]}, r"is no linear classifier \(tensors weight and bias\); give the folder"),
+    "missing": ({"weight": GOOD["weight"]}, "is no linear classifier"),
+    "tensor": (GOOD["weight"], "is no linear classifier"),
+    "model": (torch.nn.Linear(32, 3), "holds a Python object of class torch.nn.modules.linear.Linear"),
+    "names": ({**GOOD, "classes": ["a", "b"]}, "has 3 outputs but not as many class names"),
+    "numbers": ({**GOOD, "classes": [1, 2, 3]}, "has 3 outputs but not as many class names"),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_files_that_are_no_classifier(kind: str, tmp_path: Path) -> None:
+    value, message = CLASSIFIERS[kind]
+    torch.save(value, tmp_path / "linear.pt")
+    config = ExportConfig(model=run_folder(tmp_path / "run"), out=tmp_path / "export", classifier=tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        run_stage(Stage("export", "export", config))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "export" / "weights.pt").exists()
