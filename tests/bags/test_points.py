@@ -54,6 +54,19 @@ def test_similarities_do_not_depend_on_what_is_asked_with_them(monkeypatch):
     assert np.array_equal(found.similarity(left[1:2], right[1:2, 1:]), whole[1:2, 1:])
 
 
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "not finite"), (0, "all zeros")])
+def test_who_is_to_blame_for_bad_rows(value, what):
+    rows = FEATURES.copy()
+    rows[[4, 9]] = value
+    with pytest.raises(UserError, match=rf"feature row 4 is {what}.* \(2 of 20 are\): look at that image"):
+        Points(rows)
+    rows[:] = value
+    with pytest.raises(
+        UserError, match=rf"all 20 feature rows are {what}.*: the network that made them is broken, not"
+    ):
+        Points(rows)
+
+
 def test_blocks_cover_all_rows():
     parts = list(points.blocks(10, 3, 12))
     assert [(part.start, part.stop) for part in parts] == [(0, 4), (4, 8), (8, 10)]
