@@ -1,5 +1,6 @@
 """Encoders: a torchvision classifier without its last layer, or one tiny net for CPUs, and a head."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,7 @@ def load_encoder(path: Path) -> tuple[Encoder, str]:
     The file is checked as `read_torch` says. Raises `UserError`: a file of another kind or damaged; missing, unexpected
     and misshapen keys, which are listed (a file is never loaded in part); weights that are not finite.
     """
-    path = path / "model.pt" if path.is_dir() else path
-    if not path.exists():
-        raise UserError(f"model file {path} does not exist; {ACCEPTED}")
+    path = path / "model.pt" if os.path.isdir(path) else path
     saved = read_torch(path, ACCEPTED)
     own = isinstance(saved, dict) and str(saved.get("format", "")).startswith("bingo-")
     name, state = _read_own(saved, path) if own else read_moco(saved, path, ACCEPTED)
@@ -171,6 +170,8 @@ def _head_shape(state: dict[str, Any], path: Path) -> tuple[int, int]:
             raise UserError(f"{path}: {key} is a {type(value).__name__}, not a tensor")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
             raise UserError(f"{path}: {key} is a {_sort(value)} tensor; save ordinary floating-point weights")
+        if value.untyped_storage().nbytes() < value.nbytes:
+            raise UserError(f"{path}: {key} of shape {tuple(value.shape)} is not stored in full; save a copy of it")
     for key in ("head.0.weight", "head.2.weight"):
         if key not in state or state[key].ndim != 2 or not state[key].numel():
             found = f"has the shape {tuple(state[key].shape)}" if key in state else "is missing"
@@ -231,8 +232,8 @@ def check_alive(encoder: Encoder, path: Path, size: int, *, head: bool) -> None:
         features = encoder.features(images.to(device))
         answers = {"features": features, "keys": encoder.head(features).float()} if head else {"features": features}
     except (AssertionError, RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+        if isinstance(error, RuntimeError) and "size" not in str(error):
+            raise  # of the device, not of the image
         raise UserError(
             f"{encoder.name} of {path} cannot take images of {size} x {size} pixels ({first_line(error)}); "
             "set --augment.size to what it was trained with"

@@ -1,7 +1,9 @@
 """Files of torch.save, which anyone may have made: read whole and checked, or refused by what they are."""
 
 import json
+import os
 import re
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ def read_torch(path: Path, accepted: str) -> Any:
     accepted: what may be given instead; it ends the sentence about a file of another kind. `UserError`, one sentence:
     missing, unreadable, of another kind, damaged, or with objects of other classes.
     """
+    if not os.path.lexists(path):
+        raise UserError(f"{path} does not exist; {accepted}")
     if kind := foreign_kind(path):
         raise UserError(f"{path} is {kind}, not a file written by torch.save; {accepted}")
     check_recorded(path)
@@ -61,17 +65,14 @@ def read_torch(path: Path, accepted: str) -> Any:
 def foreign_kind(path: Path) -> str | None:
     """What a file is that torch.save has not written, by its first bytes; None for one that it may have written.
 
-    `UserError` if there is no such file or it cannot be read.
+    `UserError` if it cannot be read.
     """
-    if path.is_dir():
-        return "a folder"
     try:
-        if path.exists() and not path.is_file():
-            return "a device or a pipe"
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            return "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
     except OSError as error:
         raise file_error(error, f"cannot read {path}: {error.strerror or error}") from error
     if head.startswith(ZIP):

@@ -55,6 +55,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "unknown arch": ({**renamed(), "arch": "vit_small"}, r"moco.pt: model 'vit_small' is unknown; did you mean"),
     "list": (renamed(**{"module.encoder_q.fc.2.weight": [1.0]}), "head.2.weight is a list, not a tensor"),
     "flat": (renamed(**{"module.encoder_q.fc.2.weight": torch.zeros(5)}), r"head.2.weight has the shape \(5,\)"),
+    "repeated": (
+        renamed(**{"module.encoder_q.fc.0.weight": torch.zeros(1, 1).expand(10**9, 32)}),
+        r"head.0.weight of shape \(1000000000, 32\) is not stored in full",
+    ),
     "int8": (
         renamed(**{"module.encoder_q.fc.2.weight": torch.zeros(16, 32, dtype=torch.int8)}),
         "wrong dtypes head.2.weight is int8, not float32",

@@ -203,6 +203,7 @@ def _check_header(bags: np.ndarray, header: dict[str, Any]) -> None:
         raise ValueError(f"{bags.shape} members where the header says {header['n']} images × {header['k']}")
     if bags.dtype != np.int32 or header["hash"] != _bags_hash(bags):
         raise ValueError("its members do not match the recorded content hash")
+    _checked_members(bags)
     if header["kind"] not in KINDS or not isinstance(header["dataset_hash"], str):
         raise ValueError("its header is not that of a bag file")
     if header["kind"] in TEACHER_KINDS and not isinstance(header["teacher_hash"], str):

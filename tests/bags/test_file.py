@@ -152,8 +152,9 @@ def as_text(header: object) -> np.ndarray:
     return np.frombuffer(json.dumps(header).encode(), np.uint8)
 
 
-def edited(**changes: object) -> bytes:
+def edited(most: int = 8, **changes: object) -> bytes:
     members = bags.random_bags(9, 2, 0)
+    members[3, 1] = most
     header = {"format": "bingo-bags", "version": 1, "kind": "knn", "n": 9, "k": 2, "hash": bags._bags_hash(members)}
     return foreign(bags=members, header=as_text({**header, **RECORD, **changes}))
 
@@ -171,6 +172,7 @@ def edited(**changes: object) -> bytes:
         (edited(n=10), "header says 10 images"),
         (edited(hash="0" * 32), "content hash"),
         (edited(teacher_hash=None), "names no teacher"),
+        (edited(most=9), "indices 0..8, found 0..9"),
         (edited(version=2), "bag format 2, this program reads 1"),
     ],
 )
