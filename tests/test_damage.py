@@ -38,7 +38,7 @@ class Inputs:
             record.unlink()
 
     def features(self) -> object:
-        rows, header = load_features(self.root / "features")
+        rows, header = load_features(self.root / "features", ALONE)
         return rows.tobytes(), header["dataset"], header["teacher"]
 
     def keys(self) -> object:

@@ -13,7 +13,7 @@ from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.distributed import World, shard
 from bingo.errors import UserError
 from bingo.features.blocks import Range, fill_blocks
-from bingo.features.stored import MOST_HALF, all_equal, check_rows, open_rows
+from bingo.features.stored import MOST_HALF, agreed, all_equal, check_rows, open_rows
 from bingo.files import hash_file, read_sealed, write_sealed
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
@@ -131,19 +131,23 @@ def as_half(rows: torch.Tensor, first: int, dataset: Dataset, model: Path) -> np
     return half.numpy()
 
 
-def load_features(folder: Path, world: World | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-    """(N x D float16, mapped from disk, header) of a features folder, compared with the content hash in its header.
+def load_features(folder: Path, world: World) -> tuple[np.ndarray, dict[str, Any]]:
+    """(N x D float16, mapped from disk, header) of a features folder; rank 0 compares it with its content hash.
 
-    world: then rank 0 alone reads the whole file to compare it. `UserError`: no or damaged header, a file that is not
-    the one described, features that are the same for every image.
+    Called by every rank. `UserError`, the same on each: no or damaged header, a file that is not the one described,
+    features that are the same for every image.
     """
+    return agreed(world, lambda: _load_features(folder, world.main))
+
+
+def _load_features(folder: Path, hashes: bool) -> tuple[np.ndarray, dict[str, Any]]:
     if not (folder / HEADER).exists():
         raise UserError(f"{folder} holds no finished features (no {HEADER} in it); make them with `bingo features`")
     again = "run `bingo features` again"
     header = read_sealed(
         folder / HEADER, {"dataset": str, "teacher": str, "count": int, "dim": int, "hash": str}, remedy=again
     )
-    content = header["hash"] if world is None or world.main else None
+    content = header["hash"] if hashes else None
     features = open_rows(folder / FILE, (header["count"], header["dim"]), np.float16, content, again)
     if all_equal(features):
         raise UserError(

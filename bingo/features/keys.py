@@ -23,7 +23,7 @@ from bingo.config_parts import Augmentation
 from bingo.distributed import World
 from bingo.errors import TransientError, UserError
 from bingo.features.blocks import Range, fill_blocks
-from bingo.features.stored import all_equal, check_rows, open_rows
+from bingo.features.stored import agreed, all_equal, check_rows, open_rows
 from bingo.files import hash_file, hash_json, read_object, write_json
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
@@ -189,9 +189,13 @@ class CachedKeys:
 def load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: World) -> CachedKeys:
     """Open the cache in `folder`; rank 0 reads all of it once, to compare its content hash and to look at its numbers.
 
-    `UserError`, one sentence each: no finished cache, altered header, other dataset, other augmentation, truncated or
-    altered file, keys that are not finite, have no length or are all equal.
+    Called by every rank. `UserError`, the same on each, one sentence: no finished cache, altered header, other dataset,
+    other augmentation, truncated or altered file, keys that are not finite, have no length or are all equal.
     """
+    return agreed(world, lambda: _load_keys(folder, dataset, augment, world))
+
+
+def _load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: World) -> CachedKeys:
     header = _header(folder)
     if header["dataset"] != dataset.hash:
         raise UserError(f"{folder} holds keys of another dataset than {dataset.path}; run `bingo keys` on that one")

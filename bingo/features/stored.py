@@ -5,14 +5,17 @@ Legend: N images, D numbers of each.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
+from bingo.distributed import World
 from bingo.errors import UserError, file_error
 from bingo.files import hash_file
 
+T = TypeVar("T")
 MOST_HALF = 65504
 """The largest fp16 number."""
 
@@ -40,6 +43,22 @@ def open_rows(path: Path, shape: tuple[int, ...], dtype: DTypeLike, content: str
             f"{path} is not the file that its header describes (content hash): damaged or replaced; {again}"
         )
     return rows
+
+
+def agreed(world: World, read: Callable[[], T]) -> T:
+    """What `read` returns on this rank; where it is refused on any rank, the same `UserError` on every rank."""
+    found: list[T] = []
+    refusals: list[
+        tuple[type[UserError], str]
+    ] = []  # an exception would hold this frame, and the process group with it
+    try:
+        found.append(read())
+    except UserError as error:
+        refusals.append((type(error), str(error)))
+    world.barrier()  # which waits longer than the exchange would: rank 0 may have gigabytes to read
+    for kind, sentence in world.gather_lists(refusals):
+        raise kind(sentence)
+    return found[0]
 
 
 def check_rows(

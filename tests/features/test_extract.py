@@ -67,7 +67,7 @@ def test_the_file_holds_what_extract_computes(whole: Path, digits: Path, teacher
     dataset, (encoder, model_hash) = open_dataset(digits / "train"), load_encoder(teacher)
     world = World(0, 1, torch.device("cpu"), 1)
     features = extract(encoder, dataset, Augmentation(size=16), BATCH, Runtime(device="cpu"), world)
-    found, header = load_features(whole)
+    found, header = load_features(whole, world)
     assert isinstance(found, np.memmap)
     assert np.array_equal(found, features.to(torch.float16).numpy())
     assert (header["dataset"], header["teacher"]) == (dataset.hash, model_hash)

@@ -11,6 +11,8 @@ from bingo.errors import UserError
 from bingo.features.extract import load_features
 from bingo.features.stored import all_equal, check_rows
 from bingo.files import hash_file, write_json, write_sealed
+from tests.support.cached_keys import ALONE
+from tests.support.ranks import finish, start_ranks
 
 ROWS = np.arange(60, dtype=np.float16).reshape(12, 5)
 
@@ -23,12 +25,12 @@ def write(folder: Path, rows: np.ndarray = ROWS, **changes: object) -> None:
 
 def test_features_with_and_without_a_seal(tmp_path: Path) -> None:
     write(tmp_path)
-    rows, header = load_features(tmp_path)
+    rows, header = load_features(tmp_path, ALONE)
     assert isinstance(rows, np.memmap)
     assert np.array_equal(rows, ROWS)
     assert "seal" not in header
     write_json(tmp_path / "features.json", header)  # as earlier releases wrote it
-    assert load_features(tmp_path)[1] == header
+    assert load_features(tmp_path, ALONE)[1] == header
 
 
 OTHERS: dict[str, tuple[np.ndarray, str]] = {
@@ -50,7 +52,7 @@ def test_arrays_that_the_header_does_not_describe(kind: str, tmp_path: Path) -> 
     rows, message = OTHERS[kind]
     write(tmp_path, rows)
     with pytest.raises(UserError, match=message) as caught:
-        load_features(tmp_path)
+        load_features(tmp_path, ALONE)
     assert "\n" not in str(caught.value)
 
 
@@ -81,7 +83,7 @@ def test_folders_that_hold_no_features(kind: str, tmp_path: Path) -> None:
     write(tmp_path)
     spoil(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        load_features(tmp_path)
+        load_features(tmp_path, ALONE)
     assert "\n" not in str(caught.value)
 
 
@@ -117,3 +119,30 @@ def test_equal_rows_end_at_the_first_that_differs() -> None:
     same[8999, 1, 2] = 2
     assert not all_equal(same)
     assert not all_equal(same[:1]), "one row says nothing"
+
+
+def test_every_rank_says_what_one_of_them_found(tmp_path: Path) -> None:
+    """A flipped bit is rank 0's to find; the other one says the same and not that a peer is gone."""
+    folder = tmp_path / "features"
+    folder.mkdir()
+    write(folder)
+    data = (folder / "features.npy").read_bytes()
+    (folder / "features.npy").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    for code, text in finish(start_ranks([folder], 2, ("-c", READ))):
+        assert (code, text.strip()) == (0, f"{folder / 'features.npy'} {DAMAGED}")
+
+
+DAMAGED = "is not the file that its header describes (content hash): damaged or replaced; run `bingo features` again"
+READ = """
+import sys
+from pathlib import Path
+from bingo.config_parts import Runtime
+from bingo.distributed import world
+from bingo.errors import UserError
+from bingo.features.extract import load_features
+with world(Runtime(device="cpu", threads=1)) as peers:
+    try:
+        load_features(Path(sys.argv[1]), peers)
+    except UserError as error:
+        print(error)
+"""
