@@ -150,11 +150,16 @@ def _existing(out: Path, size: int) -> dict[str, int]:
         raise UserError(f"{another} a folder of demo digits; name a new folder, or delete it if it is not needed")
     manifest = read_object(out / MANIFEST, {"kind": str, "size": int, "train": int, "val": int, "hash": str})
     if manifest["kind"] != KIND or manifest["size"] != size:
-        raise UserError(f"{another} the demo digits at {size} pixels; name a new folder, or delete it first")
+        raise UserError(
+            f"{another} the demo digits at {size} pixels, says {MANIFEST} in it; name a new folder, or delete it first"
+        )
     files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.glob("*/*/*.jpg") if path.is_file()}
-    if manifest["hash"] != _hash(files):
-        raise UserError(f"{another} complete or was changed; delete it and write the demo digits again")
-    return {"train": manifest["train"], "val": manifest["val"]}
+    counts = {name: sum(file.startswith(f"{name}/") for file in files) for name in ("train", "val")}
+    if manifest["hash"] != _hash(files) or any(manifest[name] != count for name, count in counts.items()):
+        raise UserError(
+            f"{another} complete or was changed: {MANIFEST} in it says otherwise; delete it and write the demo digits again"
+        )
+    return counts
 
 
 def run(config: DemoDataConfig, key: str, world: "World") -> dict[str, Any]:

@@ -113,9 +113,7 @@ def test_killed_process(path: Path) -> None:
     assert np.array_equal(np.load(path), values(0, 23))
 
 
-@pytest.mark.parametrize(
-    "what", ["a row", "the array's header", "a mark", "the end of the rows", "the end of the marks"]
-)
+@pytest.mark.parametrize("what", ["a row", "the header", "a mark", "the end of the rows", "the end of the marks"])
 def test_damage_of_half_done_work_is_noticed(path: Path, what: str) -> None:
     """With times kept: nothing but the content says that the rows or the marks are not what was written."""
     fill(path)
