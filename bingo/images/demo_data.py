@@ -157,7 +157,7 @@ def _existing(out: Path, size: int) -> dict[str, int]:
     counts = {name: sum(file.startswith(f"{name}/") for file in files) for name in ("train", "val")}
     if manifest["hash"] != _hash(files) or any(manifest[name] != count for name, count in counts.items()):
         raise UserError(
-            f"{another} complete or was changed: {MANIFEST} in it says otherwise; delete it and write the demo digits again"
+            f"{another} complete or was changed: {MANIFEST} in it says otherwise; delete it and write the digits again"
         )
     return counts
 
