@@ -12,6 +12,8 @@ from bingo.evaluate.export import input_of
 from bingo.features.extract import extract
 from bingo.features.stored import check_rows
 from bingo.files import write_sealed, write_torch
+from bingo.images.classes import check_labels, check_shots
+from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.models import check_alive, load_encoder
 
@@ -22,10 +24,8 @@ def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
     Both name the model's content hash and the classes; `results.json` also says what images the model was shown.
     """
     train, val = (open_images(path, config.loader, tell=world.main) for path in (config.train, config.val))
-    if train.classes != val.classes:
-        raise UserError(
-            f"{config.train} and {config.val} have different classes; pack them from folders with the same class names"
-        )
+    classes = check_labels(train, val, tell=world.main)
+    check_kinds(config, train, len(classes))
     encoder, model_hash = load_encoder(config.run)
     check_alive(encoder.to(world.device), config.run, config.augment.size, head=False)
     x, y = [], []
@@ -36,13 +36,27 @@ def run(config: EvalConfig, key: str, world: World) -> dict[str, Any]:
         y.append(torch.from_numpy(data.labels).long().to(world.device))
     if not world.main:
         return {}
-    results, probe = evaluate(config, x[0], y[0], x[1], y[1], len(train.classes))
+    results, probe = evaluate(config, x[0], y[0], x[1], y[1], len(classes))
     if probe is not None:
         classifier = {"weight": probe.weight.cpu(), "bias": probe.bias.cpu()}
-        write_torch(config.out / "linear.pt", {**classifier, "model": model_hash, "classes": train.classes})
-    header = {"model": model_hash, "train": train.hash, "val": val.hash, "classes": train.classes}
+        write_torch(config.out / "linear.pt", {**classifier, "model": model_hash, "classes": classes})
+    header = {"model": model_hash, "train": train.hash, "val": val.hash, "classes": classes}
     write_sealed(config.out / "results.json", {**header, "input": input_of(config.augment), **results})
     return {name: value for name, value in results.items() if isinstance(value, float)}
+
+
+def check_kinds(config: EvalConfig, train: Dataset, classes: int) -> None:
+    """Refuse, before features are computed, what these training images cannot be evaluated by."""
+    probes = [kind for kind in config.kinds if kind != "knn"]
+    if probes and classes < 2:
+        raise UserError(
+            f"{config.train} has one class only: no classes to tell apart for {' and '.join(probes)}; "
+            "give images of two classes or more"
+        )
+    if "fewshot" in config.kinds:
+        check_shots(train, classes, config.shots)
+    if "knn" in config.kinds and config.k > len(train):
+        raise UserError(f"--k {config.k} is more than the {len(train)} images of {config.train}; lower --k")
 
 
 def evaluate(

@@ -34,6 +34,39 @@ def test_results_and_the_classifier(config: EvalConfig) -> None:
 
 def test_splits_with_different_classes(config: EvalConfig, source: Path, tmp_path: Path) -> None:
     pack_folder(source, tmp_path / "others")
-    with pytest.raises(UserError, match="have different classes; pack them from folders with the same class names"):
+    with pytest.raises(UserError, match=r"have different classes.* only \S+train has '0', '1', '2' and 7 more"):
         run_stage(Stage("eval", "eval", replace(config, val=tmp_path / "others")))
     assert not (config.out / "results.json").exists()
+
+
+def test_a_kind_that_cannot_be_measured_is_refused_before_the_features(
+    config: EvalConfig, digits: Path, tmp_path: Path
+) -> None:
+    """One class, fewer images than shots, more neighbours than images: named, with no file written."""
+    alone = tmp_path / "alone"
+    (alone / "3").mkdir(parents=True)
+    for file in sorted((digits / "images/train/3").iterdir())[:4]:
+        (alone / "3" / file.name).symlink_to(file)
+    one = replace(config, train=alone, val=alone)
+    for wrong, said in (
+        (one, "has one class only: no classes to tell apart for linear;"),
+        (replace(config, kinds=("fewshot",), shots=1000), r"train has \d+ of the class '\d'; lower --shots"),
+        (replace(one, kinds=("knn",), k=5), "--k 5 is more than the 4 images"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run_stage(Stage("eval", "eval", wrong))
+    assert not (config.out / "results.json").exists()
+
+
+def test_knn_of_images_without_labels_says_that_it_means_nothing(
+    config: EvalConfig, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "all").mkdir(parents=True)
+        for file in sorted((digits / "images" / split / "3").iterdir())[:6]:
+            (tmp_path / split / "all" / file.name).symlink_to(file)
+    run_stage(
+        Stage("eval", "eval", replace(config, train=tmp_path / "train", val=tmp_path / "val", kinds=("knn",), k=2))
+    )
+    assert caplog.text.count("are of one class, 'all': an accuracy on them says nothing") == 2
+    assert json.loads((config.out / "results.json").read_text())["knn"] == 1.0
