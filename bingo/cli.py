@@ -134,7 +134,7 @@ def verify(argv: list[str]) -> int:
 
     packed = options.verify
     dataset = open_dataset(packed)
-    with progress_bar("verify") as advance:
+    with progress_bar("verify", unit="images", images=1) as advance:
         damaged = dataset.verify(workers=options.workers, advance=advance)
     for path in damaged:
         print(f"{'damaged':12s} {printable(path)}")
@@ -169,7 +169,7 @@ def check(argv: list[str]) -> int:
     if options.json:
         make_folder(options.json.parent)
         journal = options.json.with_name(f".{options.json.name}.journal")
-    with progress_bar("check") as advance:
+    with progress_bar("check", unit="images", images=1) as advance:
         result = check_folder(
             options.source,
             workers=options.workers,

@@ -17,6 +17,7 @@ from bingo.launch.job.causes import find_cause
 from bingo.launch.job.records import read_beats, read_events
 from bingo.launch.job.spec import TIMEOUT_S
 from bingo.launch.job.worker import Recorder, work
+from bingo.launch.live import live_line, position
 from bingo.launch.submit.graph import done_stage
 from bingo.stages import Stage, run_stage
 from bingo.watch import Leaving
@@ -49,6 +50,7 @@ def run_chain(chain: Chain, *, gpus: int = 0, say: Callable[[str], None] = print
     `KeyboardInterrupt`; a second signal kills them), and a new call resumes.
     """
     records: list[dict[str, Any]] = []
+    count = sum(len(job.stages) for job in chain.jobs)
     for job in chain.jobs:
         pending = list(job.stages)
         # A stage that is done is skipped here, without a process, for as long as the chain is unbroken.
@@ -56,7 +58,8 @@ def run_chain(chain: Chain, *, gpus: int = 0, say: Callable[[str], None] = print
             say(line(pending.pop(0), record, skipped=True))
             records.append({**record, "skipped": True})
         if pending:
-            records += _run_job(chain.root / "logs", Job(tuple(pending), job.ranks), gpus, say)
+            job, place = Job(tuple(pending), job.ranks), (len(records) + 1, count)
+            records += _run_job(chain.root / "logs", job, gpus, say, place)
     return records
 
 
@@ -126,14 +129,17 @@ def rank_environment(job: Any, port: int) -> dict[str, str]:
     }
 
 
-def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def _run_job(
+    logs: Path, job: Job, gpus: int, say: Callable[[str], None], place: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """place: the first stage's number in the chain, from 1, and the number of stages."""
     # A folder of its own for every job: process ids come again, and with them another job's result.
     folder = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{job.stages[0].out.name}"
     executor = import_submitit().LocalExecutor(folder=folder)
     executor.update_parameters(tasks_per_node=job.ranks, gpus_per_node=min(gpus, job.ranks), timeout_min=60 * 24 * 30)
     call = StageJob(tuple(stage.to_json() for stage in job.stages), free_port(), folder)
     told = 0
-    with _signals() as asked, _spinner() as show:
+    with _signals() as asked, live_line() as show:
         submitted = _submit(executor, call)
         with _ended_on_exit(submitted, folder):
             wait = _Patience(submitted, folder, asked)
@@ -141,7 +147,8 @@ def _run_job(logs: Path, job: Job, gpus: int, say: Callable[[str], None]) -> lis
                 while told < len(job.stages) and (record := done_stage(job.stages[told])):
                     say(line(job.stages[told], record, skipped=False))
                     told += 1
-                show(job.stages[min(told, len(job.stages) - 1)])
+                at = min(told, len(job.stages) - 1)
+                show(job.stages[at], position(job.stages[at], place[0] + at, place[1], folder, time.time()))
                 wait.half_a_second()
     records = _result(submitted, job, folder, asked)
     for stage, record in list(zip(job.stages, records, strict=True))[told:]:
@@ -249,25 +256,6 @@ def last_exception(text: str) -> str:
     """The line of a traceback that names the exception."""
     lines = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
     return lines[-1] if lines else (text.strip().splitlines() or ["no message"])[0]
-
-
-@contextlib.contextmanager
-def _spinner() -> Iterator[Callable[[Stage], None]]:
-    """On a terminal: the running stage and its newest metrics line; elsewhere nothing."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda stage: None
-        return
-    with console.status("") as status:
-        yield lambda stage: status.update(_status(stage))
-
-
-def _status(stage: Stage) -> str:
-    metrics = stage.out / "metrics.jsonl"
-    last = metrics.read_bytes()[-400:].decode().splitlines()[-1:] if metrics.exists() else []
-    return f"{stage.name} {last[0] if last else ''}"
 
 
 def free_port() -> int:

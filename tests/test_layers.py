@@ -30,7 +30,7 @@ LAYERS = (
     ("bingo.explain",),
     ("bingo.launch.layout", "bingo.launch.cluster"),
     ("bingo.launch.job",),
-    ("bingo.launch.submit",),
+    ("bingo.launch.submit", "bingo.launch.live"),
     ("bingo.launch.status", "bingo.launch.local"),
     ("bingo.launch", "bingo.launch.command"),
     (

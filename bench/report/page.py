@@ -32,7 +32,7 @@ from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.files import atomic_write
 from bingo.images.open import open_dataset
-from bingo.train.metrics import read_metrics
+from bingo.train.lines import read_lines
 from bingo.views.loader import import_dali
 
 LABELS = {"random": "random bags", "knn": "kNN bags", "label": "label bags", "kmeans": "k-means bags"}
@@ -243,7 +243,8 @@ def views_section(run: Run, record: Record) -> ViewSection:
 
 def curve(one: Student) -> Curve:
     """Loss and kNN lines of a run against student passes."""
-    train, evals = (read_metrics(one.record.out / "metrics.jsonl", kind) for kind in ("train", "eval"))
+    lines = read_lines(one.record.out / "metrics.jsonl")
+    train, evals = ([line for line in lines if line["kind"] == kind] for kind in ("train", "eval"))
     return Curve(
         one.per_step * np.array([line["step"] + 1 for line in train]),
         np.array([line["loss"] for line in train]),

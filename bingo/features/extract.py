@@ -16,7 +16,7 @@ from bingo.features.blocks import Range, fill_blocks
 from bingo.features.stored import MOST_HALF, agreed, all_equal, check_rows, open_rows
 from bingo.files import hash_file, read_sealed, write_sealed
 from bingo.images.dataset import Dataset
-from bingo.images.open import open_images
+from bingo.images.open import left_out_now, open_images
 from bingo.models import Encoder, autocast, check_alive, load_encoder
 from bingo.progress import progress_bar
 from bingo.views.decode_failures import Failures
@@ -99,7 +99,7 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
             rows = torch.cat([next(found) for _ in cut(first, last, config.batch)])
             yield as_half(rows, first, dataset, config.model)
 
-    with progress_bar("features", show=world.main) as advance:
+    with progress_bar("features", unit="blocks", show=world.main) as advance:
         resumed = fill_blocks(
             path, (len(dataset), encoder.feature_dim), np.float16, key=key, world=world, compute=compute,
             block=config.batch * max(1, BLOCK_IMAGES // config.batch), advance=advance,
@@ -109,7 +109,7 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
         write_sealed(config.out / HEADER, {**header, "hash": hash_file(path)})
     return {
         "images": len(dataset),
-        "left_out": dataset.counts["excluded"] or None,
+        "left_out": left_out_now(dataset) or None,
         "dim": encoder.feature_dim,
         "resumed_blocks": resumed or None,
     }

@@ -59,7 +59,7 @@ def run(config: KeysConfig, key: str, world: World) -> dict[str, Any]:
     shape = (len(dataset), config.views, teacher.dim)
     check_space(config, shape, world)
     world.barrier()  # every rank has seen the free space before the first of them takes some
-    with progress_bar("block", show=world.main) as advance:
+    with progress_bar("keys", unit="blocks", show=world.main) as advance:
         maker = KeyMaker(config, dataset, teacher, world)
         path, stored, block = config.out / FILE, STORED[config.dtype], images_per_block(config)
         fill_blocks(path, shape, stored, block=block, key=key, world=world, compute=maker.blocks, advance=advance)

@@ -41,6 +41,11 @@ def open_images(path: Path, settings: Loader, *, tell: bool = True) -> Dataset:
     return dataset
 
 
+def left_out_now(dataset: Dataset) -> int:
+    """Files that are left out by whoever reads an image folder; what a pack lacks was left out when it was packed."""
+    return len(dataset.left_out) if isinstance(dataset, ImageFolder) else 0
+
+
 def _is_image_folder(path: Path) -> bool:
     """Whether a folder looks like one of class sub-folders: there is a visible folder in it, and no index."""
     return os.path.isdir(path) and not os.path.exists(path / INDEX) and has_classes(path)

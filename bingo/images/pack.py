@@ -241,7 +241,7 @@ def _sweep(out: Path) -> None:
 
 def run(config: PackConfig, key: str, world: "World") -> dict[str, Any]:
     """The `pack` stage."""
-    with progress_bar("pack") as advance:
+    with progress_bar("pack", unit="images", images=1) as advance:
         verdicts = pack_source(
             config.source,
             config.out,

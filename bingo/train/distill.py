@@ -1,5 +1,6 @@
 """BINGO: views of an image, of a bag mate and of their mixture against the frozen teacher's keys."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from bingo.kernels.augment import cutmix
 from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast, check_alive, load_encoder, seeded_encoder
 from bingo.train.loop import check_run, resume, train, wrap
-from bingo.train.loss import contrast_accuracy, paper_loss, release_loss
+from bingo.train.loss import contrast_measures, paper_loss, release_loss
 from bingo.train.options import step_options
 from bingo.train.queue import KeyQueue
 from bingo.train.shares import Result
@@ -56,6 +57,7 @@ class Bingo:
         )
         self.mixes = config.cutmix and config.objective == "release"
         self.model = wrap(self.encoder, config, world, views=2 + self.mixes, joint=config.view_norm == "joint")
+        self.guess = math.log(contrast.queue + 1) * (2 if config.objective == "paper" else 1)
         self.queue = KeyQueue(
             contrast.queue, source.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
         )
@@ -95,9 +97,9 @@ class Bingo:
             queries.append(mixed)
         q_anchor, q_positive, *q_mixed = self._queries_of(*queries)
         options = step_options(self.config, self.queue, self.plan, batch, pending())
-        accuracy = contrast_accuracy(q_anchor, k_anchor, keys_KC, **options) if measure else None
+        measures = contrast_measures(q_anchor, k_anchor, keys_KC, **options) if measure else None
         if self.config.objective == "paper":
-            return paper_loss(q_anchor, q_positive, k_anchor, keys_KC, temperature, **options), accuracy
+            return paper_loss(q_anchor, q_positive, k_anchor, keys_KC, temperature, **options), measures
         loss = release_loss(
             q_anchor,
             q_positive,
@@ -110,7 +112,7 @@ class Bingo:
             mix=share,
             **options,
         )
-        return loss, accuracy
+        return loss, measures
 
     @torch.no_grad()
     def _keys_of(

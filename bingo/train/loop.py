@@ -1,5 +1,6 @@
 """The training loop of both methods, read from top to bottom: plan, decode, loss, step, checkpoint."""
 
+import copy
 import logging
 import time
 import warnings
@@ -14,13 +15,16 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.evaluate.accuracy import knn_accuracy
 from bingo.features.extract import extract
+from bingo.files import first_line
+from bingo.images.classes import check_labels
 from bingo.images.dataset import Dataset
-from bingo.images.open import open_images
+from bingo.images.open import left_out_now, open_images
 from bingo.kernels import resolve_impl
 from bingo.models import Encoder, autocast, save_encoder
 from bingo.progress import progress_bar
 from bingo.train.checkpoint import load_newest, save_checkpoint
-from bingo.train.metrics import Metrics, read_metrics
+from bingo.train.health import Health
+from bingo.train.metrics import Metrics
 from bingo.train.shares import Method, backward
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import training_batches, view_dtype
@@ -48,6 +52,7 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, views: int =
 
     No buffers are broadcast: batch-norm statistics never enter the training forward pass, and rank 0's are saved.
     """
+    check_student(encoder, config, world, joint=joint)
     if config.runtime.channels_last:
         encoder.to(memory_format=torch.channels_last)
     model: nn.Module = PerView(encoder, joint=joint, compiled=config.runtime.compile)
@@ -61,6 +66,24 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, views: int =
             )
         _settle_buckets(model, encoder, config, world, views)
     return model
+
+
+@torch.no_grad()
+def check_student(encoder: Encoder, config: TrainingConfig, world: World, *, joint: bool) -> None:
+    """`UserError` where a network cannot take what a rank gives it: its images' size, or one image alone."""
+    rows, size = min(2, config.optim.batch // world.ranks), config.augment.size
+    network = copy.deepcopy(encoder).to("meta").train()  # shapes alone are computed
+    try:
+        network.project(torch.zeros(2 * rows if joint else rows, 3, size, size, device="meta"))
+    except NotImplementedError:  # an operation that shapes alone do not say enough for
+        return
+    except (RuntimeError, ValueError, AssertionError) as error:
+        single = "a single image per rank" if rows == 1 else "images"
+        remedy = "raise --optim.batch, --augment.size" if rows == 1 else "set another --augment.size"
+        raise UserError(
+            f"{encoder.name} cannot be trained on {single} of {size} pixels ({first_line(error)}); "
+            f"{remedy} or choose another network"
+        ) from error
 
 
 def _settle_buckets(model: nn.Module, encoder: Encoder, config: TrainingConfig, world: World, views: int) -> None:
@@ -132,6 +155,9 @@ def train(
     processes and threads: killed at any point and started again, it ends with the weights of an uninterrupted run. So
     does one of two ranks that goes on in one process; fewer processes than ranks change roundings at most.
     """
+    val = open_images(config.monitor.val, config.loader, tell=world.main) if config.monitor.val else None
+    if val:
+        check_labels(dataset, val, tell=world.main)
     per_epoch = plan.steps_per_epoch
     total = config.optim.epochs * per_epoch
     optimiser = torch.optim.SGD(
@@ -140,13 +166,13 @@ def train(
         momentum=config.optim.momentum,
         weight_decay=config.optim.weight_decay,
     )
-    folder, metrics_path = config.out / "checkpoints", config.out / "metrics.jsonl"
-    start, offset = (state["step"], state["metrics_offset"]) if state else (0, 0)
+    folder = config.out / "checkpoints"
+    start = state["step"] if state else 0
     if state:
         _restore(state, method, optimiser)
         world.watch.event("resumed", step=start, ranks=world.ranks, size=world.size)
-    metrics = Metrics(metrics_path, world, offset)
-    val = open_images(config.monitor.val, config.loader, tell=world.main) if config.monitor.val else None
+    world.watch.event("training", step=start, steps=total)
+    metrics, health = Metrics(config.out / "metrics.jsonl", world, state), Health(method.guess)
     failures, val_failures = (
         Failures(data, config.loader.most_bad(len(data)), "raise --loader.max-bad, or run `bingo check` and pack again")
         for data in (dataset, val or dataset)
@@ -162,7 +188,7 @@ def train(
     )
     began = time.perf_counter()
     method.encoder.train()
-    with progress_bar("step", total, start, show=world.main) as advance:
+    with progress_bar("step", total, start, images=config.optim.batch, show=world.main) as advance:
         for step in range(start, total):
             shares = [next(batches) for _ in range(world.shares)]
             learning_rate = config.optim.lr_at(step, per_epoch)
@@ -172,46 +198,54 @@ def train(
             epoch_ends = done % per_epoch == 0
             optimiser.zero_grad(set_to_none=True)
             measure = epoch_ends or done % config.runtime.log_every == 0
-            loss, accuracy = backward(method, shares, config.seed * 1_000_003 + step, measure=measure)
+            loss, measures = backward(method, shares, config.seed * 1_000_003 + step, measure=measure)
             optimiser.step()
             method.after_step()
             line = {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
-            metrics.step(loss, line, accuracy)
+            metrics.step(loss, line, measures)
             if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
                 knn, left_out = monitor(method.encoder, failures, val_failures, config, world)
-                metrics.flush()
-                metrics.write(
-                    {"kind": "eval", "step": done, "epoch": done // per_epoch, "knn": knn, "left_out": left_out}
-                )
+                metrics.evaluation(done, done // per_epoch, knn, left_out)
             world.watch.beat(done)
             leaves = done < total and world.leaving()
             saves = epoch_ends or leaves or done % config.runtime.checkpoint_every == 0
             if saves or done % config.runtime.log_every == 0:
                 metrics.bad(done, failures)
             if saves:
-                offset = metrics.flush()
+                written = metrics.state()
                 if world.main:
-                    _save(folder, done, _state(method, optimiser, key, offset, world), world)
+                    _save(folder, done, _state(method, optimiser, key, written, world), world)
             elif done % config.runtime.log_every == 0:
                 metrics.flush()
-            advance(done)
+            if epoch_ends and world.main:
+                losses, count = metrics.epochs[step // per_epoch]
+                health.look(step // per_epoch, losses / count, metrics.newest["spread"])
+            advance(done, note=_note(step // per_epoch, config.optim.epochs, metrics.newest))
             if leaves:
                 world.barrier()  # until the checkpoint is there: who ends first may take the others with it
                 world.leave(done, f"at step {done}")
     world.settle()
     weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
     seconds = time.perf_counter() - began
-    evaluations = read_metrics(metrics_path, "eval")
+    metrics.close()
     return {
-        "bad_images": len({line["index"] for line in read_metrics(metrics_path, "bad")}) or None,
-        "left_out": dataset.counts["excluded"] or None,
+        "bad_images": len(metrics.bad_images) or None,
+        "left_out": left_out_now(dataset) or None,
         "steps": total,
         "ranks": world.ranks,
         "resumed_from": start,
-        "knn": evaluations[-1]["knn"] if evaluations else None,
+        "knn": metrics.newest.get("knn"),
         "weights": weights,
         "steps_per_second": round((total - start) / max(seconds, 1e-9), 2),
     }
+
+
+def _note(epoch: int, epochs: int, newest: dict[str, float]) -> str:
+    """Where a training is, for people."""
+    words = (("loss", "loss"), ("top-1", "top1"), ("kNN", "knn"))
+    return ", ".join(
+        [f"epoch {epoch + 1} of {epochs}", *(f"{word} {newest[name]:.3g}" for word, name in words if name in newest)]
+    )
 
 
 def monitor(
@@ -241,12 +275,14 @@ def _save(folder: Path, done: int, state: dict[str, Any], world: World) -> None:
     world.watch.event("checkpoint", step=done, seconds=round(time.perf_counter() - began, 3))
 
 
-def _state(method: Method, optimiser: torch.optim.Optimizer, key: str, offset: int, world: World) -> dict[str, Any]:
+def _state(
+    method: Method, optimiser: torch.optim.Optimizer, key: str, written: dict[str, Any], world: World
+) -> dict[str, Any]:
     modules = {name: module.state_dict() for name, module in method.modules().items()}
     return {
         "key": key,
         "ranks": world.ranks,
-        "metrics_offset": offset,
+        **written,
         "modules": modules,
         "optimiser": optimiser.state_dict(),
         "queue": method.queue.state(),

@@ -104,6 +104,19 @@ def contrast_accuracy(q: Tensor, k: Tensor, queue: Tensor, **options: Unpack[Opt
     return torch.stack([(counts_R1 < best).float().mean() for best in (1, 5)])
 
 
+@torch.no_grad()
+def contrast_measures(q: Tensor, k: Tensor, queue: Tensor, **options: Unpack[Options]) -> Tensor:
+    """`contrast_accuracy` and the spread of the queries, fp32 (3): top-1, top-5, 1 - the mean cosine of two rows.
+
+    The spread is 0 where all rows are equal, about 1 where they point anywhere, and 1 where there is but one.
+    """
+    accuracy = contrast_accuracy(q, k, queue, **options)
+    rows = len(q)
+    length = F.normalize(q.float(), dim=1).mean(dim=0).square().sum()
+    spread = (1 - length) * rows / (rows - 1) if rows > 1 else torch.ones_like(length)
+    return torch.cat([accuracy, spread[None]])
+
+
 def _view_losses(
     views: Sequence[Tensor],
     keys: Sequence[Tensor],

@@ -5,6 +5,7 @@ One departure from MoCo-v2: the key encoder runs in eval mode on an exponential 
 """
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from bingo.distributed import World
 from bingo.images.open import open_images
 from bingo.models import autocast, seeded_encoder
 from bingo.train.loop import check_run, resume, train, wrap
-from bingo.train.loss import contrast_accuracy, contrastive_loss
+from bingo.train.loss import contrast_measures, contrastive_loss
 from bingo.train.options import step_options
 from bingo.train.queue import KeyQueue
 from bingo.train.shares import Result
@@ -37,6 +38,7 @@ class MoCo:
         )
         self.model = wrap(self.encoder, config, world)
         self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
+        self.guess = math.log(contrast.queue + 1)
         self.queue = KeyQueue(
             contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
         )
@@ -56,8 +58,8 @@ class MoCo:
                 (query,) = self.model(view_q)
             new = gathered() if batch is shares[-1] else None
             options = step_options(self.config, self.queue, self.plan, batch, new)
-            accuracy = contrast_accuracy(query, key, keys_KC, **options) if measure else None
-            yield contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options), accuracy
+            measures = contrast_measures(query, key, keys_KC, **options) if measure else None
+            yield contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options), measures
 
     @torch.no_grad()
     def after_step(self) -> None:

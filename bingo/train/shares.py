@@ -17,7 +17,7 @@ from bingo.train.queue import KeyQueue
 from bingo.views.loader import Batch
 
 Result = tuple[torch.Tensor, torch.Tensor | None]
-"""A loss (scalar) and, if measured, how often an anchor's own key is the nearest and among the five nearest (2)."""
+"""A loss (scalar) and, if measured, what `contrast_measures` says of the anchors' queries and keys (3)."""
 
 
 class Method(Protocol):
@@ -28,6 +28,8 @@ class Method(Protocol):
     model: nn.Module
     """The encoder as the loop calls it: wrapped for several views, compiled, in DDP."""
     queue: KeyQueue
+    guess: float
+    """The loss of a student that tells no image from another."""
     averages_statistics: bool
     """Whether `after_step` averages batch-norm statistics over ranks; otherwise the first rank's are the run's."""
 
@@ -45,7 +47,7 @@ class Method(Protocol):
 
 
 def backward(method: Method, shares: Sequence[Batch], seed: int, *, measure: bool) -> Result:
-    """Accumulate the gradients of this process's shares of a step; their mean loss and accuracy.
+    """Accumulate the gradients of this process's shares of a step; their mean loss and measures.
 
     seed: of the step; dropout is a function of it and of the rank: no generator state to save, none to lose.
     """
@@ -55,12 +57,12 @@ def backward(method: Method, shares: Sequence[Batch], seed: int, *, measure: boo
     for batch in shares:
         torch.manual_seed(seed * 65_537 + batch.plan.rank)
         with _apart(method.model, last=batch is shares[-1]), statistics.of_a_share():
-            loss, accuracy = next(losses)
+            loss, measures = next(losses)
             (loss / len(shares)).backward()
-        found.append((loss.detach(), accuracy))
+        found.append((loss.detach(), measures))
     statistics.join(mean=method.averages_statistics)
-    loss, accuracies = torch.stack([loss for loss, _ in found]).mean(), [top for _, top in found if top is not None]
-    return loss, torch.stack(accuracies).mean(dim=0) if accuracies else None
+    loss, measured = torch.stack([loss for loss, _ in found]).mean(), [part for _, part in found if part is not None]
+    return loss, torch.stack(measured).mean(dim=0) if measured else None
 
 
 def _apart(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:

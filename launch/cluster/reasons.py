@@ -109,12 +109,3 @@ def clock(moment: float, now: float) -> str:
     """Local time of day; with the date when it is not near."""
     near = abs(moment - now) < 43_200
     return time.strftime("%H:%M:%S" if near else "%Y-%m-%d %H:%M", time.localtime(moment))
-
-
-def duration(seconds: float) -> str:
-    """Such as `45 s`, `12 min`, `3.4 h`, `2.1 days`."""
-    if seconds < 120:
-        return f"{max(seconds, 0):.0f} s"
-    if seconds < 7_200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3_600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

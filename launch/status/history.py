@@ -13,10 +13,11 @@ from typing import Any
 
 from bingo.errors import UserError, did_you_mean
 from bingo.launch.cluster import slurm
-from bingo.launch.cluster.reasons import clock, duration
+from bingo.launch.cluster.reasons import clock
 from bingo.launch.status.attempts import Attempt, read_attempts
 from bingo.launch.status.states import look
 from bingo.launch.submit.submission import Sent, Submission
+from bingo.progress import duration
 
 
 @dataclass(frozen=True)

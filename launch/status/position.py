@@ -1,15 +1,11 @@
 """Where a running attempt is: its stage, step and epoch, from beats, events and metrics."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bingo.launch.status.attempts import Attempt
 from bingo.stages import Stage
-
-TAIL_BYTES = 4_096
+from bingo.train.lines import newest_line
 
 
 def where(attempt: Attempt, stages: Sequence[Stage]) -> tuple[str, str | None, int | None]:
@@ -24,7 +20,7 @@ def where(attempt: Attempt, stages: Sequence[Stage]) -> tuple[str, str | None, i
     beat = attempt.beats.get(0)
     resumed = [e["step"] for e in events if e["event"] == "resumed" and e["time"] >= began["time"]]
     step = beat.step if beat and beat.stage == name and beat.time >= began["time"] else max(resumed, default=None)
-    line = last_line(stages[at].out / "metrics.jsonl") if at < len(stages) else None
+    line = newest_line(stages[at].out / "metrics.jsonl") if at < len(stages) else None
     # Lines from before this start may be of steps that are done again; a beat may be a second older than the newest.
     if line is not None and line.get("time", 0) >= began["time"]:
         step = max(step or 0, line["step"] + 1)
@@ -38,23 +34,5 @@ def where(attempt: Attempt, stages: Sequence[Stage]) -> tuple[str, str | None, i
 
 def _epoch(stage: Stage, line: Mapping[str, Any]) -> list[str]:
     epochs = getattr(getattr(stage.config, "optim", None), "epochs", None)
-    loss = [f"loss {line['loss']:.3g}"] if "loss" in line else []
-    return loss if epochs is None else [f"epoch {line['epoch'] + 1} of {epochs}", *loss]
-
-
-def last_line(path: Path) -> dict[str, Any] | None:
-    """The newest whole `train` line of a metrics file, without reading all of it."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    for text in reversed(lines):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and line.get("kind") == "train":
-            return line
-    return None
+    loss = f"loss {line['loss']:.3g}"
+    return [loss] if epochs is None else [f"epoch {line['epoch'] + 1} of {epochs}", loss]

@@ -19,6 +19,7 @@ from bingo.launch.job.spec import JobSpec
 from bingo.launch.status import position
 from bingo.launch.status.attempts import Attempt, read_attempts
 from bingo.launch.submit.submission import Sent, Submission
+from bingo.progress import duration
 from bingo.stages import Stage
 
 GRACE_S = 5.0
@@ -199,7 +200,7 @@ def _runs(unit: Unit, row: Row, now: float) -> State:
         return unit.state("starting", "its script runs; no rank has begun", **facts)
     text, stage, step = position.where(attempt, unit.stages)
     if attempt.last_sign is not None and now - attempt.last_sign > SILENCE_S:
-        text += f"; no sign of life for {reasons.duration(now - attempt.last_sign)}"
+        text += f"; no sign of life for {duration(now - attempt.last_sign)}"
     return unit.state("running" if stage else "starting", text, stage=stage, step=step, **facts)
 
 
@@ -269,6 +270,6 @@ def _unanswered(unit: Unit, row: Row | None, now: float) -> State:
     text, stage, step = position.where(last, unit.stages)
     silent = now - (last.last_sign or 0)
     if silent > SILENCE_S:
-        text = f"last heard of {reasons.duration(silent)} ago: {text}; squeue gives no answer"
+        text = f"last heard of {duration(silent)} ago: {text}; squeue gives no answer"
         return unit.state("unknown", text, stage=stage, step=step, **facts)
     return unit.state("running" if stage else "starting", text, stage=stage, step=step, **facts)

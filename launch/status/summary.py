@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bingo.launch.cluster.reasons import duration
 from bingo.launch.status.states import DONE, State
+from bingo.progress import duration
 
 ORDER = ("done", "done before", "running", "starting", "ending", "requeued", "waiting", "stuck", "unknown")
 

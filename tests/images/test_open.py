@@ -7,7 +7,7 @@ import pytest
 from bingo.errors import UserError
 from bingo.images.dataset import INDEX
 from bingo.images.image_folder import ImageFolder
-from bingo.images.open import open_dataset
+from bingo.images.open import left_out_now, open_dataset
 from bingo.images.pack import pack_folder
 from tests.support import bad_images
 
@@ -25,6 +25,15 @@ def test_class_folders_are_an_image_folder_and_an_index_is_a_packed_dataset(
     assert isinstance(folder, ImageFolder)
     assert not isinstance(dataset, ImageFolder), "a folder beside the index changes nothing"
     assert list(folder.paths) == list(dataset.paths)
+
+
+def test_what_was_left_out_by_packing_is_not_left_out_again(tmp_path: Path) -> None:
+    source = bad_images.png_folder(tmp_path / "images")
+    (next(source.iterdir()) / "cut.png").write_bytes(b"no image")
+    packed = pack_folder(source, tmp_path / "packed", allow_bad=True, workers=1)
+    assert packed.counts["excluded"] == 1
+    assert left_out_now(packed) == 0
+    assert left_out_now(open_dataset(source)) == 1
 
 
 def test_hidden_folders_make_no_image_folder(tmp_path: Path) -> None:

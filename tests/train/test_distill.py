@@ -15,7 +15,7 @@ from bingo.images.open import open_dataset
 from bingo.models import load_encoder, state_hash
 from bingo.stages import Stage, run_stage
 from bingo.train.distill import Bingo, view_counts
-from bingo.train.metrics import read_metrics
+from bingo.train.lines import read_metrics
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
 from tests.support.naive import cross_entropy

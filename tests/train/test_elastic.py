@@ -11,6 +11,7 @@ import torch
 from bingo.config import KeysConfig
 from bingo.config_parts import Augmentation, Runtime
 from bingo.stages import Stage, run_stage
+from bingo.train.lines import read_metrics
 from tests.support.elastic import EPOCHS, LEFT, PER_EPOCH, SAVED
 from tests.support.ranks import finish, start_ranks
 
@@ -55,7 +56,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = read_metrics(run / "metrics.jsonl", "train")
     assert [line["step"] for line in found] == list(range(EPOCHS * PER_EPOCH)), "every step once"
     return [{name: value for name, value in line.items() if name != "time"} for line in found]
 

@@ -6,17 +6,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from bingo.config import DistillConfig
-from bingo.config_parts import Runtime
+from bingo.config_parts import Monitor, Runtime
 from bingo.distributed import World
+from bingo.errors import UserError
 from bingo.images.open import open_dataset
 from bingo.stages import Stage, run_stage
+from bingo.train.lines import read_metrics
 from bingo.train.loop import check_run
-from bingo.train.metrics import read_metrics
 from tests.support.ranks import COUNT_CALLS, ROOT, finish, start_ranks, wait_for
 
 ALONE = World(0, 1, torch.device("cpu"), 1)
@@ -39,6 +41,52 @@ def test_a_queue_that_holds_most_of_the_dataset_is_warned_about(
         large = replace(config.contrast, queue=len(dataset) - 1, negatives=negatives)
         check_run(replace(config, contrast=large), dataset, ALONE)
         assert sum("relatives of each among its negatives" in r.getMessage() for r in caplog.records) == warned
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"student": "resnet18", "optim.batch": 1, "augment.size": 8}, "a single image per rank of 8 pixels"),
+        ({"student": "alexnet", "augment.size": 8}, r"alexnet cannot be trained on images of 8 pixels \(.*too small"),
+        ({"student": "vit_b_32", "augment.size": 16}, r"vit_b_32 cannot be trained on images of 16 pixels \(Wrong im"),
+    ],
+)
+def test_a_student_that_cannot_take_its_images_is_refused(
+    config: DistillConfig, change: dict[str, Any], said: str
+) -> None:
+    size = replace(config.augment, size=change["augment.size"])
+    optim = replace(config.optim, batch=change.get("optim.batch", 64))
+    with pytest.raises(UserError, match=said):
+        run_stage(Stage("run", "distill", replace(config, student=change["student"], augment=size, optim=optim)))
+    assert not config.out.exists()
+
+
+def test_validation_images_of_other_classes_are_refused_before_the_first_step(
+    config: DistillConfig, digits: Path, tmp_path: Path
+) -> None:
+    """An empty class folder shifts every label behind it: the accuracy would be nonsense."""
+    (tmp_path / "val" / "0 empty").mkdir(parents=True)
+    for folder in (digits / "images/val").iterdir():
+        (tmp_path / "val" / folder.name).symlink_to(folder)
+    with pytest.raises(UserError, match=r"only \S+/val has '0 empty' \(empty\)"):
+        run_stage(Stage("run", "distill", replace(config, monitor=Monitor(val=tmp_path / "val"))))
+    assert not config.out.exists()
+
+
+def test_figures_of_a_run_whose_metrics_are_lost(config: DistillConfig, digits: Path, teacher: Path) -> None:
+    """Killed after its last step: what comes again has the figures, and the weights, of the run before."""
+    watched = replace(config, monitor=Monitor(val=digits / "val", every=1))
+    first = run_stage(Stage("run", "distill", watched))
+    for damage in (b"", b"\xff" * 300, None):
+        (config.out / "stage.json").unlink()
+        if damage is None:
+            (config.out / "metrics.jsonl").unlink()
+        else:
+            (config.out / "metrics.jsonl").write_bytes(damage)
+        again = run_stage(Stage("run", "distill", watched))
+        assert again["figures"]["weights"] == first["figures"]["weights"]
+        assert again["figures"]["knn"] == first["figures"]["knn"] is not None
+        assert b"\0" not in (config.out / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.slow

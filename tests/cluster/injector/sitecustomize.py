@@ -94,8 +94,8 @@ def wrap_metrics(module: ModuleType) -> None:
     """`Metrics.step` is called once per step, after the optimiser and before anything of the step is on disk."""
     record = module.Metrics.step
 
-    def step(self: Any, loss: Any, line: dict[str, Any], accuracy: Any = None) -> None:
-        record(self, loss, line, accuracy)
+    def step(self: Any, loss: Any, line: dict[str, Any], measures: Any = None) -> None:
+        record(self, loss, line, measures)
         slow = now() and line["step"] > FAULT["step"]
         time.sleep(max(FAULT["pace_s"], FAULT["slow_s"] if slow else 0))
         if line["step"] == FAULT["step"] and FAULT["action"] in ACTIONS and here():
