@@ -43,6 +43,8 @@ class Student:
     record: Record
     per_step: int
     steps: int
+    judged: tuple[str, str] | None = None
+    """Content hashes of the training and validation images of its evaluation, where they are recorded."""
 
     @property
     def passes(self) -> int:
@@ -108,7 +110,18 @@ def load(root: Path) -> Run:
     records = read_stages(folders, f"bingo run {name} --out {root}")
     run = Run(name, tuple(records.values()), {}, locate)
     students = {arm: tuple(student(run, records[eval_name]) for eval_name in names) for arm, names in arms.items()}
+    _check_same_images(run, students)
     return replace(run, arms=students)
+
+
+def _check_same_images(run: Run, students: dict[str, tuple[Student, ...]]) -> None:
+    """`UserError` when students were judged on different images or labels: their accuracies cannot be compared."""
+    judged = {students_of: {s.judged for s in group} - {None} for students_of, group in students.items()}
+    if len(set().union(*judged.values())) > 1:
+        raise UserError(
+            f"the arms {', '.join(judged)} were evaluated on different datasets (content hashes in their "
+            f"results.json), so they cannot be compared; type `bingo run {run.name}` again"
+        )
 
 
 def locator(root: Path, outs: list[str]) -> Callable[[str], Path]:
@@ -159,7 +172,8 @@ def student(run: Run, evaluation: Record) -> Student:
     optim = record.config["optim"]
     steps = optim["epochs"] * (len(open_dataset(run.locate(record.config["data"]))) // optim["batch"])
     scores = {metric: float(results[metric]) for metric in METRICS}
-    return Student(record.config["seed"], scores, record, optim["batch"] * student_views(record), steps)
+    judged = (str(results["train"]), str(results["val"])) if {"train", "val"} <= results.keys() else None
+    return Student(record.config["seed"], scores, record, optim["batch"] * student_views(record), steps, judged)
 
 
 def student_views(record: Record) -> int:

@@ -48,6 +48,8 @@ def run(config: BagsConfig, key: str, world: World) -> dict[str, Any]:
         seed=config.seed,
     )
     found["duplicates"] = int((dataset.duplicates != np.arange(len(dataset))).sum())
+    if config.kind == "label" and len(np.unique(dataset.labels)) == 1:
+        logger.warning("all images of %s are of one class: label bags are random bags", config.data)
     measured = diagnose(members, dataset.labels, config.seed, {} if other is None else {str(config.compare): other})
     write_json(config.out / "diagnostics.json", {**found, **measured})
     figures = {"k": config.k, "purity": measured["purity"]["found"] if measured["purity"] else None}

@@ -95,6 +95,11 @@ def other_run(root: Path) -> None:
     rewrite(root / "eval" / "1-0" / "config.json", lambda config: config.update(run="runs/none"))
 
 
+def other_images(root: Path) -> None:
+    for place, val in (("0-0", "a"), ("1-0", "b")):
+        rewrite(root / "eval" / place / "results.json", lambda results, val=val: results.update(train="t", val=val))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no recipe": (
         lambda root: (root / "recipe.json").unlink(),
@@ -114,6 +119,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "started stage": (started_only, r"1 of 5 stages are not finished \(distill knn 0\)"),
     "no linear": (no_linear, r"results\.json has no linear accuracy; delete .* and type `bingo run digits` again"),
     "other weights": (other_weights, r"eval knn 0 holds the results of other weights than distill knn 0 made"),
+    "other images": (other_images, r"arms no teacher, knn were evaluated on different datasets .* cannot be compared"),
     "other run": (other_run, r"eval knn 0 evaluates runs/none, which no stage trained"),
 }
 
