@@ -58,7 +58,7 @@ def test_asked_to_leave_and_run_again(digits: Path, tmp_path: Path) -> None:
     results = finish(ranks)
     assert [code for code, _ in results] == [75, 75], results
     events = recorded(folder)
-    assert [e["event"] for e in events[1]] == ["start", "joined", "stage", "step", "left"]
+    assert [e["event"] for e in events[1]] == ["start", "joined", "stage", "training", "step", "left"]
     step = events[0][-1]["step"]
     assert [e for e in events[0] if e["event"] == "checkpoint"][-1]["step"] == step == events[1][-1]["step"] > 0
     beats = read_beats(folder / "attempts" / "local-0")
