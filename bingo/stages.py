@@ -227,7 +227,9 @@ def _prepare(stage: Stage, identity: Identity, replace: bool) -> None:
     """
     out = stage.out
     record = read_record(out) if (out / RECORD).exists() else None
-    if record is None and not replace and stage.kind not in PLACED and (foreign := _visible(out)):
+    # What a resumable stage goes on from says itself what it is of: such a folder may have lost its record.
+    known = stage.kind in PLACED or (KINDS[stage.kind].resumable and (out / "config.json").exists())
+    if record is None and not replace and not known and (foreign := _visible(out)):
         raise UserError(f"{out} holds {foreign[0]!r} and no stage of bingo; choose a new or empty folder for --out")
     if record is not None and record["key"] != identity.key:
         abandoned = "outputs" not in record and not KINDS[stage.kind].resumable and not _visible(out)
