@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/digits
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick files lint format bench clean
+.PHONY: help demo test quick files lint format bench lock licences clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -35,6 +35,15 @@ bench: .venv/.stamp  ## kernels against the naive loss on this machine, and the 
 	$(BIN)/bingo bench kernels
 	$(BIN)/bingo bench aot
 
+lock: .venv/.stamp  ## constraints.txt again: every version, with the hashes of its files (UPGRADE=--upgrade: newer ones)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	build/lock/bin/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-annotate \
+		--python-version 3.11 --no-emit-package colorama --custom-compile-command 'make lock' --output-file constraints.txt $(UPGRADE)
+
+licences: .venv/.stamp  ## docs/licences.md again, from what is installed
+	$(BIN)/python -m tests.support.licences
+
 clean:  ## remove the environment, runs and caches
 	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -42,5 +51,6 @@ clean:  ## remove the environment, runs and caches
 .venv/.stamp: constraints.txt pyproject.toml preflight.sh
 	@sh preflight.sh $(PYTHON)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,report,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
