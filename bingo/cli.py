@@ -1,7 +1,7 @@
 """The `bingo` command. `--help` and typos answer without importing torch: every verb imports what it needs."""
 
 import argparse
-import io
+import errno
 import json
 import logging
 import os
@@ -10,10 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bingo import __version__
+from bingo import __version__, streams
 from bingo.arguments import Parser, whole
 from bingo.errors import UserError, did_you_mean, escaped
+from bingo.variables import forget_ranks, place
 from bingo.watch import Leaving, Watch
+
+log = logging.getLogger(__name__)
+PRINTED = ("doctor", "check", "status", "logs", "history", "bench", "completion")
+"""Verbs whose result is what they print."""
+STAGES = ("data", "method")
+"""Groups of verbs that may be one rank of several."""
+LIMITS = {
+    errno.EMFILE: "too many files are open for the limit of this shell; raise it: ulimit -n 4096",
+    errno.ENFILE: "too many files are open on this machine; end other programs",
+    errno.EAGAIN: "no more processes or threads may be started; end others, or raise the limit: ulimit -u",
+    errno.ENOMEM: "the memory of this machine is used up; end other programs, or use fewer --workers",
+}
 
 
 class Verb(NamedTuple):
@@ -26,32 +39,61 @@ class Verb(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit status: 0 done, 1 problems found, 2 wrong input, 75 left when asked to, 130 interrupted."""
+    missing = streams.prepare()
+    if argv is None:
+        streams.use_utf8()
     words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     logging.basicConfig(format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("bingo").setLevel(logging.INFO)  # and not what libraries say while they load
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the locale has no letters for is no reason to stop
-        sys.stdout.reconfigure(errors="backslashreplace")
+    status = ended(words[0], words[1:])
+    if "stdout" in missing and words[0] in PRINTED and status in (0, 1):
+        status = unread(words[0], "it is closed")
+    streams.silence()  # whatever cannot be written by now
+    return status
+
+
+def unread(verb: str, why: str) -> int:
+    streams.tell(f"bingo {verb}: standard output cannot be written: {why}; what was to be shown is lost")
+    return 1
+
+
+def ended(verb: str, words: list[str]) -> int:
+    """Run a verb and say in a sentence why it failed, if it did; the exit status."""
     try:
-        status = answer(words[0], words[1:])
-        sys.stdout.flush()  # a reader that has left is noticed here, and not when Python ends
-        return status
+        try:
+            return answer(verb, words)
+        finally:
+            sys.stdout.flush()  # a reader that has left is noticed here, and not when Python ends
     except UserError as error:
-        print("\n".join(map(escaped, f"bingo {words[0]}: {error}".split("\n"))), file=sys.stderr)
+        streams.tell("\n".join(map(escaped, f"bingo {verb}: {error}".split("\n"))))
         return 2
     except Leaving as leaving:
-        print(f"{leaving}; run the same command again to resume", file=sys.stderr)
+        streams.tell(f"{leaving}; run the same command again to resume")
         return 75
     except BrokenPipeError:  # the reader of a pipe (`| head`) has left: not an error of ours, and nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if why := streams.silence(probe="\n"):
+            return unread(verb, why)
+        if error.errno not in LIMITS:
+            raise
+        streams.tell(f"bingo {verb}: {LIMITS[error.errno]}")
+        return 2
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        streams.tell("interrupted; run the same command again to resume")
         return 130
 
 
 def answer(verb: str, words: list[str]) -> int:
     """Run a verb, or say what there is; the exit status."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the current folder cannot be used: {error.strerror}; go to another one: cd") from None
     if verb in VERBS:
+        if VERBS[verb].group not in STAGES and verb != "doctor" and (told := forget_ranks()):
+            log.warning("%s does not count here: `bingo %s` is one process", " ".join(told), verb)
         return VERBS[verb].run(words)
     if verb not in ("-h", "--help", "help", "--version"):
         raise UserError(f"unknown verb {verb!r}; {did_you_mean(verb, VERBS)} (`bingo --help` lists all)")
@@ -87,6 +129,7 @@ def run_kind(kind: str, argv: list[str], parser: Parser) -> int:
     from bingo.stages import KINDS, run_stage
 
     stage, watch = stage_of(kind, argv, parser=parser), Watch()
+    place()  # wrong variables are refused before there is any work
     if KINDS[kind].resumable:  # the others would only hear, and never leave
         watch.listen()
     return say(run_stage(stage, watch=watch), stage.out)
@@ -94,7 +137,7 @@ def run_kind(kind: str, argv: list[str], parser: Parser) -> int:
 
 def say(record: dict[str, Any], out: Path) -> int:
     """Print one line about a finished stage (rank 0)."""
-    if os.environ.get("RANK", "0") == "0":
+    if place().rank == 0:
         known = {name: value for name, value in record["figures"].items() if value is not None}
         figures = "  ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in known.items())
         print(f"{out}: {'already done' if record['skipped'] else format(record['seconds'], '.1f') + ' s'}  {figures}")

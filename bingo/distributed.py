@@ -1,4 +1,4 @@
-"""Ranks: reads only the standard variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT)."""
+"""Ranks: this process among its peers, and what they do together."""
 
 import contextlib
 import logging
@@ -14,6 +14,8 @@ import torch.distributed as dist
 
 from bingo.config_parts import Runtime
 from bingo.errors import UserError
+from bingo.rendezvous import meet
+from bingo.variables import place
 from bingo.watch import Leaving, Watch
 
 log = logging.getLogger(__name__)
@@ -195,20 +197,21 @@ def world(
 ) -> Iterator[World]:
     """Join the process group when WORLD_SIZE > 1 (NCCL on GPUs, gloo on the CPU) and leave it at the end.
 
-    timeout_s: how long a collective inside a step waits for a peer; 300 s by default and at most. ranks: how many a run
-    that is begun here counts as, where fewer processes may have to do (`World.ranks`).
+    timeout_s: how long a rank waits for its peers at the start, and in a collective inside a step for one; 300 s by
+    default and at most. ranks: how many a run that is begun here counts as, where fewer processes may have to do
+    (`World.ranks`). Raises what `place` and `meet` do, before there is a group.
     """
-    rank, size, local = (
-        int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
-    device = pick_device(runtime, local)
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    threads = runtime.threads or max(1, len(os.sched_getaffinity(0)) // local_size)
+    here = place()
+    rank, size = here.rank, here.size
+    device = pick_device(runtime, here.local_rank)
+    threads = runtime.threads or max(1, len(os.sched_getaffinity(0)) // here.local_size)
     torch.set_num_threads(threads)
-    watch, timeout = watch or Watch(), timedelta(seconds=min(timeout_s or TIMEOUT_S, TIMEOUT_S))
+    watch, limit_s = watch or Watch(), min(timeout_s or TIMEOUT_S, TIMEOUT_S)
+    timeout = timedelta(seconds=limit_s)
     if size > 1:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
+            store=meet(here, watch, limit_s),
             timeout=timeout,
             rank=rank,
             world_size=size,

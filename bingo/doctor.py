@@ -11,6 +11,8 @@ from typing import Any
 
 from bingo import __version__
 from bingo.environment import environment_record, version
+from bingo.errors import UserError
+from bingo.variables import cache_folder, place
 
 # Import name -> (distribution, what is lost without it). torch comes first: faiss must be imported after it.
 NEEDS = {
@@ -39,7 +41,7 @@ def examine() -> dict[str, Any]:
         if error:
             problems.append(f"{distribution} does not import ({error}): {loss}")
     record = environment_record()
-    problems += hardware_problems(record)
+    problems += [*environment_problems(), *hardware_problems(record)]
     return {
         "bingo": __version__,
         "where": str(Path(__file__).resolve().parent),
@@ -49,6 +51,21 @@ def examine() -> dict[str, Any]:
         "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
         "problems": problems,
     }
+
+
+def environment_problems() -> list[str]:
+    """What the variables would break or slow down."""
+    problems = []
+    try:
+        place()
+    except UserError as error:
+        problems.append(f"no stage would start: {error}")
+    if cache_folder() is None:
+        problems.append(
+            "no folder for caches can be written: every start reads the headers of an image folder again; "
+            "set XDG_CACHE_HOME to an absolute path"
+        )
+    return problems
 
 
 def import_error(module: str) -> str | None:

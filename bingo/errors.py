@@ -13,6 +13,10 @@ class TransientError(UserError):
     """What may mend itself: a full disk, a file server that fails, a busy folder. `launch` tries such a job again."""
 
 
+class PeerError(TransientError):
+    """Another rank is not there, or no longer: what there is to say about this one is another's fault."""
+
+
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 

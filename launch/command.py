@@ -19,6 +19,7 @@ from bingo.launch.submit.graph import jobs_of
 from bingo.launch.submit.submission import Submission
 from bingo.recipes import CHAINS, Group, Recipe, build
 from bingo.stages import KINDS
+from bingo.variables import named_gpus
 
 Report = Callable[[list[str]], int]
 
@@ -306,9 +307,5 @@ def visible_gpus(device: str) -> int:
     """GPUs that a local job may have, counted without importing torch."""
     if device == "cpu":
         return 0
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        len([d for d in named.split(",") if d])
-        if named is not None
-        else len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    )
+    named = named_gpus()
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if named is None else named

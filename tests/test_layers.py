@@ -15,8 +15,9 @@ from tests.support.modules import SOURCES, imports, module
 # From the bottom up. A room may import from the layers before its own, and from no other room of its own layer.
 LAYERS = (
     ("bingo", "bingo.kernels"),
-    ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.watch"),
-    ("bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
+    ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.streams", "bingo.watch"),
+    ("bingo.variables",),
+    ("bingo.rendezvous", "bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
     ("bingo.moco", "bingo.torch_files"),
     ("bingo.config", "bingo.config_flags", "bingo.completion", "bingo.distributed", "bingo.models"),
     ("bingo.images",),

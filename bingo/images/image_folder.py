@@ -27,6 +27,7 @@ from bingo.images.listing import Listing, Unreadable, read_regular
 from bingo.images.names import first_few, printable
 from bingo.images.parallel import Advance, in_order
 from bingo.images.sources import list_source
+from bingo.variables import cache_folder
 
 SCAN_VERSION = 2
 CHUNK = 500  # files per task: a task of one file would cost more than the file
@@ -150,8 +151,10 @@ def _cached_scan(listing: Listing) -> Scan:
     """The scan of exactly this listing, sizes and times; one process of a machine makes it, the others wait for it."""
     source = str(listing.source.resolve())
     key = hash_json([SCAN_VERSION, source, listing.fingerprint])
-    base = os.environ.get("XDG_CACHE_HOME")
-    cache = (Path(base) if base else Path.home() / ".cache") / "bingo" / f"{hash_json(source)}.npz"
+    folder = cache_folder()
+    if folder is None:
+        return _scan(listing)
+    cache = folder / f"{hash_json(source)}.npz"
     with _turn(cache.with_suffix(".lock")):
         scan = _load(cache, key)
         if scan is None:
@@ -165,7 +168,6 @@ def _turn(lock: Path) -> Iterator[None]:
     """One process at a time, where the cache folder can be written and has locks."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            lock.parent.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(open(lock, "w")), fcntl.LOCK_EX)
         yield
 

@@ -2,7 +2,8 @@
 
 squeue with `-t all` is the controller's own memory and always right: jobs that wait or run, and for MinJobAge (300 s by
 default) those that ended. `sacct -D` has one row per attempt, but is a second late, shows no job that never became
-eligible when asked by time, and some clusters have none. What both said is kept in a file below $XDG_CACHE_HOME/bingo.
+eligible when asked by time, and some clusters have none. What both said is kept in a file of the cache folder, where
+there is one.
 """
 
 import contextlib
@@ -17,8 +18,11 @@ from typing import Any
 
 from bingo.errors import UserError
 from bingo.files import hash_json, read_json, write_json
+from bingo.variables import cache_folder
 
 INTERVAL_S = 10.0
+NOWHERE = Path(os.devnull)  # no file can be made below it
+_unwritten: dict[Path, dict[str, Any]] = {}
 WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 RUNNING = frozenset(
     {"RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
@@ -128,7 +132,7 @@ def ask(since: float, newer: float = 0.0, uid: int | None = None) -> Snapshot:
             continue
         with _lock(path):
             if _read(path) == known:  # otherwise another process has asked meanwhile
-                write_json(path, query(since if known is None else min(since, known["since"]), uid))
+                _write(path, query(since if known is None else min(since, known["since"]), uid))
 
 
 def query(since: float, uid: int) -> dict[str, Any]:
@@ -200,27 +204,32 @@ def _word(value: str) -> str:
 
 def _cache_path(uid: int) -> Path:
     """One file per cluster and user asked about."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bingo"
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {base}: {error.strerror}; set XDG_CACHE_HOME to a folder of yours") from None
     cluster = [os.environ.get("SLURM_CONF"), os.environ.get("SLURM_CLUSTERS"), uid]
-    return base / f"slurm-{hash_json(cluster)[:12]}.json"
+    return (cache_folder() or NOWHERE) / f"slurm-{hash_json(cluster)[:12]}.json"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """What was answered last; None for never, for a damaged file, and for one from the future or of long ago."""
+    known = _unwritten.get(path)
     with contextlib.suppress(UserError, OSError, KeyError, TypeError):
-        known = read_json(path)
-        return known if -1 < time.time() - known["answered"] < 600 else None
+        known = known or read_json(path)
+        return known if known and -1 < time.time() - known["answered"] < 600 else None
     return None
+
+
+def _write(path: Path, answer: dict[str, Any]) -> None:
+    """Keep an answer, for this process alone where there is no folder for it or no room."""
+    try:
+        write_json(path, answer)
+        _unwritten.pop(path, None)
+    except UserError:
+        _unwritten[path] = answer
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Wait until no other process asks; where the file system has no locks, two may ask at once."""
-    with open(path.with_suffix(".lock"), "a") as file:
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(open(path.with_suffix(".lock"), "a")), fcntl.LOCK_EX)
         yield

@@ -26,6 +26,7 @@ from bingo.launch.job.slow_nodes import Decision, Pair, decide, tournament
 from bingo.launch.job.spec import JobSpec, rank_variables
 from bingo.launch.job.worker import Recorder, end
 from bingo.launch.layout import attempt_folder
+from bingo.variables import Place, place
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +46,14 @@ def main(folder: Path) -> int:
     """Measure as one rank; the exit status."""
     began = time.monotonic()
     faulthandler.dump_traceback_later(END_S, exit=True)
-    me = {**os.environ, **rank_variables(shift=1)}
-    rank, size = int(me["RANK"]), int(me["WORLD_SIZE"])
-    attempt = attempt_folder(folder)
     try:
-        return preflight(folder, attempt, me, rank, size, began)
+        me = place({**os.environ, **rank_variables(shift=1)})
+    except UserError as error:  # the job itself says it again, and ends
+        print(f"no pre-flight: {error}", file=sys.stderr)
+        return 0
+    rank, attempt = me.rank, attempt_folder(folder)
+    try:
+        return preflight(folder, attempt, me, began)
     except Exception as error:
         text = f"pre-flight failed on rank {rank}: {type(error).__name__}: {error}"
         print(text, file=sys.stderr)
@@ -57,14 +61,14 @@ def main(folder: Path) -> int:
         return 0
 
 
-def preflight(folder: Path, attempt: Path, me: dict[str, str], rank: int, size: int, began: float) -> int:
+def preflight(folder: Path, attempt: Path, me: Place, began: float) -> int:
     """All phases; rank 0 announces the end of each in the store."""
     import torch.distributed as dist
 
-    limit = timedelta(seconds=MEASURED_S)
-    store = dist.TCPStore(me["MASTER_ADDR"], int(me["MASTER_PORT"]), None, rank == 0, limit, wait_for_workers=False)
+    rank, size, limit = me.rank, me.size, timedelta(seconds=MEASURED_S)
+    store = dist.TCPStore(me.address, me.port, None, rank == 0, limit, wait_for_workers=False)
     device = pick(me)
-    first = int(me.get("LOCAL_RANK", 0)) == 0
+    first = me.local_rank == 0
     attempt.mkdir(parents=True, exist_ok=True)
     rates = measure(device, attempt if first else None, lambda name: _meet(store, f"start/{name}", size, START_S))
     mine = {"node": node_name(), "rank": rank, **rates}
@@ -90,14 +94,14 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def pick(me: dict[str, str]) -> "torch.device":
+def pick(me: Place) -> "torch.device":
     """This rank's GPU, or the CPU with its share of the cores."""
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(me.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        torch.cuda.set_device(me.local_rank % torch.cuda.device_count())
         return torch.device("cuda", torch.cuda.current_device())
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(me.get("LOCAL_WORLD_SIZE", 1))))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // me.local_size))
     return torch.device("cpu")
 
 

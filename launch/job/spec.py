@@ -1,5 +1,6 @@
 """What a job executes: a few stages in order, as the ranks of one process group."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -7,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bingo.errors import UserError
 from bingo.files import read_json, write_json
 from bingo.stages import Stage
+from bingo.variables import RANKS, needed, whole
 
 TIMEOUT_S = 300
-STANDARD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class JobSpec:
     limit: int = 0
     collective_timeout_s: int = TIMEOUT_S
     preflight: bool = False
+
+    def task(self, number: int) -> tuple[Stage, ...]:
+        """The stages of one array task; `UserError` if there is no such one."""
+        if number >= len(self.tasks):
+            raise UserError(f"SLURM_ARRAY_TASK_ID={number}, but job {self.name} has {len(self.tasks)} task(s), from 0")
+        return self.tasks[number]
 
     @property
     def ranks(self) -> int:
@@ -61,17 +69,17 @@ def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> d
 
     The port is a function of the job and its restart, so that no attempt meets what an earlier one left behind; it lies
     below the ports that systems hand out. shift: another port of the same attempt, for a group before the job's own.
+    `UserError` if Slurm's variables are not all there.
     """
     if "RANK" in environ or "SLURM_STEP_NODELIST" not in environ:  # a batch script has a SLURM_PROCID, and no ranks
-        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-        return alone | {name: environ[name] for name in STANDARD if name in environ}
-    tasks, nodes = int(environ["SLURM_NTASKS"]), int(environ["SLURM_STEP_NUM_NODES"])
-    attempt = int(environ["SLURM_JOB_ID"]) * 61 + int(environ.get("SLURM_RESTART_COUNT", 0)) * 2 + shift
+        return {name: environ[name] for name in RANKS if name in environ}
+    tasks, nodes = needed(environ, "SLURM_NTASKS"), needed(environ, "SLURM_STEP_NUM_NODES")
+    attempt = needed(environ, "SLURM_JOB_ID") * 61 + (whole(environ, "SLURM_RESTART_COUNT") or 0) * 2 + shift
     return {
-        "RANK": environ["SLURM_PROCID"],
+        "RANK": str(needed(environ, "SLURM_PROCID")),
         "WORLD_SIZE": str(tasks),
-        "LOCAL_RANK": environ["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": str(tasks // nodes),
+        "LOCAL_RANK": str(needed(environ, "SLURM_LOCALID")),
+        "LOCAL_WORLD_SIZE": str(math.ceil(tasks / max(1, nodes))),  # nodes may have different numbers
         "MASTER_ADDR": first_host(environ["SLURM_STEP_NODELIST"]) if nodes > 1 else "127.0.0.1",
         "MASTER_PORT": str(15_360 + attempt % 16_384),
     }

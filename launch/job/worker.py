@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bingo.config_parts import Runtime
-from bingo.errors import TransientError, UserError
+from bingo.errors import PeerError, TransientError, UserError
 from bingo.launch.job.records import MARKER
 from bingo.launch.job.spec import JobSpec, rank_variables
 from bingo.launch.layout import attempt_folder, rank_beat, rank_events
 from bingo.stages import Stage
+from bingo.streams import prepare, tell
+from bingo.variables import place, whole
 from bingo.watch import Leaving, Watch
 
 DONE, LEFT, USER, TRANSIENT, FAILED = 0, 75, 65, 74, 70
@@ -79,7 +81,8 @@ class Recorder(Watch):
         host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
         self.event("start", host=host, pid=os.getpid())
         # All starts of a job append to one log.
-        print(f"{MARKER}{os.environ.get('SLURM_RESTART_COUNT', 0)} on {host}, process {os.getpid()}", flush=True)
+        with contextlib.suppress(OSError):  # a log on a full disk
+            print(f"{MARKER}{os.environ.get('SLURM_RESTART_COUNT', 0)} on {host}, process {os.getpid()}", flush=True)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     @contextlib.contextmanager
@@ -93,11 +96,11 @@ class Recorder(Watch):
     def failed(self, error: BaseException) -> int:
         """Record how this rank ended, say it in its log, and return its exit status."""
         if isinstance(error, Leaving):
-            print(error, file=sys.stderr)
+            tell(str(error))
             return LEFT
         status, kind = classify(error)
         text = f"{type(error).__name__}: {error}".strip()
-        print(text if isinstance(error, UserError) else "".join(traceback.format_exception(error)), file=sys.stderr)
+        tell(text if isinstance(error, UserError) else "".join(traceback.format_exception(error)))
         self.event(
             "failed", kind=kind, error=text, step=self.step, stage=self.stage,
             traceback="".join(traceback.format_exception(error)),
@@ -107,6 +110,8 @@ class Recorder(Watch):
 
 def classify(error: BaseException) -> tuple[int, str]:
     """Exit status and kind of a failure; `peer` is what another rank's end does to this one."""
+    if isinstance(error, PeerError):
+        return FAILED, "peer"
     if isinstance(error, TransientError):
         return TRANSIENT, "transient"
     if isinstance(error, UserError):
@@ -117,14 +122,23 @@ def classify(error: BaseException) -> tuple[int, str]:
 
 def main(folder: Path) -> NoReturn:
     """Run this rank's share of the job in `folder`; the process ends here, whatever a destructor would wait for."""
-    variables = rank_variables()
-    recorder = Recorder(attempt_folder(folder), int(variables["RANK"]))
+    prepare()
+    try:
+        os.environ.update(rank_variables())
+        rank = place().rank
+    except UserError as error:  # whose file could it be recorded in?
+        tell(str(error))
+        end(USER)
+    recorder = Recorder(attempt_folder(folder), rank)
     recorder.start()
     with recorder.ending():
-        os.environ.update(variables)
         spec = JobSpec.read(folder)
-        stages = spec.tasks[int(os.environ.get("SLURM_ARRAY_TASK_ID", 0))]
-        work(stages, recorder, timeout_s=spec.collective_timeout_s, ranks=spec.ranks)
+        work(
+            spec.task(whole(os.environ, "SLURM_ARRAY_TASK_ID") or 0),
+            recorder,
+            timeout_s=spec.collective_timeout_s,
+            ranks=spec.ranks,
+        )
     end(DONE)
 
 

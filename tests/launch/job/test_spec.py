@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bingo.config import DemoDataConfig
+from bingo.errors import UserError
 from bingo.launch.job.spec import JobSpec, first_host, rank_variables
 from bingo.stages import Stage
 
@@ -26,9 +27,35 @@ def test_ranks_from_slurm() -> None:
     assert len(ports) == 4
     assert 1024 < min(ports) < max(ports) < 32768
     assert rank_variables({**step, "RANK": "0", "WORLD_SIZE": "1"})["WORLD_SIZE"] == "1", "torchrun's go first"
-    assert rank_variables({})["WORLD_SIZE"] == "1"
+    assert rank_variables({}) == {}
     batch_script = {"SLURM_JOB_ID": "12", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4"}
-    assert rank_variables(batch_script)["WORLD_SIZE"] == "1"
+    assert rank_variables(batch_script) == {}
+    assert rank_variables({**step, "SLURM_NTASKS": "5"})["LOCAL_WORLD_SIZE"] == "3", "of two nodes one has more"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"SLURM_NTASKS": None}, r"SLURM_NTASKS is not set, but other variables of Slurm's are; start the ranks with"),
+        ({"SLURM_PROCID": "x"}, r"SLURM_PROCID='x' is not a whole number of 0 or more; type `unset SLURM_PROCID`"),
+        ({"SLURM_LOCALID": ""}, "SLURM_LOCALID is empty"),
+        ({"SLURM_RESTART_COUNT": "-1"}, "SLURM_RESTART_COUNT='-1' is not a whole number"),
+    ],
+)
+def test_variables_of_slurm_that_are_wrong(changes: dict[str, str | None], sentence: str) -> None:
+    step = {
+        "SLURM_JOB_ID": "12", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4",
+        "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "c[1-2]",
+    }  # fmt: skip
+    with pytest.raises(UserError, match=sentence):
+        rank_variables({name: value for name, value in {**step, **changes}.items() if value is not None})
+
+
+def test_a_task_that_a_job_does_not_have() -> None:
+    spec = JobSpec("one", ((),))
+    assert spec.task(0) == ()
+    with pytest.raises(UserError, match=r"SLURM_ARRAY_TASK_ID=1, but job one has 1 task\(s\), from 0"):
+        spec.task(1)
 
 
 @pytest.mark.parametrize(
