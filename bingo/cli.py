@@ -87,11 +87,11 @@ def ended(verb: str, words: list[str]) -> int:
 
 def answer(verb: str, words: list[str]) -> int:
     """Run a verb, or say what there is; the exit status."""
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise UserError(f"the current folder cannot be used: {error.strerror}; go to another one: cd") from None
     if verb in VERBS:
+        try:
+            os.getcwd()
+        except OSError as error:
+            raise UserError(f"the current folder cannot be used: {error.strerror}; go to another one: cd") from None
         if VERBS[verb].group not in STAGES and verb != "doctor" and (told := forget_ranks()):
             log.warning("%s does not count here: `bingo %s` is one process", " ".join(told), verb)
         return VERBS[verb].run(words)
