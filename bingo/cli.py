@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from bingo import __version__, streams
 from bingo.arguments import Parser, whole
-from bingo.errors import UserError, did_you_mean, escaped
+from bingo.errors import UserError, did_you_mean, escaped, of_process
 from bingo.variables import forget_ranks, place
 from bingo.watch import Leaving, Watch
 
@@ -27,6 +27,17 @@ LIMITS = {
     errno.EAGAIN: "no more processes or threads may be started; end others, or raise the limit: ulimit -u",
     errno.ENOMEM: "the memory of this machine is used up; end other programs, or use fewer --workers",
 }
+"""What the system gives no more of, and what to do."""
+REFUSALS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EIO,
+    errno.ESTALE,
+)
 
 
 class Verb(NamedTuple):
@@ -74,11 +85,13 @@ def ended(verb: str, words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        if why := streams.silence(probe="\n"):
+        if error.filename is None and not of_process(error) and (why := streams.silence(probe="\n")):
             return unread(verb, why)
-        if error.errno not in LIMITS:
+        refused = f"{error.filename} cannot be used: {error.strerror}; name another path, or get the right to this one"
+        known = LIMITS.get(error.errno or 0) or (refused if error.errno in REFUSALS and error.filename else "")
+        if not known:
             raise
-        streams.tell(f"bingo {verb}: {LIMITS[error.errno]}")
+        streams.tell(f"bingo {verb}: {escaped(known)}")
         return 2
     except KeyboardInterrupt:
         streams.tell("interrupted; run the same command again to resume")

@@ -20,6 +20,11 @@ class PeerError(TransientError):
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
+def of_process(error: Exception) -> bool:
+    """Whether a limit of this process is the reason, so that nothing is wrong with the file that it wanted to open."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 def file_error(error: OSError, sentence: str) -> UserError:
     """The sentence about a file that could not be read or written, as an error that says whether it may mend itself."""
     return (TransientError if error.errno in PASSING else UserError)(sentence)

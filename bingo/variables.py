@@ -3,6 +3,7 @@
 The ranks' are those of torch.distributed, which torchrun sets and `bingo.launch` sets for its jobs.
 """
 
+import getpass
 import os
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -113,6 +114,14 @@ def named_gpus() -> int | None:
     devices = [device.strip() for device in named.split(",")]
     ends = [at for at, device in enumerate(devices) if device.startswith("-") or device in ("", "NoDevFiles")]
     return min(ends, default=len(devices))
+
+
+def user() -> str:
+    """The name of the user; the number where the system knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def cache_folder() -> Path | None:

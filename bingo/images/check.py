@@ -39,7 +39,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bingo.errors import file_error
+from bingo.errors import file_error, of_process
 from bingo.images.convert import MOST_PIXELS, ConversionError
 from bingo.images.digests import image_digest
 from bingo.images.headers import CONVERTIBLE_FORMATS, too_many_pixels
@@ -147,7 +147,7 @@ def _journal_errors(journal: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if journal is None:
+        if journal is None or of_process(error):
             raise
         reason = error.strerror or error
         raise file_error(

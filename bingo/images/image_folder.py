@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bingo.errors import UserError
+from bingo.errors import UserError, of_process
 from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
 from bingo.images.dataset import JPEG, PNG, Dataset, json_column
 from bingo.images.digests import image_digest
@@ -138,6 +138,8 @@ def _identify(file: BinaryIO) -> tuple[int, int, int, int, str]:
         found, _, width, height, _ = identify(file, ("JPEG", "PNG"))
         size = os.fstat(file.fileno()).st_size
     except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
+        if of_process(error):
+            raise
         file.seek(0)
         start = file.read(4)
         return 0, 0, 0, 0, unidentified(start, error) if start else "zero bytes"

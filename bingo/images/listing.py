@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bingo.errors import escaped
+from bingo.errors import escaped, of_process
 from bingo.images.left_out import left_out_line
 from bingo.images.names import Names
 from bingo.images.selection import Selection
@@ -110,6 +110,8 @@ def read_regular(path: str, read: Callable[[BinaryIO], Value]) -> Value:
     except FileNotFoundError:
         raise Unreadable("a link to nothing") from None
     except OSError as error:
+        if of_process(error):
+            raise
         link = error.errno == errno.ELOOP
         raise Unreadable("a link to itself" if link else f"cannot be read ({error.strerror})") from None
 

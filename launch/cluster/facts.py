@@ -1,12 +1,12 @@
 """What a cluster says about itself: the answers of scontrol, sinfo and sacctmgr as dictionaries. Starts no job."""
 
-import getpass
 import re
 from dataclasses import dataclass, field
 
 from bingo.errors import UserError
 from bingo.launch.cluster.site import Site
 from bingo.launch.cluster.slurm import run
+from bingo.variables import user
 
 NODE_KEYS = ("node", "partition", "state", "cpus", "memory_mb", "gres", "features")
 QOS_KEYS = ("name", "preempt", "preemptmode", "gracetime", "maxwall")
@@ -70,7 +70,7 @@ def read_facts() -> Facts:
     partitions = {row["PartitionName"]: row for row in parse_rows(run(["scontrol", "show", "partition", "-o"]))}
     nodes = parse_table(run(["sinfo", "-h", "-N", "-o", "%N|%R|%t|%c|%m|%G|%f"]), NODE_KEYS)
     qos = _accounting(["show", "qos"], QOS_KEYS)
-    associations = _accounting(["show", "associations", f"user={getpass.getuser()}"], ASSOCIATION_KEYS)
+    associations = _accounting(["show", "associations", f"user={user()}"], ASSOCIATION_KEYS)
     return Facts(config, partitions, nodes, None if qos is None else {row["name"]: row for row in qos}, associations)
 
 
