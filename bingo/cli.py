@@ -1,7 +1,6 @@
 """The `bingo` command. `--help` and typos answer without importing torch: every verb imports what it needs."""
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bingo import __version__, streams
 from bingo.arguments import Parser, whole
-from bingo.errors import UserError, did_you_mean, escaped, of_process
+from bingo.errors import UserError, did_you_mean, escaped, of_process, refusal
 from bingo.variables import forget_ranks, place
 from bingo.watch import Leaving, Watch
 
@@ -21,23 +20,6 @@ PRINTED = ("doctor", "check", "status", "logs", "history", "bench", "completion"
 """Verbs whose result is what they print."""
 STAGES = ("data", "method")
 """Groups of verbs that may be one rank of several."""
-LIMITS = {
-    errno.EMFILE: "too many files are open for the limit of this shell; raise it: ulimit -n 4096",
-    errno.ENFILE: "too many files are open on this machine; end other programs",
-    errno.EAGAIN: "no more processes or threads may be started; end others, or raise the limit: ulimit -u",
-    errno.ENOMEM: "the memory of this machine is used up; end other programs, or use fewer --workers",
-}
-"""What the system gives no more of, and what to do."""
-REFUSALS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.ENOTDIR,
-    errno.EIO,
-    errno.ESTALE,
-)
 
 
 class Verb(NamedTuple):
@@ -87,11 +69,9 @@ def ended(verb: str, words: list[str]) -> int:
     except OSError as error:
         if error.filename is None and not of_process(error) and (why := streams.silence(probe="\n")):
             return unread(verb, why)
-        refused = f"{error.filename} cannot be used: {error.strerror}; name another path, or get the right to this one"
-        known = LIMITS.get(error.errno or 0) or (refused if error.errno in REFUSALS and error.filename else "")
-        if not known:
+        if not (told := refusal(error)):
             raise
-        streams.tell(f"bingo {verb}: {escaped(known)}")
+        streams.tell(f"bingo {verb}: {escaped(told)}")
         return 2
     except KeyboardInterrupt:
         streams.tell("interrupted; run the same command again to resume")

@@ -25,6 +25,32 @@ def of_process(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
+LIMITS = {
+    errno.EMFILE: "too many files are open for the limit of this shell; raise it: ulimit -n 4096",
+    errno.ENFILE: "too many files are open on this machine; end other programs",
+    errno.EAGAIN: "no more processes or threads may be started; end others, or raise the limit: ulimit -u",
+    errno.ENOMEM: "the memory of this machine is used up; end other programs, or use fewer --workers",
+}
+"""What the system gives no more of, and what to do."""
+REFUSALS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EIO,
+    errno.ESTALE,
+)
+
+
+def refusal(error: OSError) -> str:
+    """The sentence about what the system does not give or allow; "" for an error that is no user's."""
+    if error.filename and error.errno in REFUSALS:
+        return f"{error.filename} cannot be used: {error.strerror}; name another path, or get the right to this one"
+    return LIMITS.get(error.errno or 0, "")
+
+
 def file_error(error: OSError, sentence: str) -> UserError:
     """The sentence about a file that could not be read or written, as an error that says whether it may mend itself."""
     return (TransientError if error.errno in PASSING else UserError)(sentence)

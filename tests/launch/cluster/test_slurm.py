@@ -117,6 +117,15 @@ def test_many_processes_ask_once(scheduler: Path) -> None:
     assert 1 <= runs(scheduler).count("sacct") <= windows
 
 
+@pytest.mark.parametrize("cache", ["/dev/null", "/proc/nowhere"])
+def test_without_a_cache_folder(scheduler: Path, monkeypatch: pytest.MonkeyPatch, cache: str) -> None:
+    """This process still asks once; where there is no home either, so too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setattr(slurm, "_unwritten", {})
+    assert [len(slurm.ask(1_000).queue or ()) for _ in range(3)] == [6] * 3
+    assert runs(scheduler) == ["squeue", "sacct"]
+
+
 class Clock:
     """In place of the module `time`: goes on a little when it is read, and jumps where somebody would sleep."""
 
