@@ -1,11 +1,15 @@
 """One voice for wrong words on a command line: a parser that refuses them in one sentence and names what is close."""
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from bingo.errors import UserError, close_to, did_you_mean
+from bingo.errors import UserError, brief, close_to, did_you_mean
+from bingo.paths import as_path
 
+MOST = 10**9  # of anything that is counted
 FEW = 8  # so many flags are named where none is close
 PHRASES = {
     "the following arguments are required:": "missing:",
@@ -33,6 +37,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=prog, description=text, usage=usage, allow_abbrev=False, formatter_class=Formatter, add_help=False
         )
+        self.register("type", Path, path)
         self.example, self.short = example, usage is None
 
     def parse_args(self, words: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
@@ -47,7 +52,7 @@ class Parser(argparse.ArgumentParser):
             options, rest = self.parse_known_intermixed_args(words)
         if rest:
             close = close_to(rest[0], self.flags()) if len(rest[0]) > 2 else []
-            self.error(f"{rest[0]!r} is a word too many" + (f"; {did_you_mean(rest[0], close)}" if close else ""))
+            self.error(f"{brief(rest[0])} is a word too many" + (f"; {did_you_mean(rest[0], close)}" if close else ""))
         return options
 
     def flags(self) -> dict[str, argparse.Action]:
@@ -69,6 +74,7 @@ class Parser(argparse.ArgumentParser):
         message = message.removeprefix("argument ")
         for theirs, ours in PHRASES.items():
             message = message.replace(theirs, ours)
+        message = re.sub(r"\S{200,}", lambda found: found[0][:97] + "...", message)  # argparse repeats a word whole
         raise UserError(f"{message} (see `{self.prog} --help`)")
 
     def _refuse_unknown(self, words: Iterable[str]) -> None:
@@ -77,16 +83,18 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word == "--":
                 return
-            name = word.partition("=")[0]
+            name, _, value = word.partition("=")
+            if value == "--":  # argparse would take it for a mark and store an empty list
+                self.error(f"{name}: {value!r} is not a value")
             if _is_flag(word) and name not in flags:
                 near = close_to(name, flags) or len(flags) <= FEW
                 hint = (did_you_mean(name, flags) if near else "") if flags else "there are none here"
-                self.error(f"unknown flag {name!r}" + (f"; {hint}" if hint else ""))
+                self.error(f"unknown flag {brief(name)}" + (f"; {hint}" if hint else ""))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(action, f"{value!r} is not allowed; {did_you_mean(str(value), known)}")
+            raise argparse.ArgumentError(action, f"{brief(value)} is not allowed; {did_you_mean(str(value), known)}")
 
     def _short_usage(self) -> str:
         """The words and the flags that are needed; the rest is below."""
@@ -129,28 +137,47 @@ def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a whole number") from None
 
 
 def number(text: str) -> float:
     """A number."""
     try:
-        return float(text)
+        return float(text) + 0.0  # which makes -0.0 a plain 0.0
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a number") from None
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers in low .. high."""
+
+    def value(text: str) -> int:
+        if not low <= whole(text) <= high:
+            raise argparse.ArgumentTypeError(f"{brief(text)} is not between {low} and {high}")
+        return int(text)
+
+    return value
+
+
+def path(text: str) -> Path:
+    """A path, `~` expanded."""
+    try:
+        return as_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
-    if not number(text) > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    """A number above 0 that is no infinity."""
+    if not 0 < number(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not above 0 and at most {MOST}")
     return float(text)
 
 
 def size(text: str) -> int:
     """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if not text.isdecimal() or not 1 <= whole(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a whole number of at least 1, and at most {MOST}")
     return int(text)
 
 
@@ -160,7 +187,7 @@ def listed(read: Callable[[str], Any], count: int | None = None) -> Callable[[st
     def values(text: str) -> tuple[Any, ...]:
         parts = [part.strip() for part in text.split(",")]
         if count not in (None, len(parts)):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {count} values with commas between them")
+            raise argparse.ArgumentTypeError(f"{brief(text)} is not {count} values with commas between them")
         return tuple(read(part) for part in parts)
 
     return values
@@ -171,7 +198,7 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
 
     def word(text: str) -> str:
         if text not in names:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; {did_you_mean(text, names)}")
+            raise argparse.ArgumentTypeError(f"{brief(text)} is not allowed; {did_you_mean(text, names)}")
         return text
 
     return word

@@ -4,8 +4,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bingo.config_parts import Augmentation, Contrast, Loader, Monitor, Optimiser, Runtime, TrainingLoader, require
-from bingo.errors import UserError
+from bingo.config_parts import (
+    MOST,
+    MOST_SEED,
+    MOST_THREADS,
+    SIDES,
+    Augmentation,
+    Contrast,
+    Loader,
+    Monitor,
+    Optimiser,
+    Runtime,
+    TrainingLoader,
+    require,
+    within,
+)
+from bingo.errors import UserError, brief
 
 Objective = Literal["paper", "release"]
 BagKind = Literal["knn", "kmeans", "label", "random"]
@@ -22,7 +36,7 @@ class DemoDataConfig:
     """Pixels per side; the originals are 8 x 8."""
 
     def __post_init__(self) -> None:
-        require(self.size >= 8, "size", self.size, ">= 8 pixels")
+        within(self, ["size"], *SIDES)
 
 
 @dataclass(frozen=True)
@@ -49,8 +63,8 @@ class PackConfig:
     """Take images with these endings only, what follows the first dot of a name: jpg or jpg,png. Empty: all kinds."""
 
     def __post_init__(self) -> None:
-        require(self.shard_gib > 0, "shard-gib", self.shard_gib, "> 0")
-        require(self.workers >= 0, "workers", self.workers, ">= 0 (0 = automatic)")
+        require(0 < self.shard_gib <= 1e6, "shard-gib", self.shard_gib, "> 0 and at most 1000000")
+        within(self, ["workers"], 0, MOST_THREADS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +85,7 @@ class TrainingConfig:
     """Seed of everything that is drawn: weights, order, crops, colours, queue."""
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, ">= 0")
+        within(self, ["seed"], 0, MOST_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +129,7 @@ class DistillConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.warm_epochs >= 0, "warm-epochs", self.warm_epochs, ">= 0")
+        within(self, ["warm_epochs"], 0, MOST)
         if (self.teacher is None) == (self.keys is None):
             given = "neither is" if self.teacher is None else "both are"
             raise UserError(f"keys come from a teacher or from a cache, {given} given: set --teacher or --keys")
@@ -153,9 +167,9 @@ class KeysConfig:
     """Seed of everything that is drawn: crops and colours of the views."""
 
     def __post_init__(self) -> None:
-        require(1 <= self.views <= 256, "views", self.views, "between 1 and 256")
-        require(self.batch >= 1, "batch", self.batch, ">= 1")
-        require(self.seed >= 0, "seed", self.seed, ">= 0")
+        within(self, ["views"], 1, 256)
+        within(self, ["batch"], 1, MOST)
+        within(self, ["seed"], 0, MOST_SEED)
 
 
 @dataclass(frozen=True)
@@ -175,7 +189,7 @@ class FeaturesConfig:
     loader: Loader = field(default_factory=Loader)
 
     def __post_init__(self) -> None:
-        require(self.batch >= 1, "batch", self.batch, ">= 1")
+        within(self, ["batch"], 1, MOST)
 
 
 @dataclass(frozen=True)
@@ -211,10 +225,9 @@ class BagsConfig:
     runtime: Runtime = field(default_factory=Runtime)
 
     def __post_init__(self) -> None:
-        require(self.k >= 1, "k", self.k, ">= 1")
-        require(self.clusters >= 1, "clusters", self.clusters, ">= 1")
-        for name in ("nlist", "nprobe"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0 (0 = automatic)")
+        within(self, ("k", "clusters"), 1, MOST)
+        within(self, ("nlist", "nprobe"), 0, MOST)
+        within(self, ["seed"], 0, MOST_SEED)
         if self.kind in ("knn", "kmeans") and self.features is None:
             raise UserError(f"{self.kind} bags need features: give --features DIR (made by `bingo features`)")
         for name, usual in (("index", "exact"), ("duplicates", "keep"), ("engine", "auto")):
@@ -264,8 +277,11 @@ class EvalConfig:
     """linear, sgd: seed of the order of the images; fewshot: seed of the draws."""
 
     def __post_init__(self) -> None:
-        for name in ("k", "shots", "draws", "linear_epochs", "batch"):
-            require(getattr(self, name) >= 1, name.replace("_", "-"), getattr(self, name), ">= 1")
+        within(self, ("k", "shots", "draws", "linear_epochs", "batch"), 1, MOST)
+        within(self, ["seed"], 0, MOST_SEED)
+        require(0 < self.linear_lr <= 1e6, "linear-lr", self.linear_lr, "> 0 and at most 1000000")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise UserError(f"kinds={brief(self.kinds)} is not allowed: name linear, knn or fewshot, each once")
 
 
 @dataclass(frozen=True)
@@ -280,3 +296,6 @@ class ExportConfig:
     """An evaluation folder whose linear classifier goes with the backbone; without one a zero classifier is written."""
     classes: int = 1000
     """Without a classifier: outputs of the one that is written."""
+
+    def __post_init__(self) -> None:
+        within(self, ["classes"], 1, 100_000)

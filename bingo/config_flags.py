@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from bingo.arguments import Parser, Switch, listed, number, one_of, whole
+from bingo.arguments import Parser, Switch, listed, number, one_of, path, whole
+from bingo.paths import as_text
 
 C = TypeVar("C")
 MISSING = dataclasses.MISSING
@@ -107,7 +108,7 @@ def shown(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    return "none" if value is None else str(value)
+    return "none" if value is None else as_text(value) if isinstance(value, Path) else str(value)
 
 
 def reading(hint: Any) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def reading(hint: Any) -> dict[str, Any]:
     return {
         int: {"type": whole, "metavar": "N"},
         float: {"type": number, "metavar": "X"},
-        Path: {"type": Path, "metavar": "PATH"},
+        Path: {"type": path, "metavar": "PATH"},
         str: {"type": str, "metavar": "NAME"},
     }[hint]
 

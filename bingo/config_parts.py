@@ -1,12 +1,19 @@
 """Groups of settings that several stages share; see `bingo.config`."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bingo.errors import UserError
+from bingo.errors import UserError, brief
 
+MOST = 10**9
+"""The largest count that a setting takes: of epochs, images, steps."""
+MOST_SEED = 2**63 - 1
+MOST_THREADS = 1024
+SIDES = (8, 4096)
+"""Fewest and most pixels of a side."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -47,14 +54,16 @@ class Augmentation:
     """Standard deviation of red, green and blue, 0 to 1, by which is divided."""
 
     def __post_init__(self) -> None:
-        require(self.size >= 8, "augment.size", self.size, ">= 8 pixels")
-        require(0 < self.scale[0] <= self.scale[1] <= 1, "augment.scale", self.scale, "0 < low <= high <= 1")
-        require(0 < self.blur_sigma[0] <= self.blur_sigma[1], "augment.blur_sigma", self.blur_sigma, "0 < low <= high")
-        require(0 <= self.hue <= 0.5, "augment.hue", self.hue, "between 0 and 0.5")
-        for name in ("brightness", "contrast", "saturation"):
-            require(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "between 0 and 1")
-        for name in ("jitter_p", "grey_p", "blur_p", "flip_p"):
-            require(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "between 0 and 1")
+        low, high = self.scale
+        require(0 < low <= high <= 1, "augment.scale", self.scale, "0 < low <= high <= 1")
+        low, high = self.blur_sigma
+        require(0.01 <= low <= high <= 1000, "augment.blur-sigma", self.blur_sigma, "0.01 <= low <= high <= 1000")
+        require(all(0 <= x <= 1 for x in self.mean), "augment.mean", self.mean, "three numbers between 0 and 1")
+        require(all(0.001 <= x <= 1 for x in self.std), "augment.std", self.std, "three numbers between 0.001 and 1")
+        within(self, ["size"], *SIDES, "augment.")
+        within(self, ["hue"], 0, 0.5, "augment.")
+        shares = ("brightness", "contrast", "saturation", "jitter_p", "grey_p", "blur_p", "flip_p")
+        within(self, shares, 0, 1, "augment.")
 
     @property
     def blur_kernel(self) -> int:
@@ -85,11 +94,10 @@ class Optimiser:
     """When the learning rate moves along the cosine: after each epoch, or after each step."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "optim.epochs", self.epochs, ">= 1")
-        require(self.batch >= 1, "optim.batch", self.batch, ">= 1")
-        require(self.lr > 0, "optim.lr", self.lr, "> 0")
+        within(self, ("epochs", "batch"), 1, MOST, "optim.")
+        require(0 < self.lr <= 1e6, "optim.lr", self.lr, "> 0 and at most 1000000")
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "in [0, 1)")
-        require(self.weight_decay >= 0, "optim.weight-decay", self.weight_decay, ">= 0")
+        within(self, ["weight_decay"], 0, 1000, "optim.")
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate of global step `step` (0-based)."""
@@ -119,9 +127,8 @@ class Runtime:
     """Steps between flushes of metrics.jsonl (every step is in it; on a GPU each flush is one synchronisation)."""
 
     def __post_init__(self) -> None:
-        require(self.threads >= 0, "runtime.threads", self.threads, ">= 0 (0 = automatic)")
-        require(self.checkpoint_every >= 1, "runtime.checkpoint-every", self.checkpoint_every, ">= 1")
-        require(self.log_every >= 1, "runtime.log-every", self.log_every, ">= 1")
+        within(self, ["threads"], 0, MOST_THREADS, "runtime.")
+        within(self, ("checkpoint_every", "log_every"), 1, MOST, "runtime.")
 
 
 @dataclass(frozen=True)
@@ -144,8 +151,8 @@ class Loader:
     """Compare each packed image with its content hash when a stage first reads it; one that differs counts as bad."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.hw_decoder_load <= 1, "loader.hw-decoder-load", self.hw_decoder_load, "between 0 and 1")
-        require(self.prefetch >= 1, "loader.prefetch", self.prefetch, ">= 1")
+        within(self, ["hw_decoder_load"], 0, 1, "loader.")
+        within(self, ["prefetch"], 1, 64, "loader.")
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ class TrainingLoader(Loader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.max_bad <= 1, "loader.max-bad", self.max_bad, "between 0 and 1")
+        within(self, ["max_bad"], 0, 1, "loader.")
 
     def most_bad(self, images: int) -> int | None:
         """How many of `images` may be bad; None: all of them."""
@@ -183,12 +190,10 @@ class Contrast:
     its bag, for queues that hold a large part of the dataset."""
 
     def __post_init__(self) -> None:
-        require(
-            self.temperature > 0 and math.isfinite(self.temperature), "contrast.temperature", self.temperature, "> 0"
-        )
-        require(self.queue >= 1, "contrast.queue", self.queue, ">= 1")
-        require(self.dim >= 1, "contrast.dim", self.dim, ">= 1")
-        require(self.hidden >= 1, "contrast.hidden", self.hidden, ">= 1")
+        within(self, ["temperature"], 0.001, 1000, "contrast.")
+        within(self, ["queue"], 1, MOST, "contrast.")
+        within(self, ["dim"], 1, 8192, "contrast.")
+        within(self, ["hidden"], 1, 32768, "contrast.")
 
 
 @dataclass(frozen=True)
@@ -201,9 +206,17 @@ class Monitor:
     """Epochs between evaluations; the last epoch is always evaluated."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, "monitor.every", self.every, ">= 1")
+        within(self, ["every"], 1, MOST, "monitor.")
 
 
 def require(ok: bool, name: str, value: object, allowed: str) -> None:
     if not ok:
-        raise UserError(f"{name}={value} is not allowed: it must be {allowed}; set --{name}")
+        raise UserError(f"{name}={brief(value)} is not allowed: it must be {allowed}; set --{name}")
+
+
+def within(config: object, names: Iterable[str], low: float, high: float, prefix: str = "") -> None:
+    """`UserError` unless each of these fields lies in low .. high; what is not a number lies nowhere."""
+    for name in names:
+        value = getattr(config, name)
+        flag = prefix + name.replace("_", "-")
+        require(low <= value <= high, flag, value, f"between {low} and {high}")

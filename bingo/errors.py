@@ -56,6 +56,15 @@ def file_error(error: OSError, sentence: str) -> UserError:
     return (TransientError if error.errno in PASSING else UserError)(sentence)
 
 
+def brief(value: object) -> str:
+    """A value as a message shows it: its repr, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, lists in lists in lists
+        text = f"a {type(value).__name__} of no end"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint such as `did you mean 'resnet18'?`, or the valid names when nothing is close."""
     names = sorted(known)

@@ -100,7 +100,7 @@ def test_temperature_that_is_not_positive(
     distill: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], temperature: str
 ) -> None:
     told = refused([*distill(), "--contrast.temperature", temperature], capsys, tmp_path / "run")
-    assert f"contrast.temperature={float(temperature)} is not allowed: it must be > 0" in told
+    assert f"contrast.temperature={float(temperature)} is not allowed: it must be between 0.001" in told
 
 
 def test_no_gpu_when_one_is_asked_for(distill: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,12 +32,12 @@ def test_how_many_images_may_be_bad() -> None:
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (Augmentation, {"size": 7}, "augment.size=7 is not allowed: it must be >= 8 pixels"),
+        (Augmentation, {"size": 7}, "augment.size=7 is not allowed: it must be between 8 and 4096"),
         (Augmentation, {"hue": 0.6}, "augment.hue=0.6 is not allowed: it must be between 0 and 0.5"),
-        (Augmentation, {"flip_p": -0.1}, "augment.flip_p=-0.1 is not allowed"),
+        (Augmentation, {"flip_p": -0.1}, "augment.flip-p=-0.1 is not allowed"),
         (Optimiser, {"momentum": 1.0}, "optim.momentum=1.0 is not allowed"),
         (Optimiser, {"lr": 0.0}, "optim.lr=0.0 is not allowed: it must be > 0"),
-        (Runtime, {"log_every": 0}, "runtime.log-every=0 is not allowed: it must be >= 1"),
+        (Runtime, {"log_every": 0}, "runtime.log-every=0 is not allowed: it must be between 1"),
         (Loader, {"prefetch": 0}, "loader.prefetch=0 is not allowed"),
         (TrainingLoader, {"max_bad": 1.5}, "loader.max-bad=1.5 is not allowed"),
         (TrainingLoader, {"hw_decoder_load": 2.0}, "loader.hw-decoder-load=2.0 is not allowed"),

@@ -16,7 +16,7 @@ from tests.support.modules import SOURCES, imports, module
 LAYERS = (
     ("bingo", "bingo.kernels"),
     ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.streams", "bingo.watch"),
-    ("bingo.variables",),
+    ("bingo.variables", "bingo.paths"),
     ("bingo.rendezvous", "bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
     ("bingo.moco", "bingo.torch_files"),
     ("bingo.config", "bingo.config_flags", "bingo.completion", "bingo.distributed", "bingo.models"),

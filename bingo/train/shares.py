@@ -55,7 +55,7 @@ def backward(method: Method, shares: Sequence[Batch], seed: int, *, measure: boo
     statistics = Statistics(method.encoder, len(shares))
     losses = method.losses(shares, measure=measure)
     for batch in shares:
-        torch.manual_seed(seed * 65_537 + batch.plan.rank)
+        torch.manual_seed((seed * 65_537 + batch.plan.rank) % 2**64)
         with _apart(method.model, last=batch is shares[-1]), statistics.of_a_share():
             loss, measures = next(losses)
             (loss / len(shares)).backward()

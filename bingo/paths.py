@@ -1,0 +1,35 @@
+"""Paths as they are typed in flags, config files and site files."""
+
+import os
+from pathlib import Path
+
+from bingo.errors import UserError, brief
+
+MOST_BYTES = 4095
+MOST_NAME_BYTES = 255
+"""Linux takes no longer paths, and its file systems no longer names."""
+
+
+def as_path(text: object) -> Path:
+    """The path that a text names, `~` and `~user` expanded; `UserError` for what no file system takes as one."""
+    if not isinstance(text, str):
+        raise UserError(f"{brief(text)} is not a path: it must be text")
+    home = os.path.expanduser(text)
+    try:
+        names = os.fsencode(home)
+    except UnicodeEncodeError:
+        raise UserError(f"{brief(text)} is not a path: it holds half a character") from None
+    if why := (
+        "it is empty" if not home
+        else "it holds a zero byte" if b"\0" in names
+        else "there is no such home folder (a name that begins with ~ is written ./~name)" if home[0] == "~"
+        else "it is too long" if len(names) > MOST_BYTES or max(map(len, names.split(b"/"))) > MOST_NAME_BYTES
+        else ""
+    ):  # fmt: skip
+        raise UserError(f"{brief(text)} is not a path: {why}")
+    return Path(home)
+
+
+def as_text(path: Path) -> str:
+    """What `as_path` reads back as the same path."""
+    return f"./{path}" if str(path).startswith("~") else str(path)
