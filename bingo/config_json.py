@@ -42,7 +42,7 @@ def from_record(cls: type[C], record: Mapping[str, Any], where: str) -> C:
     """
     values = {name: value for name, value in record.items() if name not in ("kind", "cwd")}
     config = from_json(cls, values, where)
-    return _below(config, as_path(record["cwd"])) if "cwd" in record else config
+    return _below(config, _coerce(Path, record["cwd"], f"{where}.cwd")) if "cwd" in record else config
 
 
 def _below(config: C, folder: Path) -> C:

@@ -2,6 +2,8 @@
 
 import argparse
 import inspect
+import logging
+import os
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,16 +12,28 @@ from typing import Any, NamedTuple
 from bingo.arguments import Parser
 from bingo.config import EvalKind
 from bingo.config_flags import MISSING, Setting, add_setting, build, defaults, settings, shown, values_of
-from bingo.config_json import from_json
-from bingo.errors import UserError
-from bingo.files import read_json
+from bingo.config_json import from_record
+from bingo.errors import UserError, brief
+from bingo.files import read_object
+from bingo.inputs import check_input, recorded
 from bingo.recipes import DISTILL
 from bingo.stages import KINDS, Stage
+
+log = logging.getLogger(__name__)
 
 # Parts of the shared groups that a stage which trains nothing, or draws no views, does not read.
 TRAINING = ("runtime.compile", "runtime.impl", "runtime.checkpoint_every", "runtime.log_every")
 DRAWN = ("scale", "brightness", "contrast", "saturation", "hue", "jitter_p", "grey_p", "blur_p", "blur_sigma", "flip_p")
 VIEWS = tuple(f"augment.{name}" for name in DRAWN)
+# How a network sees images. A key cache answers for what was drawn too: `distill` refuses one with other views.
+SEEN = ("augment.size", "augment.mean", "augment.std", "loader.fancy_upsampling")
+INHERITED: dict[str, dict[str, tuple[str, ...]]] = {
+    "features": {"model": SEEN},
+    "keys": {"teacher": SEEN},
+    "distill": {"teacher": SEEN, "keys": ("augment.", "loader.fancy_upsampling")},
+    "eval": {"run": ("augment.", "loader.")},
+}
+"""Kind -> setting that names a folder -> settings (or their beginnings) that its config.json answers."""
 HOW = ("runtime.device", "runtime.precision")
 FIT = ("optim.epochs", "optim.batch", "optim.lr", "monitor.val", *HOW, "seed")
 
@@ -129,6 +143,8 @@ def stage_of(kind: str, argv: list[str], *, parser: Parser | None = None, mixed:
     given = vars(parser.parse_args(leading(argv, DOORS[kind].words)))
     config, recipe = given.pop("config", None), given.pop("recipe", None)
     usual = of_run(given["run"], given["kinds"]) if kind == "eval" else starting_point(kind, config, recipe)
+    if config is None and recipe is None:
+        usual = inherit(kind, usual, given, tell=not mixed)
     if kind == "distill" and {"keys", "teacher"} & set(given):  # one takes the place of the other
         usual |= {"keys": None, "teacher": None}
     values = {**usual, **given}
@@ -184,13 +200,13 @@ def flags_of(kind: str) -> Parser:
 
 def usual_value(kind: str, setting: Setting) -> str:
     """The default in words, where it is not the config class that says it."""
-    if kind != "eval":
-        return ""
-    if setting.name == "out":
+    if kind == "eval" and setting.name == "out":
         return "RUN/eval/KIND"
-    if setting.name in ("train", "val"):
+    if kind == "eval" and setting.name in ("train", "val"):
         return "the run's"
-    return f"the run's, or {shown(setting.default)}" if setting.name.startswith(("augment.", "loader.")) else ""
+    sources = [name for name, parts in INHERITED.get(kind, {}).items() if setting.name.startswith(parts)]
+    whose = " or ".join(f"the {name}'" + ("" if name.endswith("s") else "s") for name in sources)
+    return f"{whose}, or {shown(setting.default)}" if sources else ""
 
 
 class _Kind(argparse.Action):
@@ -203,7 +219,7 @@ class _Kind(argparse.Action):
 def _add_sources(parser: Parser, kind: str) -> None:
     """Where the other settings come from."""
     config = "config.json of an earlier one, whose settings are the defaults"
-    parser.add_argument("--config", default=argparse.SUPPRESS, metavar="FILE", help=config)
+    parser.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=config)
     if kind == "distill":
         recipe = "recipe whose settings are the defaults"
         parser.add_argument("--recipe", default=argparse.SUPPRESS, choices=list(DISTILL), help=recipe)
@@ -221,13 +237,14 @@ def _add_groups(parser: Parser, kind: str, rest: list[Setting]) -> None:
             add_setting(group, setting, usual_value(kind, setting))
 
 
-def starting_point(kind: str, config: str | None, recipe: str | None) -> dict[str, Any]:
+def starting_point(kind: str, config: Path | None, recipe: str | None) -> dict[str, Any]:
     """Values that hold where no flag says otherwise: of a run's config.json, of a recipe, or the usual ones."""
     cls = KINDS[kind].config
     if config is not None:
-        values = read_json(Path(config))
-        values.pop("kind", None)
-        return values_of(from_json(cls, values, config))
+        record = read_object(config, remedy="give config.json of an earlier run, or a file like it")
+        if record.get("kind", kind) != kind:
+            raise UserError(f"--config: {config} holds settings of {brief(record['kind'])}, not of {kind}")
+        return values_of(from_record(cls, record, str(config)))
     if recipe is not None:
         absent: Any = MISSING  # the paths stay required
         return values_of(DISTILL[recipe](absent, absent, absent, absent))
@@ -236,18 +253,28 @@ def starting_point(kind: str, config: str | None, recipe: str | None) -> dict[st
 
 def of_run(run: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     """The settings that a run folder's own config.json answers; what it does not stays required."""
-    if not run.exists():
-        raise UserError(f"run {run} does not exist; give a run folder written by pretrain or distill, or a model.pt")
+    check_input("run", run)
     values = defaults(KINDS["eval"].config)
     values["out"] = (run if run.is_dir() else run.parent) / "eval" / kinds[0]
-    path = run / "config.json"
-    if not path.exists():
-        return values
-    known = read_json(path)
-    loader = {name: value for name, value in known.get("loader", {}).items() if f"loader.{name}" in values}
-    hints = typing.get_type_hints(KINDS["eval"].config)
-    for name, part in {"augment": known["augment"], "loader": loader}.items():
-        taken = values_of(from_json(hints[name], part, str(path)))
-        values |= {f"{name}.{key}": value for key, value in taken.items()}
-    val = known.get("monitor", {}).get("val")
-    return {**values, "train": Path(known["data"]), "val": Path(val) if val else MISSING}
+    if found := recorded(run):
+        values["train"] = found[0].data
+        values["val"] = found[0].monitor.val or MISSING
+    return values
+
+
+def inherit(kind: str, usual: dict[str, Any], given: Mapping[str, Any], *, tell: bool) -> dict[str, Any]:
+    """The usual settings, those of how images are seen as the run says whose network the stage is given.
+
+    tell: say in the log which of them are unusual.
+    """
+    parts = INHERITED.get(kind, {})
+    source = next((name for name in parts if given.get(name)), None)
+    found = recorded(given[source]) if source else None
+    if source is None or found is None:
+        return usual
+    known, file = found
+    taken = {name: value for name, value in values_of(known).items() if name.startswith(parts[source])}
+    news = [f"{name}={shown(value)}" for name, value in taken.items() if name not in given and value != usual[name]]
+    if news and tell and os.environ.get("RANK", "0") == "0":
+        log.info("%s: as %s says; flags say otherwise", " ".join(news), file)
+    return {**usual, **taken}

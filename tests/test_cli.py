@@ -235,7 +235,7 @@ def test_eval_takes_its_data_from_the_run(
     export = ["export", "--model", str(tmp_path / "run"), "--classifier", str(tmp_path / "run" / "eval" / "linear")]
     assert main([*export, "--out", str(tmp_path / "export")]) == 0
     assert "'lineal' is not allowed; did you mean 'linear'?" in refused(["eval", "lineal", "x"], capsys)
-    assert "run nowhere does not exist" in refused(["eval", "knn", "nowhere"], capsys)
+    assert "RUN: nowhere does not exist" in refused(["eval", "knn", "nowhere"], capsys)
     assert "missing: RUN" in refused(["eval", "knn"], capsys)
 
 

@@ -20,6 +20,7 @@ LAYERS = (
     ("bingo.rendezvous", "bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
     ("bingo.moco", "bingo.torch_files"),
     ("bingo.config", "bingo.config_flags", "bingo.completion", "bingo.distributed", "bingo.models"),
+    ("bingo.inputs",),
     ("bingo.images",),
     ("bingo.views", "bingo.identity"),
     ("bingo.features",),
