@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bingo import __version__, streams
-from bingo.arguments import Parser, whole
+from bingo.arguments import Parser, between
+from bingo.config_parts import MOST_THREADS
 from bingo.errors import UserError, did_you_mean, escaped, of_process, refusal
 from bingo.variables import forget_ranks, place
 from bingo.watch import Leaving, Watch
@@ -157,7 +158,9 @@ def pack_flags() -> Parser:
 def verify_flags() -> Parser:
     parser = Parser("bingo pack", "Hash every image of a packed dataset again.", "bingo pack --verify data/train")
     parser.add_argument("--verify", type=Path, required=True, metavar="DIR", help="the packed dataset")
-    parser.add_argument("--workers", type=whole, default=0, metavar="N", help="threads (default 0: all cores)")
+    parser.add_argument(
+        "--workers", type=between(0, MOST_THREADS), default=0, metavar="N", help="threads (default 0: all cores)"
+    )
     return parser
 
 
@@ -190,7 +193,13 @@ def check_flags() -> Parser:
     parser.add_argument("--json", type=Path, metavar="FILE", help=verdicts)
     parser.add_argument("--class-from", default="", metavar="NAME", help=classes)
     parser.add_argument("--ext", default="", metavar="NAME", help=endings)
-    parser.add_argument("--workers", type=whole, default=0, metavar="N", help="decoding threads (default 0: all cores)")
+    parser.add_argument(
+        "--workers",
+        type=between(0, MOST_THREADS),
+        default=0,
+        metavar="N",
+        help="decoding threads (default 0: all cores)",
+    )
     return parser
 
 

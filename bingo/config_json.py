@@ -40,9 +40,14 @@ def from_record(cls: type[C], record: Mapping[str, Any], where: str) -> C:
 
     Relative paths begin in the folder `cwd`, if the file names one: so they stay those of the run, wherever it is read.
     """
-    values = {name: value for name, value in record.items() if name not in ("kind", "cwd")}
-    config = from_json(cls, values, where)
+    config = from_json(cls, values_in(cls, record), where)
     return _below(config, _coerce(Path, record["cwd"], f"{where}.cwd")) if "cwd" in record else config
+
+
+def values_in(cls: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a record, as they were typed. Bags have a `kind` of their own in place of the stage's."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    return {name: value for name, value in record.items() if name in known or name not in ("kind", "cwd")}
 
 
 def _below(config: C, folder: Path) -> C:
@@ -99,7 +104,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             raise UserError(f"{where}: {error}") from None
     if type(value) is not hint and not (hint is float and type(value) is int):
         raise UserError(f"{where}: {brief(value)} is not allowed: it must be {WORDS[hint]}")
-    if hint is str and not (value.isprintable() and 0 < len(value) <= MOST_TEXT):
+    if hint is str and not (value.isprintable() and len(value) <= MOST_TEXT):
         raise UserError(f"{where}: {brief(value)} is not allowed: it must be a name")
     if hint is not float:
         return value

@@ -13,9 +13,9 @@ from bingo.arguments import Parser
 from bingo.config import EvalKind
 from bingo.config_flags import MISSING, Setting, add_setting, build, defaults, settings, shown, values_of
 from bingo.config_json import from_record
-from bingo.errors import UserError, brief
+from bingo.errors import UserError
 from bingo.files import read_object
-from bingo.inputs import check_input, recorded
+from bingo.inputs import check_input, kind_of, recorded
 from bingo.recipes import DISTILL
 from bingo.stages import KINDS, Stage
 
@@ -242,8 +242,9 @@ def starting_point(kind: str, config: Path | None, recipe: str | None) -> dict[s
     cls = KINDS[kind].config
     if config is not None:
         record = read_object(config, remedy="give config.json of an earlier run, or a file like it")
-        if record.get("kind", kind) != kind:
-            raise UserError(f"--config: {config} holds settings of {brief(record['kind'])}, not of {kind}")
+        theirs = kind_of(config.parent) if config.name == "config.json" else None
+        if theirs not in (None, kind):
+            raise UserError(f"--config: {config} holds settings of {theirs}, not of {kind}")
         return values_of(from_record(cls, record, str(config)))
     if recipe is not None:
         absent: Any = MISSING  # the paths stay required

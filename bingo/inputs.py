@@ -9,7 +9,7 @@ from bingo.config_flags import defaults
 from bingo.config_json import from_record
 from bingo.config_parts import Augmentation, Loader, Monitor
 from bingo.errors import UserError, file_error
-from bingo.files import read_object
+from bingo.files import RECORD, read_object
 
 CONFIG = "config.json"
 
@@ -69,7 +69,7 @@ def check_input(setting: str, path: Path) -> None:
     if not path.is_dir():
         return
     kind, wanted = kind_of(path), "images" if form is IMAGES else HOLDS[form.kinds[0]]
-    if kind in HOLDS and kind not in form.kinds:
+    if kind is not None and kind not in form.kinds:
         raise UserError(f"{shown(setting)}: {path} holds {HOLDS[kind]}, not {wanted}; give {form.words}")
     if kind is None and form.file and not (path / form.file).exists():
         raise UserError(f"{shown(setting)}: {path} does not hold {wanted} (no {form.file} in it); give {form.words}")
@@ -99,12 +99,12 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def kind_of(path: Path) -> str | None:
-    """The kind of stage whose folder this is; None for anything else, and for a record that cannot be read."""
+    """The kind of stage whose folder this is; None for anything else, also for a record that cannot be read."""
     try:
-        kind = read_object(path / CONFIG).get("kind")
-    except UserError:
+        kind = read_object(path / RECORD)["kind"]
+    except (UserError, KeyError):
         return None
-    return kind if isinstance(kind, str) else None
+    return kind if kind in tuple(HOLDS) else None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from bingo.config import (
     PretrainConfig,
 )
 from bingo.config_parts import Augmentation, Contrast, Device, Monitor, Optimiser, Runtime
-from bingo.errors import UserError, did_you_mean
+from bingo.errors import UserError, brief, did_you_mean
 from bingo.stages import Stage
 
 DIGITS_BAGS: tuple[BagKind, ...] = ("random", "knn", "label")
@@ -254,7 +254,7 @@ def build(name: str, root: Path, settings: Mapping[str, Any]) -> Recipe:
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in given:
             raise UserError(f"the recipe {name} needs --{key}; it takes {takes}")
-    for key in ("seeds", "epochs"):
-        if given.get(key, 1) < 1:
-            raise UserError(f"--{key} {given[key]} is not allowed: it must be at least 1")
+    for key, most in (("seeds", 1000), ("epochs", 10**8)):
+        if not 1 <= given.get(key, 1) <= most:
+            raise UserError(f"--{key} {brief(given[key])} is not allowed: it must be between 1 and {most}")
     return CHAINS[name](root, **given)

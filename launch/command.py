@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bingo.arguments import Parser, whole
-from bingo.errors import UserError
+from bingo.arguments import MOST, Parser, between, path, whole
+from bingo.errors import UserError, brief
 from bingo.files import write_json
 from bingo.launch.cluster.site import Cluster, read_site, with_size
 from bingo.launch.job.spec import JobSpec
@@ -50,7 +50,7 @@ def submit_flags() -> Parser:
     )
     names = f"one of: {', '.join(CHAINS)}; or a verb, its flags after --: {', '.join(KINDS)}"
     parser.add_argument("recipe", choices=[*CHAINS, *KINDS], metavar="RECIPE|VERB", help=names)
-    parser.add_argument("--cluster", required=True, metavar="FILE", help=CLUSTER)
+    parser.add_argument("--cluster", type=cluster_name, required=True, metavar="FILE", help=CLUSTER)
     add_recipe_flags(parser)
     add_cluster_flags(parser)
     return parser
@@ -144,7 +144,15 @@ def _sent(submission: Submission) -> Iterator[str]:
     yield f"submission {submission.folder}; see `bingo status {submission.root}`"
 
 
+MOST_RANKS = 1024  # on one machine
 HERE = ("local", "debug")
+
+
+def cluster_name(text: str) -> str:
+    """A word of `HERE`, or the path of a site file."""
+    return text if text in HERE else str(path(text))
+
+
 CLUSTER = "site file (docs/cluster.md); local: here; debug: in this process"
 RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher")
 
@@ -179,11 +187,13 @@ def sweep_flags() -> Parser:
     )
     verbs = f"one of: {', '.join(KINDS)}; its flags follow after --"
     parser.add_argument("verb", choices=list(KINDS), metavar="VERB", help=verbs)
-    parser.add_argument("--cluster", required=True, metavar="FILE", help=CLUSTER)
+    parser.add_argument("--cluster", type=cluster_name, required=True, metavar="FILE", help=CLUSTER)
     setting = "a setting and its values, with commas between them; once for each setting"
     parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUES", help=setting)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for all runs")
-    parser.add_argument("--limit", type=whole, metavar="N", help="runs at a time (default: 0, as many as fit)")
+    parser.add_argument(
+        "--limit", type=between(0, MOST), metavar="N", help="runs at a time (default: 0, as many as fit)"
+    )
     add_cluster_flags(parser)
     return parser
 
@@ -194,8 +204,6 @@ def sweep(argv: list[str]) -> int:
     options = sweep_flags().parse_args(words)
     refuse_elsewhere(options)
     limit = options.limit or 0
-    if limit < 0:
-        raise UserError(f"--limit {limit} is not allowed: it must be at least 0 (0: as many as fit)")
     from bingo.flags import stage_of
     from bingo.launch.submit.sweep import grid
 
@@ -280,8 +288,8 @@ def run_here(
     gpus = visible_gpus(device)
     if ranks is None:
         ranks = min(2, gpus) if gpus else 2
-    if ranks < 1:
-        raise UserError(f"--ranks {ranks} is not allowed: it must be at least 1")
+    if not 1 <= ranks <= MOST_RANKS:
+        raise UserError(f"--ranks {brief(ranks)} is not allowed: it must be between 1 and {MOST_RANKS}")
     chain = Chain(root, tuple(Job(group.stages, ranks if group.parallel else 1) for group in recipe.jobs))
     records = run_inline(chain) if inline else run_chain(chain, gpus=gpus)
     if recipe.arms:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bingo.config import DistillConfig, EvalConfig, PretrainConfig
+from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
 from bingo.config_flags import MISSING, defaults
 from bingo.config_json import from_json, from_record, to_json, to_record
 from bingo.config_parts import Monitor, TrainingLoader
@@ -82,7 +82,7 @@ def test_hostile_values_in_every_place_are_one_sentence_or_fine(kind: str) -> No
         ("distill", "runtime.threads", "10^6, minus"),
         ("distill", "optim.lr", "infinite, nan, 1e300, 4000 digits, zero, true"),
         ("distill", "optim.epochs", "10^12, zero"),
-        ("distill", "student", "empty, zero byte, long, 3"),
+        ("distill", "student", "zero byte, long, 3"),
         ("pack", "shard_gib", "infinite, nan, zero, true"),
         ("pack", "workers", "10^6"),
         ("keys", "views", "true, zero, 10^6"),
@@ -127,6 +127,11 @@ def test_a_record_is_read_back_from_another_folder(tmp_path: Path, monkeypatch: 
     assert (found.data, found.out, found.monitor.val) == (tmp_path / "d", Path("/o"), tmp_path / "v")
     del record["cwd"]  # as earlier releases wrote it
     assert from_record(PretrainConfig, record, "config.json") == config
+
+
+def test_bags_keep_their_own_kind() -> None:
+    config = BagsConfig(data=Path("/d"), out=Path("/o"), kind="random")
+    assert from_record(BagsConfig, to_record("bags", config), "config.json") == config
 
 
 def test_a_record_of_a_run_in_a_deleted_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ from bingo.config import DistillConfig, KeysConfig, PretrainConfig
 from bingo.config_json import to_json, to_record
 from bingo.config_parts import Augmentation, Loader, Monitor, TrainingLoader
 from bingo.errors import UserError
-from bingo.files import write_json
+from bingo.files import write_json, write_sealed
 from bingo.flags import stage_of
+from bingo.identity import input_paths
 from bingo.inputs import FORMS, HOLDS, check_input, recorded
-from bingo.stages import KINDS, input_paths
+from bingo.stages import KINDS
 from tests.support.settings import HOSTILE, least
 
 pytestmark = pytest.mark.quick
@@ -23,7 +24,7 @@ AUGMENT = Augmentation(size=32, scale=(0.4, 1.0), mean=(0.5, 0.5, 0.5))
 
 def folder(path: Path, kind: str, *files: str) -> Path:
     """The folder of a stage as far as its kind is concerned."""
-    write_json(path / "config.json", {"kind": kind})
+    write_sealed(path / "stage.json", {"kind": kind, "key": "k", "name": kind})
     for name in files:
         (path / name).touch()
     return path
@@ -38,7 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = PretrainConfig(data=Path("d/train"), out=place, augment=AUGMENT, loader=loader, monitor=monitor)
     monkeypatch.chdir(tmp_path)
     write_json(place / "config.json", to_record("pretrain", config))
-    (place / "model.pt").touch()
+    folder(place, "pretrain", "model.pt")
     return place
 
 
@@ -102,7 +103,7 @@ def test_a_typo_is_answered_with_close_names(tmp_path: Path) -> None:
 def test_a_folder_of_another_kind(setting: str, kind: str, told: str, tmp_path: Path) -> None:
     place = folder(tmp_path / "x", kind)
     if kind == "other":
-        (place / "config.json").unlink()
+        (place / "stage.json").unlink()
     with pytest.raises(UserError, match=told):
         check_input(setting, place)
 
@@ -172,7 +173,7 @@ def test_a_config_file_is_read_from_any_folder(run: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir("/")
     config = stage_of("pretrain", ["--config", str(run / "config.json"), "--out", "o"]).config
     assert (config.data, config.out) == (run.parent.parent / "d/train", Path("o"))
-    with pytest.raises(UserError, match=r"--config: .* holds settings of 'pretrain', not of distill"):
+    with pytest.raises(UserError, match=r"--config: .* holds settings of pretrain, not of distill"):
         stage_of("distill", ["--config", str(run / "config.json")])
 
 

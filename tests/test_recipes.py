@@ -18,7 +18,7 @@ def test_wrong_settings_of_a_recipe(tmp_path: Path, images: Path) -> None:
     for name, settings, text in (
         ("digts", {}, "recipe 'digts' is unknown; did you mean 'digits'?"),
         ("digits", {"teacher": tmp_path}, "--teacher is no setting of the recipe digits; it takes --seeds, --epochs"),
-        ("digits", {"seeds": 0}, "--seeds 0 is not allowed: it must be at least 1"),
+        ("digits", {"seeds": 0}, "--seeds 0 is not allowed: it must be between 1 and 1000"),
         ("resnet18-r50", {"images": images}, "the recipe resnet18-r50 needs --teacher"),
         ("resnet18-r50", {"images": tmp_path, "teacher": tmp_path}, "has neither a folder train nor a file train.tar"),
     ):

@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from bingo.errors import UserError
-from bingo.files import RECORD, read_json, read_sealed
+from bingo.config_json import from_json, to_json, values_in
+from bingo.errors import UserError, brief, did_you_mean
+from bingo.files import RECORD, read_object, read_sealed
 from bingo.images.open import open_dataset
+from bingo.stages import KINDS
 
 METRICS = {"fewshot": "few-label", "knn": "kNN", "linear": "linear"}
 CONFIDENCE = 0.95
+ENVIRONMENT = {"packages": dict, "slurm": dict, "gpu": list}
+"""Fields of environment.json that are no single words, and their types."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def load(root: Path) -> Run:
     path = root / "recipe.json"
     if not path.exists():
         raise UserError(f"{root} holds no finished recipe (no recipe.json in it); type `bingo run digits --out {root}`")
-    recipe = read_json(path)
+    remedy = f"it is not a recipe written by `bingo run`; type `bingo run digits --out {root}`"
+    recipe = read_object(path, remedy=remedy)
     try:
         outs = [stage["config"]["out"] for stage in recipe["stages"]]
         locate = locator(root, outs)
@@ -137,24 +142,32 @@ def locator(root: Path, outs: list[str]) -> Callable[[str], Path]:
 
 def read_stages(folders: dict[str, Path], command: str) -> dict[str, Record]:
     """Stage name -> its record; `UserError` naming the stages that did not finish."""
-    found = {name: read_json(out / RECORD) for name, out in folders.items() if (out / RECORD).exists()}
-    unfinished = [name for name in folders if "seconds" not in found.get(name, {})]
+    records = {name: read_sealed(out / RECORD) for name, out in folders.items() if (out / RECORD).exists()}
+    unfinished = [name for name in folders if "seconds" not in records.get(name, {})]
     if unfinished:
         named = ", ".join(unfinished[:5]) + (", ..." if len(unfinished) > 5 else "")
         raise UserError(f"{len(unfinished)} of {len(folders)} stages are not finished ({named}); type `{command}`")
-    return {
-        name: Record(
-            name,
-            entry["kind"],
-            folders[name],
-            read_json(folders[name] / "config.json"),
-            float(entry["seconds"]),
-            entry["figures"],
-            entry["ranks"],
-            read_json(folders[name] / "environment.json"),
-        )
-        for name, entry in found.items()
-    }
+    return {name: _record(name, out) for name, out in folders.items()}
+
+
+def _record(name: str, out: Path) -> Record:
+    """What a finished stage left; `UserError` for a file that is damaged."""
+    fields = {"kind": str, "seconds": int | float, "figures": dict, "ranks": int}
+    entry = read_sealed(out / RECORD, fields)
+    if entry["kind"] not in KINDS:
+        raise UserError(f"{out / RECORD}: {brief(entry['kind'])} is no kind of stage; {did_you_mean('', KINDS)}")
+    path = out / "config.json"
+    cls = KINDS[entry["kind"]].config
+    config = to_json(
+        from_json(cls, values_in(cls, read_object(path)), str(path))
+    )  # with what earlier releases left out
+    environment = read_object(out / "environment.json")
+    for field, kind in ENVIRONMENT.items():
+        if not isinstance(environment.get(field), kind | type(None)):
+            raise UserError(f"{out / 'environment.json'}: {field!r} is {brief(environment[field])}, not of its type")
+    return Record(
+        name, entry["kind"], out, config, float(entry["seconds"]), entry["figures"], entry["ranks"], environment
+    )
 
 
 def student(run: Run, evaluation: Record) -> Student:
@@ -166,7 +179,7 @@ def student(run: Run, evaluation: Record) -> Student:
         raise UserError(f"{evaluation.name} evaluates {evaluation.config['run']}, which no stage trained; {again}")
     if results.get("model") != record.figures.get("weights", results.get("model")):
         raise UserError(f"{evaluation.name} holds the results of other weights than {record.name} made; {again}")
-    absent = [metric for metric in METRICS if metric not in results]
+    absent = [metric for metric in METRICS if not is_share(results.get(metric))]
     if absent:
         raise UserError(f"{evaluation.out / 'results.json'} has no {absent[0]} accuracy; {again}")
     optim = record.config["optim"]
@@ -174,6 +187,11 @@ def student(run: Run, evaluation: Record) -> Student:
     scores = {metric: float(results[metric]) for metric in METRICS}
     judged = (str(results["train"]), str(results["val"])) if {"train", "val"} <= results.keys() else None
     return Student(record.config["seed"], scores, record, optim["batch"] * student_views(record), steps, judged)
+
+
+def is_share(value: Any) -> bool:
+    """Whether this is a number between 0 and 1."""
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def student_views(record: Record) -> int:

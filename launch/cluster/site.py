@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bingo.errors import UserError, did_you_mean
+from bingo.errors import UserError, brief, did_you_mean
+from bingo.files import first_line
+from bingo.paths import as_path, as_text
 
 T = TypeVar("T")
 
@@ -83,14 +85,16 @@ class Cluster:
 def read_site(path: Path) -> Cluster:
     """Read a site file; `UserError` for what is missing, unknown or of the wrong type."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise UserError(f"cannot read the site file {path}: {error.strerror}; see docs/cluster.md for one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"the site file {path} is not TOML: {error}") from None
+    except RecursionError:
+        raise UserError(f"the site file {path} is nested too deep; see docs/cluster.md for one") from None
+    except ValueError as error:  # also a number of thousands of digits, and bytes that are no text
+        raise UserError(f"the site file {path} is not TOML: {first_line(error)}") from None
     cpu = values.pop("cpu", {})
     if not isinstance(cpu, dict):
-        raise UserError(f"{path}: cpu = {cpu!r} is not allowed: it must be a table, [cpu]")
+        raise UserError(f"{path}: cpu = {_shown(cpu)} is not allowed: it must be a table, [cpu]")
     for key in ("nodes", "ranks_per_node"):
         if key in cpu:
             raise UserError(f"{path}: cpu.{key} is not allowed: jobs of [cpu] have one rank; leave it out")
@@ -105,8 +109,9 @@ def with_size(cluster: Cluster, nodes: int | None, ranks_per_node: int | None) -
     """The same cluster with another number of nodes or ranks per node for its jobs on all ranks."""
     given = {"nodes": nodes, "ranks_per_node": ranks_per_node}
     for name, value in given.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value} is not allowed: it must be at least 1")
+        if value is not None and not 1 <= value <= MOST:
+            most = "at least 1" if value < 1 else f"at most {MOST}"
+            raise UserError(f"--{name.replace('_', '-')} {brief(value)} is not allowed: it must be {most}")
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(cluster, jobs=dataclasses.replace(cluster.jobs, **changes))
 
@@ -118,12 +123,17 @@ def _checked(cls: type[T], values: dict[str, Any], path: Path, prefix: str = "")
         if key not in hints:
             known = [*hints, "cpu"] if cls is Site and not prefix else list(hints)
             hint = did_you_mean(key, known).partition("known:")[0]
-            raise UserError(f"{path}: unknown key {prefix}{key}; {hint and hint + ' '}keys: {', '.join(known)}")
+            raise UserError(
+                f"{path}: unknown key {prefix}{_shown(key)[1:-1]}; {hint and hint + ' '}keys: {', '.join(known)}"
+            )
     found = {key: _value(hints[key], value, path, prefix + key) for key, value in values.items()}
     for field_ in dataclasses.fields(cls):  # type: ignore[arg-type]
         required = field_.default is field_.default_factory is dataclasses.MISSING
         if required and field_.name not in values:
             raise UserError(f"{path}: {prefix}{field_.name} is missing")
+    for key in ("python", "image"):  # a path on the nodes: they are taken to have the same home folder
+        if str(found.get(key, "")).startswith("~"):
+            found[key] = as_text(as_path(found[key]))
     return cls(**found)
 
 
@@ -135,6 +145,8 @@ def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return _checked(hint, value, path, f"{key}.")
     plain = origin or hint
+    if isinstance(value, str) and not value.isprintable() and not key.rpartition(".")[2].startswith("setup["):
+        raise UserError(f"{path}: {key} = {_shown(value)} is not allowed: it must be one line of plain text")
     if plain is tuple and isinstance(value, list):
         return tuple(_value(args[0], item, path, f"{key}[{at}]") for at, item in enumerate(value))
     if plain is dict and isinstance(value, dict):
@@ -160,7 +172,7 @@ WORDS = {
 
 def _shown(value: Any) -> str:
     """A value as TOML has it, shortened."""
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = str(value).lower() if isinstance(value, bool) else brief(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -174,6 +186,7 @@ LEAST = {
     "signal_delay_s": 0,
     "collective_timeout_s": 1,
 }
+MOST = 10**6  # of anything that is counted
 MOST_SIGNAL_DELAY_S = 65535  # Slurm's own limit
 OURS = (
     "array", "chdir", "cpus-per-task", "dependency", "error", "export", "gpus-per-node", "job-name",
@@ -188,8 +201,9 @@ def _check_ranges(site: Site, path: Path, prefix: str) -> None:
 
     for key, least in LEAST.items():
         value = getattr(site, key)
-        if value < least or value != value:
-            refuse(key, f"= {value} is not allowed: it must be at least {least}")
+        if not least <= value <= MOST:
+            what = f"at most {MOST}" if value > MOST else f"at least {least}"
+            refuse(key, f"= {_shown(value)} is not allowed: it must be {what}")
     if site.gres is not None and site.gpus_per_node:
         refuse("gres", "and gpus_per_node exclude each other: keep the one that this cluster wants")
     most = min(MOST_SIGNAL_DELAY_S, 60 * site.time_min - 1)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError
-from bingo.files import hash_json, read_json, write_json
+from bingo.files import hash_json, read_object, write_json
 from bingo.variables import cache_folder
 
 INTERVAL_S = 10.0
@@ -210,10 +210,11 @@ def _cache_path(uid: int) -> Path:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """What was answered last; None for never, for a damaged file, and for one from the future or of long ago."""
-    known = _unwritten.get(path)
-    with contextlib.suppress(UserError, OSError, KeyError, TypeError):
-        known = known or read_json(path)
-        return known if known and -1 < time.time() - known["answered"] < 600 else None
+    number, text = (int, float), (str, type(None))
+    fields = {"answered": number, "since": number, "time": number, "squeue": text, "sacct": text, "problems": list}
+    with contextlib.suppress(UserError):
+        known = _unwritten.get(path) or read_object(path, fields)
+        return known if -1 < time.time() - known["answered"] < 600 else None
     return None
 
 

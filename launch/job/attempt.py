@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError
-from bingo.files import read_json, write_json
+from bingo.files import read_object, write_json
 from bingo.launch.job.causes import STARTS_AGAIN, Cause
 from bingo.launch.job.records import cause_of, milestones, read_events
 from bingo.launch.layout import attempt_folder, slurm_id
@@ -102,8 +102,8 @@ def fruitless(folder: Path) -> int:
 
 def _left(folder: Path) -> bool:
     try:
-        return read_json(folder / "end.json")["cause"]["kind"] in ASKED
-    except (UserError, OSError, KeyError, TypeError):
+        return read_object(folder / "end.json", {"cause": dict})["cause"].get("kind") in ASKED
+    except (UserError, TypeError):
         return False
 
 

@@ -1,5 +1,6 @@
 """What an attempt of a job left on disk: events and beats, lines in the batch log, why it ended."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -32,10 +33,14 @@ def read_events(folder: Path) -> dict[int, list[dict[str, Any]]]:
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(errors="replace").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
+        with contextlib.suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            if isinstance(event, dict) and isinstance(event.get("event"), str) and _is_number(event.get("time")):
+                yield event
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def read_beats(folder: Path) -> dict[int, Beat]:
@@ -43,8 +48,8 @@ def read_beats(folder: Path) -> dict[int, Beat]:
     beats = {}
     for rank, path in _ranks(folder, "beat"):
         step, _, rest = path.read_text(errors="replace").strip().partition(" ")
-        if step:
-            when, _, stage = rest.partition(" ")
+        when, _, stage = rest.partition(" ")
+        with contextlib.suppress(ValueError):  # empty, or damaged
             beats[rank] = Beat(int(step), float(when), stage)
     return beats
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bingo.errors import UserError
+from bingo.config_json import from_json
+from bingo.errors import UserError, brief
 from bingo.files import read_json, write_json
 from bingo.stages import Stage
 from bingo.variables import RANKS, needed, whole
@@ -52,16 +53,32 @@ class JobSpec:
         return {**rest, "tasks": [[stage.to_json() for stage in task] for task in self.tasks]}
 
     @staticmethod
-    def from_json(value: dict[str, Any]) -> "JobSpec":
-        tasks = tuple(tuple(Stage.from_json(stage) for stage in task) for task in value["tasks"])
-        return JobSpec(**{**value, "tasks": tasks, "needs": tuple(value["needs"])})
+    def from_json(value: Any, where: str = "job") -> "JobSpec":
+        """The job that `to_json` wrote; `UserError`, which begins with `where`, for anything else."""
+        tasks = value.get("tasks") if isinstance(value, dict) else None
+        if not (isinstance(tasks, list) and tasks and all(isinstance(task, list) for task in tasks)):
+            raise UserError(f"{where}: {brief(value)} is no job: it must be an object with tasks, lists of stages")
+        stages = tuple(tuple(_stage(stage, f"{where}.tasks[{n}]") for stage in task) for n, task in enumerate(tasks))
+        spec = replace(from_json(JobSpec, {**value, "tasks": []}, where), tasks=stages)
+        if min(spec.nodes, spec.min_nodes, spec.ranks_per_node, spec.collective_timeout_s) < 1 or spec.limit < 0:
+            raise UserError(f"{where}: nodes, ranks and seconds must be at least 1, the limit at least 0")
+        return spec
 
     def write(self, folder: Path) -> None:
         write_json(folder / "job.json", self.to_json())
 
     @staticmethod
     def read(folder: Path) -> "JobSpec":
-        return JobSpec.from_json(read_json(folder / "job.json"))
+        return JobSpec.from_json(read_json(folder / "job.json"), str(folder / "job.json"))
+
+
+def _stage(value: Any, where: str) -> Stage:
+    if not (isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("kind"), str)):
+        raise UserError(f"{where}: {brief(value)} is no stage: it must be an object with name, kind and config")
+    try:
+        return Stage.from_json({"config": None, **value})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def rank_variables(environ: Mapping[str, str] = os.environ, shift: int = 0) -> dict[str, str]:

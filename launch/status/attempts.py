@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError
-from bingo.files import read_json
+from bingo.files import read_object
 from bingo.launch.cluster.reasons import ended
 from bingo.launch.cluster.slurm import Row
 from bingo.launch.job.causes import Beat
@@ -109,6 +109,8 @@ def read_attempts(
 
 def _read(folder: Path, job: str, restart: int, row: Row | None) -> Attempt:
     begin, end = (_json(folder / f"{name}.json") for name in ("begin", "end"))
+    if not _is_end(end):
+        end = {}
     if not folder.exists():
         return Attempt(job, restart, None, begin, end, {}, {}, row)
     return Attempt(job, restart, folder, begin, end, read_events(folder), read_beats(folder), row)
@@ -116,6 +118,13 @@ def _read(folder: Path, job: str, restart: int, row: Row | None) -> Attempt:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
-    except (UserError, OSError):  # not there, or half written on a full disk
+        return read_object(path, {"time": int | float})
+    except UserError:  # not there, or half written on a full disk
         return {}
+
+
+def _is_end(record: Mapping[str, Any]) -> bool:
+    """Whether a record of an end says why and what was decided."""
+    cause, words = record.get("cause") or {"kind": "", "sentence": ""}, str | None
+    whole = isinstance(cause, dict) and all(isinstance(cause.get(name), str) for name in ("kind", "sentence"))
+    return whole and isinstance(record.get("decision"), int) and isinstance(record.get("then"), words)

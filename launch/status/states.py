@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError
-from bingo.files import read_json
+from bingo.files import read_object
 from bingo.launch.cluster import reasons, slurm
 from bingo.launch.cluster.slurm import RUNNING, WAITING, Row, Snapshot
 from bingo.launch.job.attempt import FINISHED, STOP
@@ -157,14 +157,14 @@ def _not_sent(unit: Unit) -> State:
     refused = _note(unit.folder.parent.parent / "refused")
     if refused.get("job") == unit.spec.name:
         return unit.state("failed", f"Slurm refused it: {refused['reason']}")
-    return unit.state("never sent", f"not sent because {refused['job']} was refused" if refused else "never sent")
+    return unit.state("never sent", f"not sent because {refused.get('job')} was refused" if refused else "never sent")
 
 
 def _note(path: Path) -> dict[str, Any]:
     """A small file that may be absent."""
     try:
-        return read_json(path)
-    except (UserError, OSError):
+        return read_object(path, {"reason": str})
+    except UserError:
         return {}
 
 

@@ -3,6 +3,7 @@
 Everything that `status`, `repair` and `cancel` know about a submission is in this folder, so any machine will do.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bingo.errors import UserError
-from bingo.files import make_folder, read_json, sync_folder, write_json
+from bingo.errors import UserError, brief
+from bingo.files import make_folder, read_object, sync_folder, write_json
 from bingo.launch.job.spec import JobSpec
 from bingo.launch.layout import SUBMISSIONS, job_folder
 
+SIZES = ("nodes", "ranks_per_node")
+SEND_AGAIN = "restore it, or move the folder away and send the jobs again (what is done stays)"
 Fill = Callable[[Path, Path], None]
 """Writes the rest of a submission: (folder as it is while staged, folder as it will be)."""
 
@@ -59,7 +62,7 @@ class Submission:
         path = self.folder / "jobs.jsonl"
         lines = path.read_bytes().splitlines() if path.exists() else []
         # A line without its end is one that a killed process could not finish.
-        return [_sent(json.loads(line), self) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+        return [_sent(line, self, path) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
     def newest(self) -> dict[tuple[str, int], Sent]:
         """(Job, task) -> the newest hand-over that covers it."""
@@ -77,9 +80,12 @@ class Submission:
             os.fsync(file.fileno())
 
 
-def _sent(line: dict[str, Any], submission: Submission) -> Sent:
-    tasks = line.get("tasks", range(len(submission.job(line["job"]).tasks)))
-    return Sent(line["job"], line["slurm_id"], tuple(tasks), line["time"], line["repair"])
+def _sent(text: bytes, submission: Submission, path: Path) -> Sent:
+    with contextlib.suppress(ValueError, KeyError, TypeError, StopIteration, RecursionError):
+        line = json.loads(text)
+        tasks = line.get("tasks", range(len(submission.job(line["job"]).tasks)))
+        return Sent(line["job"], str(line["slurm_id"]), tuple(map(int, tasks)), float(line["time"]), line["repair"])
+    raise UserError(f"{path}: the line {brief(text.decode(errors='replace'))} is damaged; {SEND_AGAIN}")
 
 
 def newest(root: Path) -> Submission | None:
@@ -96,8 +102,17 @@ def submissions(root: Path) -> list[Path]:
 
 def read(folder: Path) -> Submission:
     """The submission in a folder; `UserError` if it cannot be read."""
-    facts = read_json(folder / "submission.json")
-    return Submission(folder, facts, tuple(JobSpec.from_json(job) for job in facts["jobs"]))
+    path = folder / "submission.json"
+    facts = read_object(path, {"time": int | float, "jobs": list, "done": list}, remedy=SEND_AGAIN)
+    jobs = tuple(JobSpec.from_json(job, f"{path}: jobs[{n}]") for n, job in enumerate(facts["jobs"]))
+    sizes = facts.get("overrides", {})
+    if not (isinstance(sizes, dict) and all(type(sizes.get(name)) in (int, type(None)) for name in SIZES)):
+        raise UserError(f"{path}: 'overrides' is {brief(sizes)}, which does not belong there; {SEND_AGAIN}")
+    known = {job.name for job in jobs}
+    for job in jobs:
+        if lacks := sorted(set(job.needs) - known):
+            raise UserError(f"{path}: the job {job.name} needs {lacks[0]!r}, which is none of its jobs; {SEND_AGAIN}")
+    return Submission(folder, facts, jobs)
 
 
 def stage(root: Path, facts: dict[str, Any], jobs: Sequence[JobSpec], fill: Fill) -> Submission:

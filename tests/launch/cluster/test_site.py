@@ -1,5 +1,7 @@
 """Site files: every wrong key and value is one sentence; the scripts of three kinds of cluster, byte for byte."""
 
+import contextlib
+import dataclasses
 import os
 import re
 import sys
@@ -9,9 +11,10 @@ import pytest
 
 from bingo.cli import main
 from bingo.errors import UserError
-from bingo.launch.cluster.site import read_site, with_size
+from bingo.launch.cluster.site import Site, read_site, with_size
 from tests.support.golden import compact
 from tests.support.ranks import ROOT
+from tests.support.settings import one_sentence
 
 pytestmark = pytest.mark.quick
 
@@ -54,6 +57,73 @@ def test_what_is_wrong_is_one_sentence(text: str, tmp_path: Path) -> None:
         read_site(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+VALUES = (
+    *(
+        "1",
+        "0",
+        "-1",
+        "1.5",
+        "inf",
+        "-inf",
+        "nan",
+        "true",
+        "''",
+        "'x'",
+        "'~/x'",
+        "'~nobody-has-this-name/x'",
+        "[]",
+        "[1]",
+    ),
+    *(
+        "['a']",
+        "{}",
+        "{a = 1}",
+        "{a = 'b'}",
+        "{image = 'x'}",
+        "{image = '~/x'}",
+        '"a\\u0000b"',
+        '"a\\nb"',
+        '"\\u001b[2J"',
+    ),
+    *(str(10**30), "9" * 5000, "'" + "x" * 5000 + "'", "[" * 500 + "]" * 500, "1979-05-27", "[[1], ['a']]"),
+)
+
+
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Site)])
+def test_hostile_values_of_every_key_are_one_sentence_or_fine(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    for value in VALUES:
+        for text in (f"{key} = {value}\n", f"[cpu]\n{key} = {value}\n"):
+            path.write_text(text)
+            with contextlib.suppress(UserError), one_sentence((key, value)):
+                read_site(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a = " + b"[" * 100_000, "nested too deep"),
+        (b"nodes = " + b"9" * 5000, "is not TOML"),
+        (b"partition = '\xff'", "is not TOML"),
+        (b"[container]\nimage = 'a\tb'", "container.image = .* one line of plain text"),
+        (b"nodes = 10000000", "nodes = 10000000 is not allowed: it must be at most 1000000"),
+        (b"mem_gb = inf", "mem_gb = inf is not allowed: it must be at most"),
+    ],
+)
+def test_hostile_files(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_bytes(content)
+    with pytest.raises(UserError, match=message), one_sentence(content[:20]):
+        read_site(tmp_path / "site.toml")
+
+
+def test_the_home_folder_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "site.toml").write_text("python = '~/env/bin/python'\ncontainer = {image = '~/x.sqsh'}\n")
+    site = read_site(tmp_path / "site.toml").jobs
+    assert site.container is not None
+    assert (site.python, site.container.image) == ("/home/me/env/bin/python", "/home/me/x.sqsh")
 
 
 def test_no_site_file(tmp_path: Path) -> None:
