@@ -10,6 +10,7 @@ from bingo.errors import UserError
 from bingo.files import RECORD
 from bingo.flags import stage_of
 from bingo.identity import difference, find_input, flat, identify, in_words, read_record
+from bingo.inputs import HOLDS
 from bingo.stages import KINDS
 
 AS_RECORDED = "as recorded"
@@ -80,7 +81,7 @@ def _against(record: dict[str, Any], flags: list[str]) -> list[str]:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
-    noun = KINDS[found["kind"]].noun if found["kind"] in KINDS else found["kind"]
+    noun = HOLDS.get(found["kind"], found["kind"])
     yield f"{found['name']}: {noun}, {'finished' if found['finished'] else 'not finished'}; key {found['key']}"
     for name, was in found["inputs"].items():
         yield f"input   {name:12s} {was['path']}  {was['hash']} ({was['by']}): {was['now']}"

@@ -19,6 +19,8 @@ from bingo.config_json import to_json
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, file_error
 from bingo.files import BY_PRODUCTS, RECORD, hash_file, hash_json, read_sealed
+from bingo.inputs import check_input
+from bingo.paths import as_text
 
 IMAGES = ("data", "source", "train", "val", "monitor.val")
 """Settings that name images: a packed dataset, an image folder or tar files."""
@@ -35,6 +37,11 @@ class Input:
     hash: str
     by: str
 
+    @property
+    def place(self) -> str:
+        """The path as it leads there from any folder."""
+        return as_text(self.path.absolute())
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -49,7 +56,7 @@ class Identity:
         return hash_json({"kind": self.kind, "version": __version__, "settings": self.settings})
 
     def to_json(self) -> dict[str, Any]:
-        inputs = {name: {"path": str(i.path), "hash": i.hash, "by": i.by} for name, i in self.inputs.items()}
+        inputs = {name: {"path": i.place, "hash": i.hash, "by": i.by} for name, i in self.inputs.items()}
         return {"kind": self.kind, "key": self.key, "version": __version__, "settings": self.settings, "inputs": inputs}
 
 
@@ -93,8 +100,7 @@ def find_input(name: str, path: Path, settings: Mapping[str, Any]) -> Input:
     if name == "source":
         choices = {key: settings[key] for key in ("class_from", "ext") if key in settings}
         return Input(path, fingerprint(path, **choices), "names, sizes and times of its images")
-    if not path.exists():
-        raise UserError(f"input {path} does not exist; run the stage that makes it first")
+    check_input(name, path)
     if path.is_file():
         return Input(path, _file_hash(path), "its bytes")
     if (path / RECORD).exists():
@@ -224,7 +230,7 @@ def in_words(record: Mapping[str, Any], identity: Identity) -> list[str]:
     for name, (recorded, now) in differences(record["settings"], identity.settings).items():
         if name in identity.inputs and recorded and now:
             before = record.get("inputs", {}).get(name, {}).get("path")
-            path = str(identity.inputs[name].path)
+            path = identity.inputs[name].place
             words.append(f"another content of {name} {path}" if before == path else f"{name} {before}, not {path}")
         else:
             words.append(f"{name}={_shown(recorded)}, not {_shown(now)}")

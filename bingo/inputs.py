@@ -9,7 +9,7 @@ from bingo.config_flags import defaults
 from bingo.config_json import from_record
 from bingo.config_parts import Augmentation, Loader, Monitor
 from bingo.errors import UserError, file_error
-from bingo.files import RECORD, read_object
+from bingo.files import RECORD, hash_json, read_object, read_sealed
 
 CONFIG = "config.json"
 
@@ -36,7 +36,7 @@ FORMS = {
 }
 """Setting -> what may stand there. The source of a pack is none of them: `bingo.images.sources` knows its forms."""
 HOLDS = {
-    "demo-data": "demo images, in its folders train and val",
+    "demo-data": "demo images (in train and val)",
     "pack": "packed images",
     "pretrain": "a model",
     "distill": "a model",
@@ -126,6 +126,13 @@ def recorded(path: Path) -> tuple[Recorded, Path] | None:
     if not file.is_file():
         return None
     record = read_object(file)
+    if (file.parent / RECORD).is_file():
+        wanted = read_sealed(file.parent / RECORD).get("config")
+        if wanted is not None and wanted != hash_json(record):
+            raise UserError(
+                f"{file} is not the one that its stage wrote: edited or damaged; restore it, or delete "
+                f"{file.parent} and run its stage again"
+            )
     if record.get("kind") not in ("pretrain", "distill", "keys"):
         return None
     found: dict[str, Any] = {

@@ -23,7 +23,7 @@ from bingo.config import (
     PackConfig,
     PretrainConfig,
 )
-from bingo.config_json import from_json, to_json
+from bingo.config_json import from_json, to_json, to_record
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, did_you_mean
 from bingo.files import (
@@ -33,6 +33,7 @@ from bingo.files import (
     RECORD,
     clear_folder,
     folder_lock,
+    hash_json,
     make_folder,
     remove_tree,
     sweep_temporaries,
@@ -47,6 +48,7 @@ from bingo.identity import (
     output_hashes,
     read_record,
 )
+from bingo.inputs import CONFIG, HOLDS
 from bingo.watch import Watch
 
 if TYPE_CHECKING:
@@ -55,28 +57,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of stage: its config class, the module whose `run(config, key, world)` does the work, and what it makes.
+    """A kind of stage: its config class and the module whose `run(config, key, world)` does the work.
 
     resumable: it continues after a kill, from what is in its folder; distributed: every rank takes part.
     """
 
     config: type
     module: str
-    noun: str
     resumable: bool = False
     distributed: bool = False
 
 
 KINDS = {
-    "demo-data": Kind(DemoDataConfig, "bingo.images.demo_data", "demo images"),
-    "pack": Kind(PackConfig, "bingo.images.pack", "packed images"),
-    "pretrain": Kind(PretrainConfig, "bingo.train.pretrain", "a pre-training run", resumable=True, distributed=True),
-    "features": Kind(FeaturesConfig, "bingo.features.extract", "features", resumable=True, distributed=True),
-    "bags": Kind(BagsConfig, "bingo.bags.stage", "bags", distributed=True),
-    "keys": Kind(KeysConfig, "bingo.features.keys", "keys", resumable=True, distributed=True),
-    "distill": Kind(DistillConfig, "bingo.train.distill", "a distillation run", resumable=True, distributed=True),
-    "eval": Kind(EvalConfig, "bingo.evaluate.stage", "an evaluation", distributed=True),
-    "export": Kind(ExportConfig, "bingo.evaluate.export", "exported weights"),
+    "demo-data": Kind(DemoDataConfig, "bingo.images.demo_data"),
+    "pack": Kind(PackConfig, "bingo.images.pack"),
+    "pretrain": Kind(PretrainConfig, "bingo.train.pretrain", resumable=True, distributed=True),
+    "features": Kind(FeaturesConfig, "bingo.features.extract", resumable=True, distributed=True),
+    "bags": Kind(BagsConfig, "bingo.bags.stage", distributed=True),
+    "keys": Kind(KeysConfig, "bingo.features.keys", resumable=True, distributed=True),
+    "distill": Kind(DistillConfig, "bingo.train.distill", resumable=True, distributed=True),
+    "eval": Kind(EvalConfig, "bingo.evaluate.stage", distributed=True),
+    "export": Kind(ExportConfig, "bingo.evaluate.export"),
 }
 
 
@@ -159,8 +160,7 @@ def run_stage(
 
 def _run(stage: Stage, identity: Identity, peers: "World", replace: bool) -> dict[str, Any]:
     kind = KINDS[stage.kind]
-    if peers.main:
-        _prepare(stage, identity, replace)
+    begun = _prepare(stage, identity, replace) if peers.main else ""
     peers.barrier()
     began = time.perf_counter()
     alone = not kind.distributed  # then rank 0 does it for all
@@ -170,6 +170,7 @@ def _run(stage: Stage, identity: Identity, peers: "World", replace: bool) -> dic
     record = {
         "name": stage.name,
         **identity.to_json(),
+        "config": begun,
         "seconds": round(time.perf_counter() - began, 2),
         "ranks": figures.pop("ranks", peers.ranks),
         "figures": figures,
@@ -220,15 +221,16 @@ def _world(stage: Stage, world: "World | None", watch: Watch) -> "AbstractContex
     return join(getattr(stage.config, "runtime", Runtime()), watch)
 
 
-def _prepare(stage: Stage, identity: Identity, replace: bool) -> None:
+def _prepare(stage: Stage, identity: Identity, replace: bool) -> str:
     """Refuse or clear what a folder holds of another stage, and write down what this one is.
 
     From its first second a folder says what it is; a killed run knows that it may go on, and nobody reads half of it.
+    Returns the hash of its config.json.
     """
     out = stage.out
     record = read_record(out) if (out / RECORD).exists() else None
     # What a resumable stage goes on from says itself what it is of: such a folder may have lost its record.
-    known = stage.kind in PLACED or (KINDS[stage.kind].resumable and (out / "config.json").exists())
+    known = stage.kind in PLACED or (KINDS[stage.kind].resumable and (out / CONFIG).exists())
     if record is None and not replace and not known and (foreign := _visible(out)):
         raise UserError(f"{out} holds {foreign[0]!r} and no stage of bingo; choose a new or empty folder for --out")
     if record is not None and record["key"] != identity.key:
@@ -239,9 +241,12 @@ def _prepare(stage: Stage, identity: Identity, replace: bool) -> None:
             clear_folder(out)
     from bingo.environment import environment_record
 
-    write_json(out / "config.json", {"kind": stage.kind, **to_json(stage.config)})
+    config = to_record(stage.kind, stage.config)
+    content = hash_json(config)
+    write_json(out / CONFIG, config)
     write_json(out / "environment.json", environment_record())
-    write_sealed(out / RECORD, {"name": stage.name, **identity.to_json()})
+    write_sealed(out / RECORD, {"name": stage.name, **identity.to_json(), "config": content})
+    return content
 
 
 def _visible(out: Path) -> list[str]:
@@ -251,7 +256,7 @@ def _visible(out: Path) -> list[str]:
 
 def _whose(record: dict[str, Any], identity: Identity) -> str:
     """What a folder holds in place of this stage, in words."""
-    theirs = KINDS[record["kind"]].noun if record["kind"] in KINDS else repr(record["kind"])
+    theirs = HOLDS.get(record["kind"], repr(record["kind"]))
     if record["kind"] != identity.kind:
-        return f"{theirs}, not {KINDS[identity.kind].noun}"
+        return f"{theirs}, not {HOLDS[identity.kind]}"
     return f"{theirs} made with {'; '.join(in_words(record, identity))}"

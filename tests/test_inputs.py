@@ -94,7 +94,7 @@ def test_a_typo_is_answered_with_close_names(tmp_path: Path) -> None:
         ("model", "eval", "--model: .* holds an evaluation, not a model"),
         ("features", "keys", "--features: .* holds cached keys, not features"),
         ("keys", "features", "--keys: .* holds features, not cached keys"),
-        ("data", "demo-data", "--data: .* holds demo images, in its folders train and val, not images"),
+        ("data", "demo-data", "--data: .* holds demo images .*, not images"),
         ("val", "distill", "--val: .* holds a model, not images"),
         ("classifier", "export", "--classifier: .* holds exported weights, not an evaluation"),
         ("run", "other", "RUN: .* does not hold a model \\(no model.pt in it\\)"),

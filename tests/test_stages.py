@@ -74,7 +74,7 @@ def test_other_settings_are_refused_or_replaced(digits: Path, tmp_path: Path) ->
 
 
 def test_missing_input(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere does not exist; run the stage that makes it first"):
+    with pytest.raises(UserError, match=r"--data: \S+nowhere does not exist .*; `bingo pack` makes one"):
         run_stage(bag_stage(tmp_path / "nowhere", tmp_path / "bags"))
 
 

@@ -37,7 +37,10 @@ def test_settings_of_a_grid(source: Path, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.pt").write_text(name)
     teacher, again = tmp_path / "one" / "model.pt", tmp_path / "two" / "model.pt"
-    flags = ["--data", str(source), "--bags", str(source), "--student", "tiny"]
+    bags = tmp_path / "bags" / "bags.npz"
+    bags.parent.mkdir()
+    bags.write_bytes(b"bags")
+    flags = ["--data", str(source), "--bags", str(bags), "--student", "tiny"]
     found = grid(
         "distill", flags, [f"teacher={teacher},{again}", "augment.scale=0.2 1.0,0.4 1.0"], tmp_path, parse_stage
     )
@@ -53,7 +56,7 @@ def test_settings_of_a_grid(source: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError) as raised:
             grid("distill", [*flags, *words], varied, tmp_path, parse_stage)
         assert text in str(raised.value)
-    with pytest.raises(UserError, match=r"input .*nowhere does not exist"):
+    with pytest.raises(UserError, match=r"--teacher: nowhere does not exist"):
         grid("distill", [*flags, "--teacher", "nowhere"], ["seed=0"], tmp_path, parse_stage)
 
 
