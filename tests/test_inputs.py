@@ -11,7 +11,7 @@ from bingo.config import DistillConfig, KeysConfig, PretrainConfig
 from bingo.config_json import to_json, to_record
 from bingo.config_parts import Augmentation, Loader, Monitor, TrainingLoader
 from bingo.errors import UserError
-from bingo.files import write_json, write_sealed
+from bingo.files import hash_json, write_json, write_sealed
 from bingo.flags import stage_of
 from bingo.identity import input_paths
 from bingo.inputs import FORMS, HOLDS, check_input, recorded
@@ -205,3 +205,17 @@ def test_a_record_of_a_distillation_without_a_loader(tmp_path: Path) -> None:
     found = recorded(tmp_path)
     assert found is not None
     assert (found[0].data, found[0].augment, found[0].loader) == (Path("/d"), AUGMENT, Loader())
+
+
+def test_a_config_that_is_not_its_run_s_is_not_inherited_from(tmp_path: Path) -> None:
+    """One digit of the image size, and features would be of other images."""
+    record = {"kind": "pretrain", "data": "d", "augment": to_json(Augmentation(size=32))}
+    write_json(tmp_path / "config.json", record)
+    write_sealed(tmp_path / "stage.json", {"kind": "pretrain", "key": "k", "config": hash_json(record)})
+    found = recorded(tmp_path)
+    assert found is not None
+    assert found[0].augment.size == 32
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"size": 32', '"size": 72'))
+    with pytest.raises(UserError, match=r"config.json is not the one that its stage wrote: edited or damaged"):
+        recorded(tmp_path)
