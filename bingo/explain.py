@@ -8,7 +8,7 @@ from typing import Any
 from bingo.arguments import Parser
 from bingo.errors import UserError
 from bingo.files import RECORD
-from bingo.flags import stage_of
+from bingo.flags import DOORS, stage_of
 from bingo.identity import difference, find_input, flat, identify, in_words, read_record
 from bingo.inputs import HOLDS
 from bingo.stages import KINDS
@@ -57,7 +57,7 @@ def describe(out: Path, *, thorough: bool = False, flags: list[str] | None = Non
         outputs[name] = {**entry, "now": wrong or AS_RECORDED}
         differs += [f"{name} {wrong}"] if wrong else []
     if flags is not None:
-        differs += _against(record, flags)
+        differs += _against(record, out, flags)
     known = {name: record.get(name) for name in ("name", "kind", "key", "version", "settings", "figures")}
     return {**known, "finished": "outputs" in record, "inputs": inputs, "outputs": outputs, "differs": differs}
 
@@ -70,11 +70,12 @@ def _now(name: str, was: dict[str, Any], settings: dict[str, Any]) -> str:
     return AS_RECORDED if found.hash == was["hash"] else f"has another content: {found.hash}"
 
 
-def _against(record: dict[str, Any], flags: list[str]) -> list[str]:
-    """What a command would make otherwise than the record says."""
+def _against(record: dict[str, Any], out: Path, flags: list[str]) -> list[str]:
+    """What a command would make otherwise than the record says; without --out it is meant for this folder."""
     if record["kind"] not in KINDS:
         raise UserError(f"the stage kind {record['kind']!r} is unknown to this version")
-    stage = stage_of(record["kind"], flags)
+    given = "out" in DOORS[record["kind"]].words or any(word.partition("=")[0] == "--out" for word in flags)
+    stage = stage_of(record["kind"], flags if given else [*flags, "--out", str(out)])
     identity = identify(stage.kind, stage.config)
     return [] if identity.key == record["key"] else [f"made with {words}" for words in in_words(record, identity)]
 

@@ -50,7 +50,7 @@ def test_what_differs_now(made: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_command_is_compared(made: Path, digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--", "--data", digits / "train", "--features", made.parent / "features", "--out", "x", "--k"]
+    words = ["--", "--data", digits / "train", "--features", made.parent / "features", "--k"]
     assert main(["explain", str(made), *map(str, words), "3"]) == 0
     assert main(["explain", str(made), *map(str, words), "4"]) == 1
     assert capsys.readouterr().out.endswith("differs 1\n  made with k=3, not 4\n")
