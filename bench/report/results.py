@@ -97,8 +97,10 @@ def load(root: Path) -> Run:
     """
     path = root / "recipe.json"
     if not path.exists():
-        raise UserError(f"{root} holds no finished recipe (no recipe.json in it); type `bingo run digits --out {root}`")
-    remedy = f"it is not a recipe written by `bingo run`; type `bingo run digits --out {root}`"
+        raise UserError(
+            f"{root} holds no finished recipe (no recipe.json in it); name the folder given to `bingo run RECIPE --out`"
+        )
+    remedy = "it is not a recipe written by `bingo run`; name the folder given to `bingo run RECIPE --out`"
     recipe = read_object(path, remedy=remedy)
     try:
         outs = [stage["config"]["out"] for stage in recipe["stages"]]

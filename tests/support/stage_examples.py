@@ -4,7 +4,6 @@ As campaigns: `python -m tests.support.stage_examples pairs|kills COUNT [KIND...
 `bingo run digits` so often, with all its ranks, and compares every stage with those of a run that was left alone.
 """
 
-import contextlib
 import multiprocessing
 import os
 import random
@@ -241,25 +240,30 @@ def _campaign_kills(inputs: Inputs, kind: str, count: int, folder: Path, draw: r
 
 
 def chain(count: int, folder: Path, draw: random.Random) -> int:
-    """Kill the digits recipe `count` times on its way; 1 if any stage ends with other bits than undisturbed."""
+    """Kill the digits recipe `count` times on its way; 1 if any stage ends with other bits than undisturbed.
+
+    A recipe that ends before it is killed is followed by another one in a new folder.
+    """
 
     def words(out: Path) -> list[str]:
         return [sys.executable, "-m", "bingo", "run", "digits", "--seeds", "1", "--epochs", "1", "--out", str(out)]
 
-    subprocess.run(words(folder / "whole"), check=True, stdout=subprocess.DEVNULL)
-    ended = 0
-    for _ in range(count):
-        process = subprocess.Popen(words(folder / "killed"), stdout=subprocess.DEVNULL, start_new_session=True)
-        time.sleep(3 + 5 * draw.random())
-        ended += process.poll() is not None
-        with contextlib.suppress(ProcessLookupError):
+    whole, kills, runs = folder / "whole", 0, [folder / "killed-0"]
+    subprocess.run(words(whole), check=True, stdout=subprocess.DEVNULL)
+    while kills < count:
+        process = subprocess.Popen(words(runs[-1]), stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            assert process.wait(3 + 5 * draw.random()) == 0
+            runs.append(folder / f"killed-{len(runs)}")
+        except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    subprocess.run(words(folder / "killed"), check=True, stdout=subprocess.DEVNULL)
-    stages = sorted(record.parent.relative_to(folder / "whole") for record in (folder / "whole").rglob("stage.json"))
-    wrong = [str(stage) for stage in stages if outputs(folder / "whole" / stage) != outputs(folder / "killed" / stage)]
-    left = leftovers(folder / "killed")
-    print(f"{count} kills, {ended} of them after the end: {len(stages)} stages, other bits: {wrong}, left over: {left}")
+            process.wait()
+            kills += 1
+    subprocess.run(words(runs[-1]), check=True, stdout=subprocess.DEVNULL)
+    stages = sorted(record.parent.relative_to(whole) for record in whole.rglob("stage.json"))
+    wrong = [str(run / stage) for run in runs for stage in stages if outputs(whole / stage) != outputs(run / stage)]
+    left = [name for run in runs for name in leftovers(run)]
+    print(f"{kills} kills of {len(runs)} run(s) of {len(stages)} stages; other bits: {wrong}, left over: {left}")
     return int(bool(wrong or left))
 
 

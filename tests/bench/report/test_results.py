@@ -103,7 +103,7 @@ def other_images(root: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no recipe": (
         lambda root: (root / "recipe.json").unlink(),
-        r"no recipe\.json in it\); type `bingo run digits",
+        r"no recipe\.json in it\); name the folder given to `bingo run RECIPE --out`",
     ),
     "not JSON": (lambda root: (root / "recipe.json").write_text("{"), r"recipe\.json is not valid JSON"),
     "not a recipe": (lambda root: write_json(root / "recipe.json", {"a": 1}), r"not a recipe written by `bingo run`"),
