@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import logging
-import os
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from bingo.files import read_object
 from bingo.inputs import check_input, kind_of, recorded
 from bingo.recipes import DISTILL
 from bingo.stages import KINDS, Stage
+from bingo.variables import place
 
 log = logging.getLogger(__name__)
 
@@ -276,6 +276,6 @@ def inherit(kind: str, usual: dict[str, Any], given: Mapping[str, Any], *, tell:
     known, file = found
     taken = {name: value for name, value in values_of(known).items() if name.startswith(parts[source])}
     news = [f"{name}={shown(value)}" for name, value in taken.items() if name not in given and value != usual[name]]
-    if news and tell and os.environ.get("RANK", "0") == "0":
+    if news and tell and place().rank == 0:
         log.info("%s: as %s says; flags say otherwise", " ".join(news), file)
     return {**usual, **taken}

@@ -88,6 +88,7 @@ def test_knn_votes_with_a_tiny_temperature_do_not_overflow():
     assert tiny == evaluate.knn_accuracy(train_x, train_y, val_x, val_y, k=1)
 
 
+@pytest.mark.slow  # when idle it takes 3 CPU s; its threads spin while others work
 @pytest.mark.parametrize("kind", ["pixels", "pooled"])
 @pytest.mark.parametrize("inverse_l2", [0.1, 1.0, 10.0])
 def test_lbfgs_probe_equals_scikit_learn(kind, inverse_l2):
@@ -105,6 +106,7 @@ def test_lbfgs_probe_equals_scikit_learn(kind, inverse_l2):
     assert (probe.weight.dtype, probe.bias.dtype, probe.solver) == (torch.float32, torch.float32, "lbfgs")
 
 
+@pytest.mark.slow  # as above
 def test_default_is_scikit_learns_default():
     data = digits()
     oracle = LogisticRegression(tol=1e-9, max_iter=20000).fit(data[0].double().numpy(), data[1].numpy())

@@ -56,7 +56,7 @@ def test_classifiers_that_do_not_fit(tmp_path: Path) -> None:
     assert not (tmp_path / "export" / "weights.pt").exists()
     (tmp_path / "eval").mkdir()
     config = ExportConfig(model=tmp_path / "model.pt", out=tmp_path / "export", classifier=tmp_path / "eval")
-    with pytest.raises(UserError, match=r"linear.pt does not exist; run `bingo eval linear` first"):
+    with pytest.raises(UserError, match=r"--classifier: \S+eval does not hold an evaluation \(no linear.pt in it\)"):
         run_stage(Stage("export", "export", config))
 
 
