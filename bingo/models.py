@@ -39,11 +39,21 @@ class TinyNet(nn.Sequential):
 
 def build_classifier(name: str, num_classes: int = 1000) -> nn.Module:
     """A freshly initialised classifier: `tiny`, `tiny-WIDTH` or any torchvision classification model."""
+    if width := check_name(name):
+        return TinyNet(width, num_classes)
+    import torchvision.models as zoo
+
+    extra: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return zoo.get_model(name, weights=None, num_classes=num_classes, **extra)
+
+
+def check_name(name: str) -> int:
+    """`UserError` unless there is a classifier of this name; the width of a tiny one, 0 for the others."""
     if match := re.fullmatch(r"tiny(?:-(\d+))?", name):
         width = match[1] or "4"
         if len(width) > 4 or not 1 <= int(width) <= WIDEST_TINY:
             raise UserError(f"model {name!r}: a tiny network is 1 to {WIDEST_TINY} wide, as in tiny-8")
-        return TinyNet(int(width), num_classes)
+        return int(width)
     import torchvision.models as zoo
 
     names = zoo.list_models(module=zoo)
@@ -52,8 +62,7 @@ def build_classifier(name: str, num_classes: int = 1000) -> nn.Module:
             f"model {name!r} is unknown; {did_you_mean(name, [*names, 'tiny'])} "
             "(any torchvision classifier, tiny or tiny-WIDTH)"
         )
-    extra: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    return zoo.get_model(name, weights=None, num_classes=num_classes, **extra)
+    return 0
 
 
 def split_classifier(model: nn.Module, name: str) -> tuple[str, int]:

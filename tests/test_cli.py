@@ -78,6 +78,7 @@ def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     ("changes", "message"),
     [
         ({"student": "resnet81"}, r"model 'resnet81' is unknown; did you mean"),
+        ({"student": "resnet81", "contrast.queue": 1078}, r"model 'resnet81' is unknown; did you mean"),
         ({"data": "/nowhere/at/all"}, "/nowhere/at/all does not exist"),
         ({"teacher": "/nowhere/model.pt"}, "/nowhere/model.pt does not exist"),
         ({"optim.batch": 2000}, "global batch of 2000 is larger than the 1078 images"),

@@ -4,14 +4,15 @@ Pictures are overlapping shapes with texture of a 1/f spectrum and a little sens
 entropy decoder what photographs cost it. Everything follows from the seed and the number of the image.
 """
 
-import json
+import contextlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from bingo.bench.loader.record import Images
-from bingo.files import write_json
+from bingo.errors import UserError
+from bingo.files import read_object, write_json
 
 VERSION = 1
 # (height, width) and how often, per hundred; None: drawn from a range.
@@ -24,8 +25,10 @@ def make_images(folder: Path, count: int, seed: int = 0) -> Images:
     """Write `count` images as FOLDER/<class>/<number>.jpg unless they are there; returns their statistics."""
     record = folder / "made.json"
     wanted = {"version": VERSION, "count": count, "seed": seed}
-    if record.exists() and json.loads(record.read_text())["made"] == wanted:
-        return json.loads(record.read_text())["statistics"]
+    with contextlib.suppress(UserError):  # not there, or damaged: made anew
+        made = read_object(record, {"statistics": dict})
+        if made.get("made") == wanted:
+            return made["statistics"]
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for old in (folder / name).glob("*.jpg"):

@@ -292,7 +292,7 @@ def environment_section(run: Run, record: Record) -> EnvironmentSection:
     packages = own.get("packages") or {}
     rows = [
         ("CPU", f"{own.get('cpu')}, {own.get('cores')} cores, {own.get('memory_gib')} GiB of memory"),
-        ("GPU", ", ".join(own.get("gpu") or []) or "none"),
+        ("GPU", ", ".join(map(str, own.get("gpu") or [])) or "none"),
         ("driver", own.get("driver")),
         ("system", f"{own.get('system')}, Python {own.get('python')}"),
         ("packages", ", ".join(f"{name} {version}" for name, version in packages.items() if version)),

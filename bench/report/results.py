@@ -167,6 +167,8 @@ def _record(name: str, out: Path) -> Record:
     for field, kind in ENVIRONMENT.items():
         if not isinstance(environment.get(field), kind | type(None)):
             raise UserError(f"{out / 'environment.json'}: {field!r} is {brief(environment[field])}, not of its type")
+    if not 0 <= entry["seconds"] < math.inf:
+        raise UserError(f"{out / RECORD}: 'seconds' is {brief(entry['seconds'])}, which does not belong there")
     return Record(
         name, entry["kind"], out, config, float(entry["seconds"]), entry["figures"], entry["ranks"], environment
     )

@@ -17,7 +17,7 @@ from bingo.images.dataset import Dataset
 from bingo.images.open import open_images
 from bingo.kernels.augment import cutmix
 from bingo.kernels.transfer import to_device
-from bingo.models import Encoder, autocast, check_alive, load_encoder, seeded_encoder
+from bingo.models import Encoder, autocast, check_alive, check_name, load_encoder, seeded_encoder
 from bingo.train.loop import check_run, resume, train, wrap
 from bingo.train.loss import contrast_measures, paper_loss, release_loss
 from bingo.train.options import step_options
@@ -171,6 +171,7 @@ def view_counts(config: DistillConfig) -> tuple[int, int]:
 
 def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
     """Distil or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
+    check_name(config.student)
     dataset = open_images(config.data, config.loader, tell=world.main)
     state, world = resume(config, key, world)
     check_run(config, dataset, world)

@@ -15,7 +15,7 @@ from torch import nn
 from bingo.config import PretrainConfig
 from bingo.distributed import World
 from bingo.images.open import open_images
-from bingo.models import autocast, seeded_encoder
+from bingo.models import autocast, check_name, seeded_encoder
 from bingo.train.loop import check_run, resume, train, wrap
 from bingo.train.loss import contrast_measures, contrastive_loss
 from bingo.train.options import step_options
@@ -75,6 +75,7 @@ class MoCo:
 
 def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:
     """Train or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
+    check_name(config.model)
     dataset = open_images(config.data, config.loader, tell=world.main)
     state, world = resume(config, key, world)
     check_run(config, dataset, world)

@@ -214,7 +214,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     fields = {"answered": number, "since": number, "time": number, "squeue": text, "sacct": text, "problems": list}
     with contextlib.suppress(UserError):
         known = _unwritten.get(path) or read_object(path, fields)
-        return known if -1 < time.time() - known["answered"] < 600 else None
+        said = known["squeue"] is not None or known["problems"]
+        return known if said and -1 < time.time() - known["answered"] < 600 else None
     return None
 
 

@@ -10,6 +10,17 @@ from typing import Any
 
 from bingo.launch.job.causes import Beat, Cause, find_cause
 
+MOST_TIME = 1e11
+FIELDS: dict[str, dict[str, type]] = {
+    "stage": {"name": str},
+    "finished": {"name": str, "skipped": bool},
+    "checkpoint": {"step": int},
+    "resumed": {"step": int},
+    "training": {"step": int, "steps": int},
+    "failed": {"kind": str, "error": str},
+    "start": {"pid": int},
+}
+"""Event -> what is in each of this name."""
 MARKER = "bingo: attempt "
 """What the batch script and every rank say first in every attempt, and then its number."""
 
@@ -32,25 +43,38 @@ def read_events(folder: Path) -> dict[int, list[dict[str, Any]]]:
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(errors="replace").splitlines():
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(line)
-            if isinstance(event, dict) and isinstance(event.get("event"), str) and _is_number(event.get("time")):
+            if isinstance(event, dict) and _is_event(event):
                 yield event
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_event(event: Mapping[str, Any]) -> bool:
+    """Whether it has what every event of its name has."""
+    name, time = event.get("event"), event.get("time")
+    wanted = FIELDS.get(name, {}) if isinstance(name, str) else {"event": str}
+    whole = all(isinstance(event.get(field), kind) for field, kind in wanted.items())
+    return whole and is_time(time) and isinstance(event.get("step"), int | None)
+
+
+def is_time(value: Any) -> bool:
+    """Whether it is a number of seconds since 1970 that a calendar can show."""
+    return isinstance(value, int | float) and 0 <= value < MOST_TIME
 
 
 def read_beats(folder: Path) -> dict[int, Beat]:
     """Last signs of life by rank."""
     beats = {}
     for rank, path in _ranks(folder, "beat"):
-        step, _, rest = path.read_text(errors="replace").strip().partition(" ")
-        when, _, stage = rest.partition(" ")
-        with contextlib.suppress(ValueError):  # empty, or damaged
-            beats[rank] = Beat(int(step), float(when), stage)
+        with contextlib.suppress(ValueError, OSError):  # empty, or damaged
+            step, when, *stage = path.read_text(errors="replace").strip().split(" ", 2)
+            if is_time(float(when)):
+                beats[rank] = Beat(int(step), float(when), *stage)
     return beats
 
 

@@ -10,7 +10,7 @@ from bingo.files import read_object
 from bingo.launch.cluster.reasons import ended
 from bingo.launch.cluster.slurm import Row
 from bingo.launch.job.causes import Beat
-from bingo.launch.job.records import cause_of, read_beats, read_events
+from bingo.launch.job.records import cause_of, is_time, read_beats, read_events
 from bingo.launch.submit.submission import Sent
 
 
@@ -118,9 +118,10 @@ def _read(folder: Path, job: str, restart: int, row: Row | None) -> Attempt:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return read_object(path, {"time": int | float})
+        record = read_object(path)
     except UserError:  # not there, or half written on a full disk
         return {}
+    return record if is_time(record.get("time")) else {}
 
 
 def _is_end(record: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bingo.errors import UserError, brief
+from bingo.errors import UserError, brief, file_error
 from bingo.files import make_folder, read_object, sync_folder, write_json
 from bingo.launch.job.spec import JobSpec
 from bingo.launch.layout import SUBMISSIONS, job_folder
@@ -60,7 +60,12 @@ class Submission:
     def sent(self) -> list[Sent]:
         """What was handed to Slurm, oldest first."""
         path = self.folder / "jobs.jsonl"
-        lines = path.read_bytes().splitlines() if path.exists() else []
+        try:
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise file_error(error, f"cannot read {path}: {error.strerror or error}; {SEND_AGAIN}") from None
         # A line without its end is one that a killed process could not finish.
         return [_sent(line, self, path) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
@@ -108,6 +113,8 @@ def read(folder: Path) -> Submission:
     sizes = facts.get("overrides", {})
     if not (isinstance(sizes, dict) and all(type(sizes.get(name)) in (int, type(None)) for name in SIZES)):
         raise UserError(f"{path}: 'overrides' is {brief(sizes)}, which does not belong there; {SEND_AGAIN}")
+    if not all(isinstance(name, str) for name in facts["done"]):
+        raise UserError(f"{path}: 'done' is {brief(facts['done'])}, not a list of names; {SEND_AGAIN}")
     known = {job.name for job in jobs}
     for job in jobs:
         if lacks := sorted(set(job.needs) - known):

@@ -120,6 +120,18 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no linear": (no_linear, r"results\.json has no linear accuracy; delete .* and type `bingo run digits` again"),
     "other weights": (other_weights, r"eval knn 0 holds the results of other weights than distill knn 0 made"),
     "other images": (other_images, r"arms no teacher, knn were evaluated on different datasets .* cannot be compared"),
+    "seconds without end": (
+        lambda root: rewrite(root / "eval" / "1-0" / "stage.json", lambda record: record.update(seconds=float("inf"))),
+        r"stage\.json: 'seconds' is inf, which does not belong there",
+    ),
+    "graphics card as text": (
+        lambda root: rewrite(root / "eval" / "1-0" / "environment.json", lambda found: found.update(gpu="H200")),
+        r"environment\.json: 'gpu' is 'H200', not of its type",
+    ),
+    "setting of another type": (
+        lambda root: rewrite(root / "students" / "1-0" / "config.json", lambda config: config.update(optim=[])),
+        r"config\.json\.optim: \[\] is not allowed",
+    ),
     "other run": (other_run, r"eval knn 0 evaluates runs/none, which no stage trained"),
 }
 
