@@ -22,6 +22,8 @@ from bingo.files import BY_PRODUCTS, RECORD, hash_file, hash_json, read_sealed
 from bingo.inputs import check_input
 from bingo.paths import as_text
 
+CHOICES = ("class_from", "ext")
+"""Settings of a pack that say what of its source is read."""
 IMAGES = ("data", "source", "train", "val", "monitor.val")
 """Settings that name images: a packed dataset, an image folder or tar files."""
 FLAT_FILE = re.compile(r"images-[0-9a-f]{12}-\d{3,}\.bin")
@@ -68,6 +70,9 @@ def identify(kind: str, config: Any) -> Identity:
     settings = to_json(config)
     settings.pop("out")
     settings.pop("workers", None)
+    for name in CHOICES:  # an empty one is as if it were not there: so it was in earlier releases
+        if not settings.get(name):
+            settings.pop(name, None)
     runtime = getattr(config, "runtime", None)
     if isinstance(runtime, Runtime):
         settings["runtime"] = {"precision": runtime.precision}
@@ -98,7 +103,7 @@ def input_paths(config: Any, prefix: str = "") -> dict[str, Path]:
 def find_input(name: str, path: Path, settings: Mapping[str, Any]) -> Input:
     """The content of the input that the setting `name` gives; settings: the stage's, some say what is read of it."""
     if name == "source":
-        choices = {key: settings[key] for key in ("class_from", "ext") if key in settings}
+        choices = {name: settings[name] for name in CHOICES if name in settings}
         return Input(path, fingerprint(path, **choices), "names, sizes and times of its images")
     check_input(name, path)
     if path.is_file():

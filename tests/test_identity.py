@@ -125,6 +125,13 @@ def test_what_a_pack_is_told_to_leave_changes_nothing(source: Path, tmp_path: Pa
     assert stage_key(replace(stage, config=replace(stage.config, ext=""))) != key
 
 
+def test_a_pack_without_choices_is_recognised_as_before_there_were_any(source: Path, tmp_path: Path) -> None:
+    """A new setting must not change the key of what is done: a recipe would make all of it again."""
+    config = PackConfig(source=source, out=tmp_path / "out")
+    settings = {"source": fingerprint(source), "convert": False, "allow_bad": False, "shard_gib": 64.0}
+    assert identify("pack", config).settings == settings
+
+
 def test_the_images_of_a_pack_are_not_hashed_for_every_stage(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
