@@ -177,7 +177,7 @@ class World:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def agreed(self, answer: bool) -> bool:
+    def main_says(self, answer: bool) -> bool:
         """Rank 0's answer, on every rank; waits for it as a barrier does."""
         if self.size == 1:
             return answer

@@ -176,20 +176,20 @@ def first_line(text: object) -> str:
     return line if len(line) <= 200 else line[:200] + "..."
 
 
-def check_recorded(path: Path) -> None:
-    """Hash a file and compare it with what the record of its stage, beside it, says; nothing is known without one.
+def check_recorded(path: Path, content: str | None = None) -> None:
+    """Compare a file with what the record of its stage, beside it, says; nothing is known without one.
 
-    `UserError` when they differ.
+    content: the file's hash, where the caller has it. `UserError` when they differ.
     """
     record = path.parent / RECORD
     if not record.is_file():
         return
     recorded = read_sealed(record).get("outputs")
     expected = recorded.get(path.name) if isinstance(recorded, dict) else None
-    if expected is not None and hash_file(path) != expected:
+    if expected is not None and (content or hash_file(path)) != expected:
         raise UserError(
-            f"{path} is not the file that its stage wrote (content hash, recorded in {record}): damaged or replaced; "
-            "restore it, or delete the folder and run the stage again"
+            f"{path} is not the file that its stage wrote: its content hash differs from the one recorded in {record}; "
+            "restore it, or delete the folder and run its stage again"
         )
 
 

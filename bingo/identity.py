@@ -18,14 +18,12 @@ from bingo import __version__
 from bingo.config_json import to_json
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, file_error
-from bingo.files import BY_PRODUCTS, RECORD, hash_file, hash_json, read_sealed
-from bingo.inputs import check_input
+from bingo.files import BY_PRODUCTS, RECORD, check_recorded, hash_file, hash_json, read_sealed
+from bingo.inputs import FORMS, IMAGES, check_input
 from bingo.paths import as_text
 
 CHOICES = ("class_from", "ext")
 """Settings of a pack that say what of its source is read."""
-IMAGES = ("data", "source", "train", "val", "monitor.val")
-"""Settings that name images: a packed dataset, an image folder or tar files."""
 FLAT_FILE = re.compile(r"images-[0-9a-f]{12}-\d{3,}\.bin")
 """The images of a packed dataset. Its index has the hash of each, and each is compared when it is first read."""
 MEND = "restore it, or delete the folder and run its stage again"
@@ -107,12 +105,14 @@ def find_input(name: str, path: Path, settings: Mapping[str, Any]) -> Input:
         return Input(path, fingerprint(path, **choices), "names, sizes and times of its images")
     check_input(name, path)
     if path.is_file():
-        return Input(path, _file_hash(path), "its bytes")
+        found = hash_file(path)
+        check_recorded(path, found)
+        return Input(path, found, "its bytes")
     if (path / RECORD).exists():
         return Input(path, hash_json(outputs_of(path)), "what its stage recorded")
     if (path / "index.npz").exists():
         return Input(path, hash_file(path / "index.npz"), "its index")
-    if name in IMAGES:
+    if FORMS[name] is IMAGES:
         return Input(path, fingerprint(path), "names, sizes and times of its images")
     content = {file.relative_to(path).as_posix(): hash_file(file) for file in _visible_files(path)}
     return Input(path, hash_json(content), "the bytes of its files")
@@ -123,16 +123,6 @@ def fingerprint(source: Path, **choices: str) -> str:
     from bingo.images import sources
 
     return sources.fingerprint(source, **choices)
-
-
-def _file_hash(path: Path) -> str:
-    """Hash of a file's bytes; `UserError` when the record of the stage beside it says otherwise."""
-    found = hash_file(path)
-    if (path.parent / RECORD).is_file():
-        outputs = read_record(path.parent).get("outputs", {})
-        if outputs.get(path.name, found) != found:
-            raise UserError(f"{path} is not the file that its stage wrote: its content hash differs; {MEND}")
-    return found
 
 
 def outputs_of(folder: Path) -> dict[str, str]:
@@ -191,11 +181,23 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The record of the stage in a folder. `UserError` when it is damaged, or no record at all."""
     path = folder / RECORD
     record = read_sealed(path, {"key": str, "kind": str}, remedy=MEND)
+    if not (isinstance(record.get("settings", {}), dict) and _are_inputs(record.get("inputs", {}))):
+        raise UserError(f"{path} is damaged: its settings or inputs are none; {MEND}")
     if "outputs" not in record:
         return record
     if not _are_outputs(record["outputs"], record.get("files")):
         raise UserError(f"{path} is damaged: its list of outputs is none; {MEND}")
     return record
+
+
+def _are_inputs(inputs: Any) -> bool:
+    """Whether this is what `Identity.to_json` writes: setting -> {path, hash, by}."""
+    if not (isinstance(inputs, dict) and inputs.keys() <= {*FORMS, "source"}):
+        return False
+    names = ("path", "hash", "by")
+    return all(
+        isinstance(entry, dict) and all(isinstance(entry.get(n), str) for n in names) for entry in inputs.values()
+    )
 
 
 def _are_outputs(outputs: Any, files: Any) -> bool:

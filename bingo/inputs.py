@@ -125,14 +125,7 @@ def recorded(path: Path) -> tuple[Recorded, Path] | None:
     file = (path.parent if path.name == "model.pt" and not path.is_dir() else path) / CONFIG
     if not file.is_file():
         return None
-    record = read_object(file)
-    if (file.parent / RECORD).is_file():
-        wanted = read_sealed(file.parent / RECORD).get("config")
-        if wanted is not None and wanted != hash_json(record):
-            raise UserError(
-                f"{file} is not the one that its stage wrote: edited or damaged; restore it, or delete "
-                f"{file.parent} and run its stage again"
-            )
+    record = read_config(file)
     if record.get("kind") not in ("pretrain", "distill", "keys"):
         return None
     found: dict[str, Any] = {
@@ -141,3 +134,16 @@ def recorded(path: Path) -> tuple[Recorded, Path] | None:
     if isinstance(found.get("loader"), dict):  # a training's says more
         found["loader"] = {name: value for name, value in found["loader"].items() if name in defaults(Loader)}
     return from_record(Recorded, found, str(file)), file
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """What config.json of a stage says; `UserError` when it is not what the record beside it was written with."""
+    config = read_object(file)
+    if (file.parent / RECORD).is_file():
+        wanted = read_sealed(file.parent / RECORD).get("config")
+        if wanted is not None and wanted != hash_json(config):
+            raise UserError(
+                f"{file} is not the one that its stage wrote: edited or damaged; restore it, or delete "
+                f"{file.parent} and run its stage again"
+            )
+    return config

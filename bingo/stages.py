@@ -152,7 +152,7 @@ def run_stage(
         with _writer(stage, peers, patience_s):
             # Who held the folder while we waited may have done this very stage.
             record = finished(stage, identity.key) if peers.main else None
-            skipped = peers.agreed(record is not None)
+            skipped = peers.main_says(record is not None)
             record = _run(stage, identity, peers, replace) if not skipped else record or read_record(stage.out)
     watch.event("finished", name=stage.name, skipped=skipped)
     return {**record, "skipped": skipped}

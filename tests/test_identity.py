@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bingo import identity
+from bingo.cli import main
 from bingo.config import BagsConfig, FeaturesConfig, PackConfig, PretrainConfig
 from bingo.errors import UserError
 from bingo.identity import fingerprint, identify, read_record
@@ -196,6 +197,10 @@ def test_a_record_of_before_seals_is_still_one(digits: Path, features: Path, tmp
         {"files": {}},
         {"files": {"bags.npz": {"hash": 1}}},
         {"key": None},
+        {"settings": 3},
+        {"inputs": [1]},
+        {"inputs": {"data": {"path": "p"}}},
+        {"inputs": {"another": {"path": "p", "hash": "h", "by": "b"}}},
     ],
     ids=str,
 )
@@ -208,3 +213,4 @@ def test_a_record_that_is_none(digits: Path, features: Path, tmp_path: Path, cha
     path.write_text(json.dumps(record | change))
     with pytest.raises(UserError, match=r"stage.json"):
         read_record(tmp_path / "bags")
+    assert main(["explain", str(tmp_path / "bags")]) == 2

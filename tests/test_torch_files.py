@@ -103,5 +103,8 @@ def test_a_sound_file_that_the_stage_did_not_write_is_refused(tmp_path: Path) ->
     assert torch.equal(read_torch(path, "")["w"], torch.ones(6))
     torch.save({"w": torch.zeros(6)}, tmp_path / "b.pt")
     shutil.copyfile(tmp_path / "b.pt", path)
-    with pytest.raises(UserError, match=r"a.pt is not the file that its stage wrote .*recorded in .*stage.json"):
+    differs = (
+        r"a.pt is not the file that its stage wrote: its content hash differs from the one recorded in .*stage.json"
+    )
+    with pytest.raises(UserError, match=differs):
         read_torch(path, "")

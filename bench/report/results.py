@@ -16,6 +16,7 @@ from bingo.config_json import from_json, to_json, values_in
 from bingo.errors import UserError, brief, did_you_mean
 from bingo.files import RECORD, read_object, read_sealed
 from bingo.images.open import open_dataset
+from bingo.inputs import read_config
 from bingo.stages import KINDS
 
 METRICS = {"fewshot": "few-label", "knn": "kNN", "linear": "linear"}
@@ -161,7 +162,7 @@ def _record(name: str, out: Path) -> Record:
     path = out / "config.json"
     cls = KINDS[entry["kind"]].config
     config = to_json(
-        from_json(cls, values_in(cls, read_object(path)), str(path))
+        from_json(cls, values_in(cls, read_config(path)), str(path))
     )  # with what earlier releases left out
     environment = read_object(out / "environment.json")
     for field, kind in ENVIRONMENT.items():

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from bingo.config import ExportConfig
-from bingo.config_json import from_json
 from bingo.config_parts import Augmentation
 from bingo.distributed import World
 from bingo.errors import UserError
-from bingo.files import REMEDY, read_object, read_sealed, write_json, write_torch
+from bingo.files import REMEDY, read_sealed, write_json, write_torch
+from bingo.inputs import recorded
 from bingo.models import build_classifier, check_alive, load_encoder, state_hash
 from bingo.torch_files import read_torch
 
@@ -29,7 +29,8 @@ def run(config: ExportConfig, key: str, world: World) -> dict[str, Any]:
     """
     encoder, model_hash = load_encoder(config.model)
     found = _classifier(config, encoder.feature_dim, model_hash)
-    shown = found["input"] or _input_of_run(config.model)
+    run = recorded(config.model)
+    shown = found["input"] or (input_of(run[0].augment) if run else None)
     check_alive(encoder, config.model, shown["size"] if shown else USUAL_SIZE, head=False)
     classes = len(found["weight"])
     state = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
@@ -66,23 +67,12 @@ def input_of(augment: Augmentation) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _input_of_run(model: Path) -> dict[str, Any] | None:
-    """What the settings of a training say, beside its model; None for a model without them."""
-    path = (model if model.is_dir() else model.parent) / "config.json"
-    settings = read_object(path) if path.exists() else {}
-    if settings.get("kind") not in ("pretrain", "distill") or not isinstance(settings.get("augment"), dict):
-        return None
-    return input_of(from_json(Augmentation, settings["augment"], str(path)))
-
-
 def _classifier(config: ExportConfig, dim: int, model_hash: str) -> dict[str, Any]:
     """weight (C x dim) and bias (C) float32, the names of the classes or None, the input of the evaluation or None."""
     if config.classifier is None:
         weight, bias = torch.zeros(config.classes, dim), torch.zeros(config.classes)
         return {"weight": weight, "bias": bias, "classes": None, "input": None}
     path = config.classifier / "linear.pt" if config.classifier.is_dir() else config.classifier
-    if not path.exists():
-        raise UserError(f"{path} does not exist; run `bingo eval linear` first, or export without --classifier")
     saved = read_torch(path, ACCEPTED)
     weight, bias = _checked(saved, path)
     if weight.shape[1] != dim:

@@ -48,9 +48,8 @@ def open_rows(path: Path, shape: tuple[int, ...], dtype: DTypeLike, content: str
 def agreed(world: World, read: Callable[[], T]) -> T:
     """What `read` returns on this rank; where it is refused on any rank, the same `UserError` on every rank."""
     found: list[T] = []
-    refusals: list[
-        tuple[type[UserError], str]
-    ] = []  # an exception would hold this frame, and the process group with it
+    # Not the exception itself: it would hold this frame, and the process group with it.
+    refusals: list[tuple[type[UserError], str]] = []
     try:
         found.append(read())
     except UserError as error:
