@@ -17,23 +17,23 @@ FIRST_S = 60
 
 
 @contextlib.contextmanager
-def live_line() -> Iterator[Callable[[Stage, str], None]]:
-    """Call what it yields with the running stage and its line: shown on a terminal, logged now and then elsewhere."""
+def live_line() -> Iterator[Callable[[Stage, Callable[[], str]], None]]:
+    """Call what it yields with the running stage and what makes its line: shown on a terminal, else logged when due."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status("") as status:
-            yield lambda stage, line: status.update(Text(fitted(line, console.width - 2)))  # a spinner stands before it
+            yield lambda stage, line: status.update(Text(fitted(line(), console.width - 2)))  # behind a spinner
         return
     running: list[tuple[Stage, Due]] = []
 
-    def tell(stage: Stage, line: str) -> None:
+    def tell(stage: Stage, line: Callable[[], str]) -> None:
         if not running or running[-1][0] is not stage:
             running[:] = [(stage, Due(first_s=FIRST_S))]
         if running[-1][1]():
-            log.info("%s", line)
+            log.info("%s", line())
 
     yield tell
 

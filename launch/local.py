@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def _run_job(
                     say(line(job.stages[told], record, skipped=False))
                     told += 1
                 at = min(told, len(job.stages) - 1)
-                show(job.stages[at], position(job.stages[at], place[0] + at, place[1], folder, time.time()))
+                show(job.stages[at], partial(position, job.stages[at], place[0] + at, place[1], folder, time.time()))
                 wait.half_a_second()
     records = _result(submitted, job, folder, asked)
     for stage, record in list(zip(job.stages, records, strict=True))[told:]:

@@ -1,6 +1,7 @@
 """The line of the stage that runs here: words, from what its ranks recorded."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from bingo.config import BagsConfig, PretrainConfig
 from bingo.config_parts import Optimiser
-from bingo.launch.live import fitted, position
+from bingo.launch.live import fitted, live_line, position
 from bingo.stages import Stage
 
 pytestmark = pytest.mark.quick
@@ -54,3 +55,18 @@ def test_other_stages_say_their_blocks(tmp_path: Path) -> None:
     assert told(stage, tmp_path, STAGE) == "stage 7 of 49  teacher  for 40 s"
     (tmp_path / "rank-0.beat").write_text("12 110.000 teacher      \n")
     assert told(stage, tmp_path, STAGE) == "stage 7 of 49  teacher  12 blocks done, for 40 s"
+
+
+def test_without_a_terminal_the_line_is_made_when_it_is_due(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("bingo.launch.live.FIRST_S", 0)
+    made = []
+    with caplog.at_level(logging.INFO, "bingo"), live_line() as show:
+        show(stage, lambda: made.append("now") or "the line")
+    assert made == ["now"]
+    assert "the line" in caplog.text
+    monkeypatch.setattr("bingo.launch.live.FIRST_S", 1000)
+    with live_line() as show:
+        show(stage, lambda: made.append("again") or "")
+    assert made == ["now"]
