@@ -12,7 +12,7 @@ import torch
 
 from bingo.distributed import World
 from bingo.errors import PASSING, UserError, file_error
-from bingo.files import new_hash
+from bingo.files import hash_file, new_hash
 from bingo.train.lines import read_lines
 from bingo.views.decode_failures import Failures
 
@@ -121,9 +121,9 @@ class Metrics:
         failures.hear(found)
 
     def close(self) -> None:
-        """Write the last line, by which readers see whether the others are what was written, and look at once."""
+        """Write the last line, by which readers see whether the others are what was written; tell of it if not."""
         self.write({"kind": "sum", "hash": self._hash.hexdigest()})
-        if self.world.main:
+        if self.world.main and hash_file(self.path) != self._hash.hexdigest():
             read_lines(self.path)
 
     def write(self, *lines: dict[str, Any]) -> None:
