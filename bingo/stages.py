@@ -203,6 +203,8 @@ def _writer(stage: Stage, peers: "World", patience_s: float) -> Iterator[None]:
         except UserError:
             if fresh and not _holds_work(stage.out):
                 remove_tree(stage.out)
+            elif not (stage.out / RECORD).exists():  # a folder of others
+                (stage.out / LOCK).unlink(missing_ok=True)
             raise
 
 

@@ -85,6 +85,7 @@ def test_a_folder_with_other_things_is_refused_and_kept(inputs: Inputs, tmp_path
     with pytest.raises(UserError, match=r"out holds 'thesis.tex' and no stage of bingo; choose a new or empty folder"):
         run_stage(stage)
     assert (stage.out / "thesis.tex").read_text() == "years"
+    assert os.listdir(stage.out) == ["thesis.tex"], "no lock is left there"
 
 
 def test_a_stage_that_was_begun_and_wrote_nothing_gives_way(inputs: Inputs, tmp_path: Path) -> None:
