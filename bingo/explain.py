@@ -9,8 +9,9 @@ from bingo.arguments import Parser
 from bingo.errors import UserError
 from bingo.files import RECORD
 from bingo.flags import DOORS, stage_of
-from bingo.identity import difference, find_input, flat, identify, in_words, read_record
+from bingo.identity import difference, find_input, identify, in_words, read_record
 from bingo.inputs import HOLDS
+from bingo.key_settings import flat
 from bingo.stages import KINDS
 
 AS_RECORDED = "as recorded"
@@ -77,7 +78,7 @@ def _against(record: dict[str, Any], out: Path, flags: list[str]) -> list[str]:
     given = "out" in DOORS[record["kind"]].words or any(word.partition("=")[0] == "--out" for word in flags)
     stage = stage_of(record["kind"], flags if given else [*flags, "--out", str(out)])
     identity = identify(stage.kind, stage.config)
-    return [] if identity.key == record["key"] else [f"made with {words}" for words in in_words(record, identity)]
+    return [] if identity.is_of(record) else [f"made with {words}" for words in in_words(record, identity)]
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:

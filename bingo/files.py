@@ -1,6 +1,7 @@
 """Files that are whole or absent, and what they should hold: atomic writes, hashes, seals, locks, JSON."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -10,25 +11,34 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bingo.errors import TransientError, UserError, file_error
+from bingo.errors import TransientError, UserError, file_error, remedy
 
 HASH_BYTES = 16
 RECORD = "stage.json"
 """What a stage writes into its folder when it is done."""
-BEGUN = (RECORD, "config.json", "environment.json")
+ENVIRONMENT = "environment.json"
+BEGUN = (RECORD, "config.json", ENVIRONMENT)
 """What a stage writes into its folder when it starts."""
-# Logs and checkpoints are by-products: they differ between an interrupted and an uninterrupted run.
-BY_PRODUCTS = (*BEGUN, "checkpoints", "metrics.jsonl")
+METRICS = "metrics.jsonl"
+SAVED = "saved.json"
+"""{key, step} of a training's newest checkpoint: a folder that has lost it is known by this."""
+# Logs, checkpoints and traces are by-products: they differ between an interrupted and an uninterrupted run.
+PROFILE = "profile"
+"""Folder of a training's traces."""
+BY_PRODUCTS = (*BEGUN, "checkpoints", METRICS, SAVED, PROFILE)
+REPLACED = ".replaced"
+"""In a folder whose work was moved aside on request, so that what is left there, the user's own, is in no way."""
 SEAL = "seal"
 """Key of a JSON object's hash of all its other values."""
 LOCK = ".lock"
-TEMPORARY = re.compile(r"\..+\.tmp")
-"""Name of a file that is being written; a killed process leaves it."""
+TEMPORARY = re.compile(r"\..+\.(.+-\d+-[0-9a-f]+|\d+)\.tmp")
+"""Name of a file that is being written, see `atomic_write`; a killed process leaves it."""
 MOST_JSON = 1 << 28
 REMEDY = "restore it, or delete it and run what wrote it again"
 
@@ -47,11 +57,16 @@ def hash_file(path: Path) -> str:
         raise file_error(error, f"cannot read {path}: {error.strerror or error}") from error
 
 
+def hash_bytes(content: "bytes | memoryview") -> str:
+    """Hex content hash of bytes; an array's are its own, if it is contiguous."""
+    digest = new_hash()
+    digest.update(content)
+    return digest.hexdigest()
+
+
 def hash_json(value: Any) -> str:
     """Hex hash of a JSON value, independent of key order."""
-    digest = new_hash()
-    digest.update(json.dumps(value, sort_keys=True).encode())
-    return digest.hexdigest()
+    return hash_bytes(json.dumps(value, sort_keys=True).encode())
 
 
 @contextlib.contextmanager
@@ -73,11 +88,25 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         kept = f"; the previous {path.name} is intact" if path.exists() else ""
         raise file_error(
-            error, f"cannot write {path}: {error.strerror or error}{kept}; free space or choose another folder"
+            error, f"cannot write {path}: {error.strerror or error}{kept}; {remedy(error)} or choose another folder"
         ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file to read its bytes. `OSError` for a folder, and for a pipe or device, which might never answer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(code, os.strerror(code) if code == errno.EISDIR else "it is no file", str(path))
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def write_torch(path: Path, value: Any) -> None:
@@ -94,6 +123,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, indented, with a trailing newline."""
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=2) + "\n").encode())
+
+
+def refuse_others_file(path: Path, value: Mapping[str, Any]) -> None:
+    """`UserError` if a JSON file of others is where an object with these keys is to be written."""
+    if path.exists() and not read_object(path).keys() >= value.keys():
+        raise UserError(f"{path} is not what bingo writes under that name; move it, or choose another --out")
 
 
 def sync_folder(folder: Path) -> None:
@@ -149,7 +184,7 @@ def read_object(path: Path, fields: Mapping[str, Any] | None = None, *, remedy: 
 def read_json(path: Path, *, remedy: str = REMEDY) -> Any:
     """Read a JSON file; `UserError`, one sentence, when it is missing, unreadable, too large or not JSON."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read(MOST_JSON + 1)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
@@ -174,6 +209,17 @@ def first_line(text: object) -> str:
     """The first line of a message, cut where it is long."""
     line = str(text).strip().partition("\n")[0]
     return line if len(line) <= 200 else line[:200] + "..."
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a small file is not there, empty, or nothing but zeros: so a power cut leaves what it was writing."""
+    try:
+        with open_file(path) as file:
+            return not file.read(1 << 20).strip(b"\0")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def check_recorded(path: Path, content: str | None = None) -> None:
@@ -202,16 +248,16 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path, wait_s: float = 0) -> Iterator[None]:
+def folder_lock(folder: Path, wait_s: float = 0, name: str = LOCK) -> Iterator[None]:
     """Hold `folder` for one writer; `TransientError` if another process still does after `wait_s` seconds.
 
-    Released by the system when a process dies. Where the file system has no locks (some NFS) nothing is held: then two
-    writers are the user's to avoid.
+    name: the file in it by which it is held. Released by the system when a process dies. Where the file system has no
+    locks (some NFS) nothing is held: then two writers are the user's to avoid.
     """
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            file = open(folder / LOCK, "w")  # noqa: SIM115  closed below
+            file = open(folder / name, "a")  # noqa: SIM115  closed below; it may be a file of others
         except FileNotFoundError:  # who held it has deleted the folder while we waited
             make_folder(folder)
             continue
@@ -219,7 +265,7 @@ def folder_lock(folder: Path, wait_s: float = 0) -> Iterator[None]:
             raise file_error(error, f"cannot write {folder}: {error.strerror}; choose another --out") from error
         with file:
             if try_lock(file.fileno()):
-                if not _is_still(file, folder / LOCK):
+                if not _is_still(file, folder / name):
                     continue
                 yield
                 return
@@ -244,15 +290,6 @@ def try_lock(descriptor: int) -> bool:
     except OSError:
         pass
     return True
-
-
-def clear_folder(folder: Path) -> None:
-    """Delete what a folder holds, but not its lock."""
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
 
 
 def remove_tree(path: Path) -> None:

@@ -1,15 +1,17 @@
 """What a stage is given: which forms an input may have, what is wrong with one, what a model's run recorded of it."""
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bingo.config_flags import defaults
-from bingo.config_json import from_record
+from bingo.config_json import from_json, from_record
 from bingo.config_parts import Augmentation, Loader, Monitor
 from bingo.errors import UserError, file_error
 from bingo.files import RECORD, hash_json, read_object, read_sealed
+from bingo.paths import library_name
 
 CONFIG = "config.json"
 
@@ -24,7 +26,12 @@ class Form(NamedTuple):
 
 
 IMAGES = Form("a folder made by `bingo pack`, or an image folder (one folder per class)", ("pack",), "pack")
-MODEL = Form("a run folder, its model.pt, or a MoCo-v2 checkpoint", ("pretrain", "distill"), "pretrain", "model.pt")
+MODEL = Form(
+    "a run folder, its model.pt, a checkpoint (docs/teachers.md), timm:NAME or torchvision:NAME",
+    ("pretrain", "distill", "teacher"),
+    "pretrain",
+    "model.pt",
+)
 BAGS = Form("a folder made by `bingo bags`, or its bags.npz", ("bags",), "bags", "bags.npz")
 FORMS = {
     **dict.fromkeys(("data", "train", "val", "monitor.val"), IMAGES),
@@ -33,6 +40,7 @@ FORMS = {
     "features": Form("a folder made by `bingo features`", ("features",), "features", "features.json"),
     "keys": Form("a folder made by `bingo keys`", ("keys",), "keys", "keys.json"),
     "classifier": Form("a folder made by `bingo eval linear`, or its linear.pt", ("eval",), "eval linear", "linear.pt"),
+    "finetune.names": Form("a text file with the name of one image per line", (), ""),
 }
 """Setting -> what may stand there. The source of a pack is none of them: `bingo.images.sources` knows its forms."""
 HOLDS = {
@@ -40,13 +48,32 @@ HOLDS = {
     "pack": "packed images",
     "pretrain": "a model",
     "distill": "a model",
+    "teacher": "a model",
     "features": "features",
     "bags": "bags",
     "keys": "cached keys",
     "eval": "an evaluation",
     "export": "exported weights",
+    "scaling": "measured training steps",
 }
 """Kind of stage -> what its folder holds."""
+WROTE = {
+    kind: re.compile(names)
+    for kind, names in {
+        "demo-data": r"(train|val)/\d/\d{4}\.jpg|digits\.json",
+        "pack": r"images-[0-9a-f]{12}(-\d{3,})?\.bin|index\.npz|verdicts\.json",
+        "pretrain": r"model\.pt",
+        "distill": r"model\.pt",
+        "teacher": r"model\.pt|teacher\.json",
+        "features": r"features\.(npy|json)",
+        "bags": r"bags\.npz|diagnostics\.json",
+        "keys": r"keys\.(npy|json)",
+        "eval": r"linear\.pt|results\.json|finetuned\.pt",
+        "export": r"weights\.(pt|json|onnx)|detectron2\.pkl|(hub/)?README\.md|hub/(config\.json|model\.safetensors)",
+        "scaling": r"samples\.json",
+    }.items()
+}
+"""Kind of stage -> relative names of what it writes in its folder, besides what every stage does."""
 
 
 def shown(setting: str) -> str:
@@ -60,6 +87,8 @@ def check_input(setting: str, path: Path) -> None:
     setting: dotted name of a field of a config (`teacher`, `monitor.val`).
     """
     form = FORMS[setting]
+    if form is MODEL and library_name(path):
+        return
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -68,6 +97,8 @@ def check_input(setting: str, path: Path) -> None:
         raise file_error(error, f"{shown(setting)}: cannot read {path}: {error.strerror or error}") from None
     if not path.is_dir():
         return
+    if not form.kinds:
+        raise UserError(f"{shown(setting)}: {path} is a folder; give {form.words}")
     kind, wanted = kind_of(path), "images" if form is IMAGES else HOLDS[form.kinds[0]]
     if kind is not None and kind not in form.kinds:
         raise UserError(f"{shown(setting)}: {path} holds {HOLDS[kind]}, not {wanted}; give {form.words}")
@@ -85,10 +116,18 @@ def missing_input(setting: str, path: Path) -> UserError:
         hint = "did you mean " + " or ".join(str(folder / name) for name in close) + "? " if close else ""
     else:
         hint = f"{folder} holds no {path.relative_to(folder).parts[0]}. "
+    maker = f"; `bingo {form.verb}` makes one" if form.verb else ""
     return UserError(
-        f"{shown(setting)}: {path} does not exist (no such file or folder). {hint}Give {form.words}; "
-        f"`bingo {form.verb}` makes one"
+        f"{shown(setting)}: {path} does not exist (no such file or folder). {hint}Give {form.words}{maker}"
     )
+
+
+def is_gone(path: Path) -> bool:
+    """Whether nothing is there, as below a mount point whose storage is away."""
+    try:
+        return (path.is_dir() and next(path.iterdir(), None) is None) or not path.exists()
+    except OSError:
+        return True
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -122,7 +161,7 @@ def recorded(path: Path) -> tuple[Recorded, Path] | None:
 
     None where nothing is, as for a checkpoint of others; `UserError` for a record that is damaged.
     """
-    file = (path.parent if path.name == "model.pt" and not path.is_dir() else path) / CONFIG
+    file = _config_of(path)
     if not file.is_file():
         return None
     record = read_config(file)
@@ -134,6 +173,56 @@ def recorded(path: Path) -> tuple[Recorded, Path] | None:
     if isinstance(found.get("loader"), dict):  # a training's says more
         found["loader"] = {name: value for name, value in found["loader"].items() if name in defaults(Loader)}
     return from_record(Recorded, found, str(file)), file
+
+
+def _config_of(path: Path) -> Path:
+    return (path.parent if path.name == "model.pt" and not path.is_dir() else path) / CONFIG
+
+
+def seen_by(path: Path) -> dict[str, Any] | None:
+    """How a network that is no run's sees images: dotted settings. Of a folder of `bingo teacher`, of a library's
+    network, of a checkpoint whose kind says so; None where nothing is known: then it is as for ImageNet.
+
+    torch is imported only where there is such a file. `UserError` for a record that is damaged.
+    """
+    file = _config_of(path)
+    if file.is_file() and (record := read_config(file)).get("kind") == "teacher":
+        loader = from_json(Loader, record.get("loader", {}), str(file))
+        return {**_seen(from_json(Augmentation, record.get("augment", {}), str(file))),
+                "loader.fancy_upsampling": loader.fancy_upsampling}  # fmt: skip
+    if file.is_file() or not (library_name(path) or _may_be_weights(path)):
+        return None
+    from bingo.models.seen import seen
+
+    try:
+        found = seen(path)
+    except UserError:  # the stage that loads it says what is wrong
+        return None
+    return _seen(found) if found else None
+
+
+def augmentation_of(path: Path) -> Augmentation | None:
+    """How the network at `path` sees images: its run's own views; of others size, mean and deviation, or None.
+
+    As for `recorded` and `seen_by`.
+    """
+    if run := recorded(path):
+        return run[0].augment
+    parts = {n.removeprefix("augment."): v for n, v in (seen_by(path) or {}).items() if n.startswith("augment.")}
+    return Augmentation(**parts) if parts else None
+
+
+def _seen(augment: Augmentation) -> dict[str, Any]:
+    return {f"augment.{name}": getattr(augment, name) for name in ("size", "mean", "std")}
+
+
+def _may_be_weights(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    return head.startswith((b"PK\x03\x04", b"\x80")) or head[8:9] == b"{"
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Paths as they are typed in flags, config files and site files."""
 
 import os
+import shlex
 from pathlib import Path
 
 from bingo.errors import UserError, brief
 
+LIBRARIES = ("timm:", "torchvision:")
 MOST_BYTES = 4095
 MOST_NAME_BYTES = 255
 """Linux takes no longer paths, and its file systems no longer names."""
@@ -33,3 +35,17 @@ def as_path(text: object) -> Path:
 def as_text(path: Path) -> str:
     """What `as_path` reads back as the same path."""
     return f"./{path}" if str(path).startswith("~") else str(path)
+
+
+def quoted(path: Path) -> str:
+    """The same as one word of a command to copy: for a shell, and no flag."""
+    text = as_text(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def library_name(path: Path) -> str:
+    """`timm:NAME` or `torchvision:NAME` if this is such a name and no file; "" for every other path.
+
+    The last part of the path counts, so it stays a name wherever paths are made absolute.
+    """
+    return path.name if path.name.startswith(LIBRARIES) and not os.path.lexists(path) else ""

@@ -5,6 +5,7 @@ The ranks' are those of torch.distributed, which torchrun sets and `bingo.launch
 
 import getpass
 import os
+import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +100,21 @@ def needed(environ: Mapping[str, str], name: str) -> int:
     return number
 
 
+def for_ranks(name: str) -> bool:
+    """Whether a variable tells a rank of torch.distributed its place."""
+    return name in RANKS or name.startswith("TORCHELASTIC_")
+
+
 def forget_ranks(environ: MutableMapping[str, str] = os.environ) -> list[str]:
     """Take the variables of the ranks out of the environment; those that spoke of several, as `RANK=1`."""
-    found = {name: environ.pop(name) for name in (*RANKS, AGENT) if name in environ}
+    found = {name: environ.pop(name) for name in list(environ) if for_ranks(name)}
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     return [f"{name}={found[name]}" for name in alone if found.get(name, alone[name]) != alone[name]]
+
+
+def node(environ: Mapping[str, str] = os.environ) -> str:
+    """The name of this machine, as Slurm calls it where it runs here."""
+    return environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def named_gpus() -> int | None:

@@ -3,23 +3,44 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bingo.arguments import MOST, Parser, between, path, whole
+from bingo.arguments import MOST, Parser, between, whole
 from bingo.errors import UserError, brief
-from bingo.files import write_json
-from bingo.launch.cluster.site import Cluster, read_site, with_size
+from bingo.files import hash_json, refuse_others_file, write_json
+from bingo.identity import inputs_read_once
+from bingo.launch.cluster.site import FLAGS, OF_RANKS, Cluster, read_site, with_flags
 from bingo.launch.job.spec import JobSpec
 from bingo.launch.local import Chain, Job, run_chain, run_inline
-from bingo.launch.submit.graph import jobs_of
+from bingo.launch.submit.flags import (
+    CLUSTER,
+    HERE,
+    add_cluster_flags,
+    add_recipe_flags,
+    add_recipe_settings,
+    add_replace_flag,
+    cluster_name,
+    combined,
+    overrides,
+    recipe_of,
+    refuse_elsewhere,
+    refuse_settings,
+)
+from bingo.launch.submit.folders import find_other_work, replaced
+from bingo.launch.submit.graph import jobs_of, report_job
 from bingo.launch.submit.submission import Submission
-from bingo.recipes import CHAINS, Group, Recipe, build
+from bingo.paths import quoted
+from bingo.recipes import CHAINS, PAGE, RECIPE, Group, Recipe, reported, summary
 from bingo.stages import KINDS
 from bingo.variables import named_gpus
+
+if TYPE_CHECKING:
+    from bingo.launch.submit.sweep import Sweep
 
 Report = Callable[[list[str]], int]
 
@@ -31,6 +52,7 @@ def run_flags() -> Parser:
     add_recipe_flags(parser)
     ranks = "processes per job (default: 2, or one per GPU if fewer)"
     parser.add_argument("--ranks", type=whole, metavar="N", help=ranks)
+    add_replace_flag(parser)
     return parser
 
 
@@ -39,7 +61,8 @@ def run(argv: list[str], report: Report) -> int:
     options = run_flags().parse_args(argv)
     root = options.out or Path("runs") / options.recipe
     device = options.device or "auto"
-    return run_here(options.recipe, device, root, recipe_of(options, root), options.ranks, report)
+    recipe = recipe_of(options, root)
+    return run_here(options.recipe, device, root, recipe, options.ranks, report, replace=options.replace)
 
 
 def submit_flags() -> Parser:
@@ -67,10 +90,10 @@ def submit(argv: list[str], report: Report) -> int:
     root, recipe = _what(options, flags)
     if options.cluster in HERE:
         device, inline = options.device or "auto", options.cluster == "debug"
-        return run_here(options.recipe, device, root, recipe, options.ranks_per_node, report, inline=inline)
+        how = {"inline": inline, "replace": options.replace}
+        return run_here(options.recipe, device, root, recipe, options.ranks_per_node, report, **how)
     cluster, jobs = jobs_for(options, recipe.jobs)
-    if send(options, root, options.recipe, cluster, jobs) and recipe.arms:
-        write_json(root / "recipe.json", summary(options.recipe, recipe))
+    send(options, root, options.recipe, cluster, jobs, summary(options.recipe, recipe) if recipe.arms else None)
     return 0
 
 
@@ -87,9 +110,7 @@ def _what(options: Any, flags: list[str] | None) -> tuple[Path, Recipe]:
         return root, recipe_of(options, root)
     from bingo.flags import stage_of
 
-    for name in RECIPE_SETTINGS:
-        if getattr(options, name) is not None:
-            raise UserError(f"--{name} is a setting of recipes; {options.recipe} takes its flags after `--`")
+    refuse_settings(options, options.recipe)
     stage = stage_of(options.recipe, flags)
     # Not the stage's own folder: that holds what its content hash covers, and nothing else.
     root = _absolute(options.out or stage.out.with_name(f"{stage.out.name}.jobs"))
@@ -102,32 +123,45 @@ def _absolute(path: Path) -> Path:
 
 def jobs_for(options: Any, groups: Iterable[Group]) -> tuple[Cluster, list[JobSpec]]:
     """The cluster of a site file, and the groups as its jobs."""
-    cluster = with_size(read_site(Path(options.cluster)), options.nodes, options.ranks_per_node)
+    groups, given = list(groups), overrides(options)
+    for key in OF_RANKS if not any(group.parallel for group in groups) else ():
+        if given[key] is not None:
+            raise UserError(f"{FLAGS[key]} is for jobs on all ranks, and there is none here: leave it out")
+    cluster = with_flags(read_site(Path(options.cluster)), given)
     return cluster, jobs_of(groups, cluster, min_nodes=options.min_nodes, preflight=options.preflight)
 
 
-def send(options: Any, root: Path, name: str, cluster: Cluster, jobs: list[JobSpec]) -> bool:
-    """Send jobs, or say what would be sent; whether something was sent."""
+def send(
+    options: Any,
+    root: Path,
+    name: str,
+    cluster: Cluster,
+    jobs: list[JobSpec],
+    recipe: Mapping[str, Any] | None = None,
+) -> None:
+    """Send jobs, or say what would be sent. recipe: what recipe.json says; then the last job makes the report."""
     from bingo.launch.submit.send import dry_run
     from bingo.launch.submit.send import submit as send_all
 
+    if recipe is not None:
+        jobs = [*jobs, report_job(jobs, root, recipe)]
     if options.dry_run:
-        for text in dry_run(root, jobs, cluster):
+        for text in dry_run(root, jobs, cluster, replace=options.replace):
             print(text)
-        return False
+        return
     facts = {
         "recipe": name,
         "command": shlex.join(["bingo", *sys.argv[1:]]),
         "cluster": str(_absolute(Path(options.cluster))),
-        "overrides": {"nodes": options.nodes, "ranks_per_node": options.ranks_per_node},
+        "overrides": overrides(options),
     }
-    submission = send_all(root, jobs, cluster, facts)
+    more = {} if recipe is None else {RECIPE: recipe}
+    submission = send_all(root, jobs, cluster, facts, more, replace=options.replace)
     if submission is None:
         print(f"{root}: everything is done; nothing was sent")
-        return False
+        return
     for text in _sent(submission):
         print(text)
-    return True
 
 
 def _sent(submission: Submission) -> Iterator[str]:
@@ -141,52 +175,20 @@ def _sent(submission: Submission) -> Iterator[str]:
         for task, (stage, *_) in enumerate(job.tasks if job.array else ()):
             shown = f"{line.slurm_id}_{task}" if line and task in line.tasks else "done before"
             yield f"  {stage.name:26s} {shown:>11s}"
-    yield f"submission {submission.folder}; see `bingo status {submission.root}`"
+    yield f"submission {submission.folder}; see `bingo status {quoted(submission.root)}`"
 
 
 MOST_RANKS = 1024  # on one machine
-HERE = ("local", "debug")
-
-
-def cluster_name(text: str) -> str:
-    """A word of `HERE`, or the path of a site file."""
-    return text if text in HERE else str(path(text))
-
-
-CLUSTER = "site file (docs/cluster.md); local: here; debug: in this process"
-RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher")
-
-
-def add_cluster_flags(parser: Parser) -> None:
-    """Where and how jobs run."""
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent")
-    nodes = "nodes of a job on all ranks (default: the site's)"
-    parser.add_argument("--nodes", type=whole, metavar="N", help=nodes)
-    ranks = "ranks on each node (default: the site's; --cluster local: 2, or one per GPU if fewer)"
-    parser.add_argument("--ranks-per-node", type=whole, metavar="N", help=ranks)
-    fewer = "go on with as few, with the same global batch (default: all nodes)"
-    parser.add_argument("--min-nodes", type=whole, metavar="N", help=fewer)
-    parser.add_argument("--preflight", action="store_true", help="test the nodes first and leave slow ones out")
-
-
-def refuse_elsewhere(options: Any) -> None:
-    """`UserError` for a flag that says something about a cluster, where there is none."""
-    names = ["dry_run", "nodes", "min_nodes", "preflight", *(["ranks_per_node"] if options.cluster == "debug" else [])]
-    for name in names if options.cluster in HERE else []:
-        value = getattr(options, name)
-        if value is not None and value is not False:
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag} is for a cluster, and --cluster {options.cluster} is none: leave it out")
 
 
 def sweep_flags() -> Parser:
     parser = Parser(
         "bingo sweep",
-        "Run a verb with every combination of some settings, as one array of jobs. Equal ones are run once.",
+        "Run a recipe, or a verb, with every combination of some settings. What is equal is made once.",
         "bingo sweep distill --cluster site.toml --set optim.lr=0.03,0.06 --set seed=0,1,2 --out runs/lr -- --data ...",
     )
-    verbs = f"one of: {', '.join(KINDS)}; its flags follow after --"
-    parser.add_argument("verb", choices=list(KINDS), metavar="VERB", help=verbs)
+    names = f"one of: {', '.join(CHAINS)}; or a verb, its flags after --: {', '.join(KINDS)}"
+    parser.add_argument("verb", choices=[*CHAINS, *KINDS], metavar="RECIPE|VERB", help=names)
     parser.add_argument("--cluster", type=cluster_name, required=True, metavar="FILE", help=CLUSTER)
     setting = "a setting and its values, with commas between them; once for each setting"
     parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUES", help=setting)
@@ -194,30 +196,67 @@ def sweep_flags() -> Parser:
     parser.add_argument(
         "--limit", type=between(0, MOST), metavar="N", help="runs at a time (default: 0, as many as fit)"
     )
+    add_recipe_settings(parser)
     add_cluster_flags(parser)
     return parser
 
 
-def sweep(argv: list[str]) -> int:
-    """`bingo sweep VERB --set NAME=VALUE,VALUE --out ROOT -- FLAGS`: a grid as one array of jobs."""
+def sweep(argv: list[str], report: Report) -> int:
+    """`bingo sweep VERB --set NAME=VALUE,VALUE --out ROOT -- FLAGS`: a grid as one array of jobs; or of chains."""
     words, flags = _divide(argv)
     options = sweep_flags().parse_args(words)
     refuse_elsewhere(options)
-    limit = options.limit or 0
-    from bingo.flags import stage_of
+    if options.verb in CHAINS:
+        if flags is not None:
+            raise UserError(f"{options.verb} takes no flags after `--`: give its settings before, or by --set")
+        return _sweep_chains(options, _absolute(options.out), report)
+    refuse_settings(options, options.verb)
+    from bingo.flags import flags_of, stage_of
     from bingo.launch.submit.sweep import grid
 
     root = _absolute(options.out)
-    found = grid(options.verb, flags or [], options.set, root, partial(stage_of, mixed=True))
+    parse = partial(stage_of, parser=flags_of(options.verb), mixed=True)
+    # On this machine the stages run within this call, and what they write may be what later ones read.
+    with nullcontext() if options.cluster in HERE else inputs_read_once():
+        found = grid(options.verb, flags or [], options.set, root, parse)
+        return _send_sweep(options, root, found)
+
+
+def _sweep_chains(options: Any, root: Path, report: Report) -> int:
+    """A recipe with every combination: all chains as one, and a report that compares them."""
+    from bingo.launch.submit.sweep import chains
+
+    found = chains(options.set, root, partial(combined, options))
+    for name in [name for name, recipe in found.items() if not recipe.jobs]:
+        print(f"# {name} adds nothing: its stages are those of others")
+    runs = {name: recipe for name, recipe in found.items() if recipe.jobs}
+    groups = tuple(group for recipe in runs.values() for group in recipe.jobs)
+    arms = {arm: names for recipe in found.values() for arm, names in recipe.arms.items()}
+    whole, name = Recipe(groups, arms, root), f"sweep {options.verb}"
+    if options.cluster in HERE:
+        device, inline = options.device or "auto", options.cluster == "debug"
+        how = {"inline": inline, "replace": options.replace}
+        return run_here(name, device, root, whole, options.ranks_per_node, report, **how)
+    cluster, jobs = jobs_for(options, groups)
+    places = [
+        (run, at % options.limit + 1 if options.limit else 0) for at, run in enumerate(runs) for _ in runs[run].jobs
+    ]
+    jobs = [replace(job, run=run, lane=lane) for job, (run, lane) in zip(jobs, places, strict=True)]
+    send(options, root, name, cluster, jobs, summary(name, whole) if arms else None)
+    return 0
+
+
+def _send_sweep(options: Any, root: Path, found: "Sweep") -> int:
     for name, same in found.merged:
         print(f"# {name} is the same as {same}")
     groups = tuple(Group(stage.name, (stage,), KINDS[stage.kind].distributed) for stage in found.stages)
     if options.cluster in HERE:
         recipe, ranks, inline = Recipe(groups, {}), options.ranks_per_node, options.cluster == "debug"
-        return run_here("sweep", "auto", root, recipe, ranks, lambda _: 0, inline=inline)
+        how = {"inline": inline, "replace": options.replace}
+        return run_here("sweep", "auto", root, recipe, ranks, lambda _: 0, **how)
     cluster, jobs = jobs_for(options, groups)
     tasks = tuple(job.tasks[0] for job in jobs)
-    array = replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=limit)
+    array = replace(jobs[0], name="sweep", tasks=tasks, array=True, limit=options.limit or 0)
     send(options, root, f"sweep {options.verb}", cluster, [array])
     return 0
 
@@ -259,37 +298,35 @@ def cancel(argv: list[str]) -> int:
     lines = end(_absolute(options.root), options.jobs)
     for text in lines:
         print(text)
-    print(f"go on with `bingo repair {options.root}`" if lines else "nothing to cancel: no job waits or runs")
+    print(f"go on with `bingo repair {quoted(options.root)}`" if lines else "nothing to cancel: no job waits or runs")
     return 0
 
 
-def add_recipe_flags(parser: Parser) -> None:
-    """The recipe's folder and its settings; None where the recipe's own value is wanted."""
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for everything (default: runs/RECIPE)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="ImageNet: folder with train and val")
-    parser.add_argument("--teacher", type=Path, metavar="PATH", help="ImageNet: run folder or MoCo-v2 checkpoint")
-    parser.add_argument("--seeds", type=whole, metavar="N", help="digits: seeds per arm (default: 5)")
-    epochs = (
-        "epochs of distilled students (default: 30, ImageNet 200; digits: the undistilled one makes twice as many, "
-    )
-    parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs}the teacher five times)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
-
-
-def recipe_of(options: Any, root: Path) -> Recipe:
-    """The chain that the flags describe."""
-    return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS})
-
-
 def run_here(
-    name: str, device: str, root: Path, recipe: Recipe, ranks: int | None, report: Report, *, inline: bool = False
+    name: str,
+    device: str,
+    root: Path,
+    recipe: Recipe,
+    ranks: int | None,
+    report: Report,
+    *,
+    inline: bool = False,
+    replace: bool = False,
 ) -> int:
-    """Run a chain on this machine (inline: in this process, as one rank), then write the report beside it."""
+    """Run a chain on this machine (inline: in this process, as one rank), then write the report beside it.
+
+    replace: work of other settings or inputs is moved aside; otherwise nothing runs.
+    """
     gpus = visible_gpus(device)
     if ranks is None:
         ranks = min(2, gpus) if gpus else 2
     if not 1 <= ranks <= MOST_RANKS:
         raise UserError(f"--ranks {brief(ranks)} is not allowed: it must be between 1 and {MOST_RANKS}")
+    if recipe.arms:
+        refuse_others_file(root / RECIPE, summary(name, recipe))
+    stale = find_other_work([stage for group in recipe.jobs for stage in group.stages], replace=replace)
+    with replaced(stale, print):  # all of it, or nothing
+        pass
     chain = Chain(root, tuple(Job(group.stages, ranks if group.parallel else 1) for group in recipe.jobs))
     records = run_inline(chain) if inline else run_chain(chain, gpus=gpus)
     if recipe.arms:
@@ -298,17 +335,12 @@ def run_here(
 
 
 def _report(name: str, recipe: Recipe, root: Path, changed: bool, report: Report) -> None:
-    if changed or not (root / "report.html").exists():
-        write_json(root / "recipe.json", summary(name, recipe))
+    told = summary(name, recipe)
+    if changed or not reported(root, hash_json(told)):
+        write_json(root / RECIPE, told)
         report([str(root)])
     else:
-        print(f"{'report':28s} {'done before':>11s}   {root / 'report.html'}")
-
-
-def summary(name: str, recipe: Recipe) -> dict[str, Any]:
-    """What recipe.json says: the stages, and which evaluations belong to which arm."""
-    stages = [stage.to_json() for group in recipe.jobs for stage in group.stages]
-    return {"recipe": name, "arms": recipe.arms, "stages": stages}
+        print(f"{'report':28s} {'done before':>11s}   {root / PAGE}")
 
 
 def visible_gpus(device: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from bingo.launch.job.records import read_beats, read_events
 from bingo.progress import Due, duration
 from bingo.stages import Stage
-from bingo.train.lines import newest_line
+from bingo.train.lines import newest_line, speed_words
 
 log = logging.getLogger(__name__)
 FIRST_S = 60
@@ -66,12 +66,16 @@ def position(stage: Stage, number: int, count: int, folder: Path, now: float) ->
 def _training(stage: Stage, events: Sequence[Mapping[str, Any]]) -> list[str]:
     """Of a training: what its newest lines say, and the time left at the pace since it was started."""
     begun = next((event for event in events if event["event"] == "training"), None)
-    line, score = (newest_line(stage.out / "metrics.jsonl", kind) for kind in ("train", "eval"))
+    line, *scores = (newest_line(stage.out / "metrics.jsonl", kind) for kind in ("train", "eval", "accuracy"))
     if begun is None or line is None or line.get("time", 0) < begun["time"]:
         return []
     done, steps, seconds = line["step"] + 1, begun["steps"], line["time"] - begun["time"]
-    words = [f"epoch {line['epoch'] + 1} of {stage.config.optim.epochs}", f"loss {line['loss']:.3g}"]
-    words += [f"kNN {score['knn']:.3g}"] if score else []
+    epochs = getattr(stage.config, "optim", stage.config).epochs
+    words = [f"epoch {line['epoch'] + 1} of {epochs}", f"loss {line['loss']:.3g}"]
+    names = (("kNN", "knn"), ("top-1", "top1"))
+    newest = newest_line(stage.out / "metrics.jsonl", having="images_per_second")
+    words += speed_words(newest) if newest and newest.get("time", 0) >= begun["time"] else []
+    words += [f"{word} {score[name]:.3g}" for score, (word, name) in zip(scores, names, strict=True) if score]
     if done > begun["step"] and seconds > 0:
         words.insert(0, f"{duration((steps - done) * seconds / (done - begun['step']))} left")
     return [*words, f"step {done} of {steps}"]

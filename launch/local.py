@@ -68,7 +68,7 @@ def run_inline(chain: Chain, *, say: Callable[[str], None] = print) -> list[dict
     """Run every stage in this process, as one rank: a debugger stops where it is told. Records as `run_chain`'s."""
     records = []
     for stage in (stage for job in chain.jobs for stage in job.stages):
-        records.append(record := run_stage(stage, replace=True))
+        records.append(record := run_stage(stage))
         say(line(stage, record, skipped=record["skipped"]))
     return records
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bingo.bags.file import load_bags
-from bingo.config import EvalConfig, ExportConfig
+from bingo.config_evaluation import EvalConfig, ExportConfig
 from bingo.config_parts import Augmentation, Runtime
-from bingo.evaluate import export
+from bingo.export import stage as export
 from bingo.features.extract import load_features
 from bingo.features.keys import load_keys
 from bingo.images.open import open_dataset

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bingo import identity
+from bingo import __version__, identity, key_settings
 from bingo.cli import main
-from bingo.config import BagsConfig, FeaturesConfig, PackConfig, PretrainConfig
+from bingo.config import BagsConfig, DistillConfig, FeaturesConfig, PackConfig, PretrainConfig
+from bingo.config_evaluation import EvalConfig, ExportConfig
+from bingo.config_parts import Augmentation, Finetune
 from bingo.errors import UserError
-from bingo.identity import fingerprint, identify, read_record
+from bingo.identity import fingerprint, identify, in_words, inputs_read_once, read_record
 from bingo.stages import Stage, finished, run_stage, stage_key
 from tests.support.inputs import make_features
 
@@ -169,6 +171,52 @@ def test_every_refusal_names_what_differs(digits: Path, features: Path, teacher:
         run_stage(bags(digits / "train", features, out))
 
 
+def test_settings_that_came_later_count_once_they_are_used(digits: Path, teacher: Path, tmp_path: Path) -> None:
+    """What earlier releases made is still recognised: with its default such a setting is as if it were not there."""
+    data, out = digits / "train", tmp_path / "out"
+    made = {"bags": teacher / "model.pt", "keys": None, "teacher": teacher}
+    configs = {
+        "pretrain": (PretrainConfig(data=data, out=out), {"key_bn": "shuffle"}),
+        "features": (FeaturesConfig(data, teacher, out), {"dtype": "fp32"}),
+        "distill": (DistillConfig(data=data, out=out, **made), {"teacher_bn": "batch", "cutmix_block": 32}),
+        "eval": (
+            EvalConfig(teacher, data, data, out),
+            {"linear_batch": 64, "crop_scale": (0.5, 1.0), "flip_p": 0.0, "holdout": 0.5, "transfer_l2": (1.0,)},
+        ),
+        "export": (ExportConfig(teacher, out), {"format": ("onnx",)}),
+    }
+    elsewhere = {"eval": {"protocol", "linear_min_lr", *key_settings.FINETUNE}}  # in the tests of protocols
+    assert {kind: changes.keys() | elsewhere.get(kind, set()) for kind, (_, changes) in configs.items()} == {
+        kind: set(names) for kind, names in key_settings.ADDED.items() if kind
+    }
+    for kind, (config, changes) in configs.items():
+        plain = identify(kind, config, made={data, teacher}).settings
+        if not isinstance(config, ExportConfig):
+            with_blur = replace(config, augment=replace(config.augment, blur="pil"))
+            blurred = identify(kind, with_blur, made={data, teacher}).settings
+            assert ("blur" in plain["augment"], blurred["augment"]["blur"]) == (False, "pil")
+        for name, value in changes.items():
+            assert name not in plain
+            changed = identify(kind, replace(config, **{name: value}), made={data, teacher}).settings
+            assert changed[name] == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_features_of_crops_that_were_not_rounded_are_told_apart(
+    digits: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    augment = Augmentation(size=16)
+    config = FeaturesConfig(digits / "train", teacher, tmp_path / "features", augment=augment)
+    stage = Stage("features", "features", config)
+    monkeypatch.setattr(key_settings, "MARKS", {})
+    make_features(tmp_path / "features", digits / "train", teacher)
+    before = read_record(tmp_path / "features")
+    monkeypatch.undo()
+    assert "centre_crop" not in before["settings"]
+    with pytest.raises(UserError, match=r"features made with centre_crop=none, not torchvision;"):
+        run_stage(stage)
+    assert read_record(tmp_path / "features") == before
+
+
 def test_the_version_is_named(digits: Path, features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = bags(digits / "train", features, tmp_path / "bags")
     run_stage(stage)
@@ -214,3 +262,58 @@ def test_a_record_that_is_none(digits: Path, features: Path, tmp_path: Path, cha
     with pytest.raises(UserError, match=r"stage.json"):
         read_record(tmp_path / "bags")
     assert main(["explain", str(tmp_path / "bags")]) == 2
+
+
+def test_inputs_are_read_once_inside_one_command_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inside: again only when the file itself has changed; a wrong input is refused every time; outside: always."""
+    read: list[Path] = []
+
+    def hash_file(path: Path) -> str:
+        read.append(path)
+        return real(path)
+
+    real = identity.hash_file
+    monkeypatch.setattr(identity, "hash_file", hash_file)
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"weights")
+    stage = Stage("export", "export", ExportConfig(model=model, out=tmp_path / "out"))
+    gone = Stage("export", "export", ExportConfig(model=tmp_path / "none.pt", out=tmp_path / "out"))
+    with inputs_read_once():
+        key = stage_key(stage)
+        with inputs_read_once():
+            assert stage_key(stage) == key
+        assert len(read) == 1
+        model.write_bytes(b"longer weights")
+        assert stage_key(stage) != key
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"none.pt does not exist"):
+                stage_key(gone)
+    assert len(read) == 2
+    assert stage_key(stage) == stage_key(stage)
+    assert len(read) == 4
+
+
+def test_an_evaluation_is_recognised_as_before_there_were_protocols() -> None:
+    """On stored features nothing has changed; what a protocol leaves open is in the key as it is used."""
+    here = Path("somewhere")
+    config = EvalConfig(run=here, train=here, val=here, out=here)
+    earlier = {
+        "run", "train", "val", "kinds", "k", "shots", "draws", "solver", "linear_lr", "linear_epochs", "augment",
+        "batch", "runtime", "loader", "seed",
+    }  # fmt: skip
+    settings = identify("eval", config, made=frozenset()).settings
+    assert settings.keys() == earlier | {"centre_crop"}
+    assert (settings["linear_lr"], settings["linear_epochs"]) == (30.0, 100)
+    typed = replace(config, linear_lr=30.0, linear_epochs=100)
+    assert identify("eval", typed, made=frozenset()).settings == settings
+    release = identify("eval", replace(config, protocol="release"), made=frozenset()).settings
+    assert release.keys() == earlier | {"centre_crop", "protocol", "linear_min_lr"}
+    recorded = {"settings": release, "version": __version__}
+    rates = ["linear_epochs=120, not 100", "linear_min_lr=0.01, not none"]
+    assert in_words(recorded, identify("eval", config, made=frozenset())) == [*rates, "protocol=release, not cached"]
+    tuned = [replace(config, kinds=("finetune",), finetune=Finetune(lr=lr)) for lr in (0.01, 0.3)]
+    usual, other = (identify("eval", each, made=frozenset()) for each in tuned)
+    assert in_words(usual.to_json(), other) == ["finetune.lr=0.01, not 0.3"]
+    assert (release["protocol"], release["linear_min_lr"], release["linear_epochs"]) == ("release", 0.01, 120)
+    few = replace(config, kinds=("finetune",), finetune=Finetune(names=Path("list.txt")))
+    assert identify("eval", few, made=frozenset()).unknown == {"run", "train", "val", "finetune.names"}

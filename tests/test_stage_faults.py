@@ -3,20 +3,23 @@
 Longer: `python -m tests.support.stage_examples pairs|kills 20`.
 """
 
-import contextlib
 import os
 import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bingo import identity, stages
 from bingo.errors import TransientError, UserError
 from bingo.files import LOCK, folder_lock
-from bingo.stages import run_stage
-from tests.support.ranks import ROOT, wait_for
+from bingo.identity import read_record
+from bingo.stages import Stage, run_stage
+from bingo.watch import Leaving, Watch
+from tests.support.ranks import ROOT
 from tests.support.stage_examples import EXAMPLES, Inputs, killed, leftovers, outputs, pair
 
 
@@ -58,6 +61,76 @@ def test_killed_and_run_again(inputs: Inputs, kind: str, whole: list[dict[str, s
         assert outputs(tmp_path / "out") == whole[0]
         assert leftovers(tmp_path / "out") == []
         shutil.rmtree(tmp_path / "out")
+
+
+class LeavesAt(Watch):
+    """Hears a wish to leave after so many steps."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def beat(self, step: int) -> None:
+        if step >= self.step:
+            self.asked = "SIGTERM"
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_new_code_and_stops_at_a_new_input(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun by another version: refused as it is, gone on with from its checkpoint where that is asked for, same bits.
+    Begun with other images: refused, and the checkpoints stay."""
+    run_stage(inputs.stage("pretrain", tmp_path / "whole"))
+    stage = inputs.stage("pretrain", tmp_path / "out")
+    monkeypatch.setattr(identity, "__version__", "0.0.9")
+    with pytest.raises(Leaving):
+        run_stage(stage, watch=LeavesAt(7))
+    monkeypatch.undo()
+    saved = sorted(path.name for path in (stage.out / "checkpoints").iterdir())
+    with pytest.raises(UserError, match=r"out holds a model made with version 0.0.9 of bingo, not"):
+        run_stage(stage)
+    other = replace(stage, config=replace(stage.config, data=inputs.root / "val"))
+    with pytest.raises(
+        UserError, match=r"data \S+train, not \S+val; choose another --out, restore that input, or have"
+    ):
+        run_stage(other, sent={"any_version": True, "inputs": {}})
+    assert sorted(path.name for path in (stage.out / "checkpoints").iterdir()) == saved
+    run_stage(stage, sent={"any_version": True, "inputs": {}})
+    assert outputs(stage.out) == outputs(tmp_path / "whole")
+    record = read_record(stage.out)
+    assert (record["version"], record["continued_by"]) == ("0.0.9", identity.__version__)
+    assert record["figures"]["resumed_from"] == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["stage.json"], ["stage.json", "config.json"]])
+def test_a_training_whose_records_a_power_cut_has_emptied_goes_on(
+    inputs: Inputs, tmp_path: Path, names: list[str]
+) -> None:
+    """Its checkpoints say themselves what they are of; to delete the folder would be to lose them."""
+    stage = inputs.stage("pretrain", tmp_path / "out")
+    with pytest.raises(Leaving):
+        run_stage(stage, watch=LeavesAt(7))
+    for name in names:
+        (stage.out / name).write_bytes(bytes((stage.out / name).stat().st_size))
+    with pytest.raises(UserError, match=r"was written by a run with other settings|holds a model made with seed=0"):
+        run_stage(inputs.stage("pretrain", stage.out, 1))
+    for name in names:
+        (stage.out / name).write_bytes(b"")
+    assert run_stage(stage)["figures"]["resumed_from"] == 7
+
+
+def test_a_folder_that_goes_away_hides_no_error(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unmounts(stage: Stage, *_: object) -> None:
+        shutil.rmtree(stage.out)
+        raise UserError("cannot write metrics.jsonl: No such file or directory")
+
+    monkeypatch.setattr(stages, "_run", unmounts)
+    with pytest.raises(UserError, match=r"cannot write metrics.jsonl"):
+        run_stage(inputs.stage("bags", tmp_path / "out"))
 
 
 def test_what_killed_writers_left_is_swept(inputs: Inputs, tmp_path: Path) -> None:
@@ -115,27 +188,20 @@ def test_a_lock_whose_folder_is_deleted_meanwhile(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     program = (
-        "import sys, time; from pathlib import Path; from bingo.files import folder_lock\n"
-        "out = Path(sys.argv[1])\n"
-        "with folder_lock(out, 60):\n    print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from bingo import files\n"
+        "out, try_lock = Path(sys.argv[1]), files.try_lock\n"
+        "files.try_lock = lambda descriptor: try_lock(descriptor) or print('waits', flush=True)\n"
+        "with files.folder_lock(out, 600):\n    print('held', flush=True); time.sleep(60)"
     )
     with folder_lock(out):
         waiter = subprocess.Popen(
             [sys.executable, "-c", program, str(out)], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
-        wait_for(lambda: str(out / LOCK) in open_files(waiter.pid), waiter)
+        assert waiter.stdout is not None
+        assert waiter.stdout.readline() == "waits\n"
         shutil.rmtree(out)
-    assert waiter.stdout is not None
-    assert waiter.stdout.readline() == "held\n"
+    assert next(line for line in waiter.stdout if line != "waits\n") == "held\n"
     with pytest.raises(TransientError), folder_lock(out):
         pass
     waiter.kill()
     waiter.communicate()
-
-
-def open_files(pid: int) -> list[str]:
-    found = []
-    for descriptor in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):  # closed since
-            found.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
-    return found

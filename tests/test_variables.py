@@ -97,7 +97,8 @@ def test_the_doctor_names_them() -> None:
 
 
 def test_they_are_taken_away() -> None:
-    environ = {**WHOLE, "TORCHELASTIC_USE_AGENT_STORE": "True", "HOME": "/root"}
+    torchrun = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "x"}
+    environ = {**WHOLE, **torchrun, "HOME": "/root"}
     assert forget_ranks(environ) == ["RANK=1", "LOCAL_RANK=1", "WORLD_SIZE=4", "LOCAL_WORLD_SIZE=2"]
     assert environ == {"HOME": "/root"}
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from bingo.launch.cluster.facts import Facts, Finding, minutes, read_facts
 from bingo.launch.cluster.site import Site, read_site
-from bingo.launch.cluster.site_fit import site_findings
+from bingo.launch.cluster.site_fit import secret_findings, site_findings
+from bingo.paths import quoted
 
 DEFAULT_CRED_EXPIRE_S = 120
 EARLY_S = 60
@@ -35,7 +36,12 @@ def every_partition(facts: Facts) -> dict[str, Site]:
 def summary(facts: Facts, sites: dict[str, Site]) -> dict[str, Any]:
     """Findings of each kind of job, then those of the whole cluster."""
     jobs = {
-        label: [*site_findings(facts, site), time_limit(facts, site), preemption(facts, site)]
+        label: [
+            *site_findings(facts, site),
+            *secret_findings(site),
+            time_limit(facts, site),
+            preemption(facts, site),
+        ]
         for label, site in sites.items()
     }
     findings = [node_loss(facts), requeue_delay(facts), accounting(facts), dependencies(facts), memory(facts)]
@@ -184,13 +190,19 @@ def accounting(facts: Facts) -> Finding:
     evidence = f"AccountingStorageType = {kind}, MinJobAge = {facts.config.get('MinJobAge')}"
     if kind.endswith("slurmdbd") and facts.qos is not None:
         return Finding("accounting", "yes", "ended jobs and each of their attempts stay known", evidence)
-    why = "the database does not answer" if kind.endswith("slurmdbd") else "there is none"
+    away = kind.endswith("slurmdbd")
+    why = "the database does not answer now" if away else "there is none"
     says = (
         f"{why}: Slurm forgets a job {facts.seconds('MinJobAge', 300)} s after its end, so `bingo status` and "
         "`bingo history` then know only what the ranks and the batch script wrote: no queue times of lost attempts, "
         "and a job that was cancelled while it waited looks like one that never ran"
     )
-    return Finding("accounting", "partly", says, evidence, "AccountingStorageType=accounting_storage/slurmdbd")
+    ask = (
+        "slurmdbd, which is configured, to be started again"
+        if away
+        else "AccountingStorageType=accounting_storage/slurmdbd"
+    )
+    return Finding("accounting", "partly", says, evidence, ask)
 
 
 def dependencies(facts: Facts) -> Finding:
@@ -232,5 +244,5 @@ def shared_folder(folder: Path, mounts: str) -> Finding:
     kind = max(holding, key=lambda row: len(row[1]))[2] if holding else "unknown"
     local = kind in ("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs")
     says = "nodes must see the run's folder under the same path" + ("; this one looks local" if local else "")
-    says += f"; try: srun -N1 test -w {folder} && echo visible"
+    says += f"; try: srun -N1 test -w {quoted(folder)} && echo visible"
     return Finding("shared folder", "note", says, f"{folder} is on {kind}")

@@ -10,17 +10,21 @@ partition = "cpu"
 """
 
 import dataclasses
+import math
 import re
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bingo.errors import UserError, brief, did_you_mean
 from bingo.files import first_line
+from bingo.launch.cluster.environment import drops
 from bingo.paths import as_path, as_text
+from bingo.variables import for_ranks
 
 T = TypeVar("T")
 
@@ -57,16 +61,25 @@ class Site:
     """Seconds before the time limit at which ranks are asked to leave: at least three times as long as a checkpoint."""
     collective_timeout_s: int = 300
     """Seconds after which a rank gives up waiting for another: nodes of a hung job are freed this late."""
+    max_starts: int = 0
+    """How often a job may start under one id, whatever ended it before; 0: as often as there is progress."""
+    max_hours: float = 0.0
+    """Hours of all starts of a job together after which it does not start again; 0: no limit."""
     exclusive: bool = False
     setup: tuple[str, ...] = ()
-    """Lines of the batch script before anything runs: `module load ...`."""
+    """Lines of the batch script before anything runs: `module load ...`. One that fails stops nothing, since many do so
+    for no reason; it is named where the start then fails before its first step. `set -e` and `exit` end the job."""
     env: dict[str, str] = field(default_factory=dict)
-    """Exported in the batch script: NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME, ..."""
+    """Exported in the batch script, which others may read: NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME, ..."""
+    pass_env: tuple[str, ...] = ()
+    """Names of variables of the shell that sends a job, for what no file may hold: WANDB_API_KEY, ..."""
     srun_args: tuple[str, ...] = ()
     sbatch: dict[str, Any] = field(default_factory=dict)
     """More `#SBATCH --key=value` lines."""
     python: str | None = None
     """The interpreter on the nodes; the one that submits otherwise."""
+    notify: str | None = None
+    """A command of the shell that tells you of a chain that failed, is stuck or is done; see docs/cluster.md."""
     container: Container | None = None
 
 
@@ -77,9 +90,39 @@ class Cluster:
     path: Path
     jobs: Site
     cpu: Site
+    own: frozenset[str] = frozenset()
+    """Keys that [cpu] has itself, those of its table `sbatch` too."""
+    given: frozenset[str] = frozenset()
+    """Keys whose values are replaced by flags, see `with_flags`."""
 
     def site(self, parallel: bool) -> Site:
         return self.jobs if parallel else self.cpu
+
+    def flagged(self, parallel: bool) -> frozenset[str]:
+        """The keys whose values a job of this kind has from flags."""
+        return self.given if parallel else self.given - self.own - {*OF_RANKS}
+
+    def shown(self, key: str, parallel: bool) -> str:
+        """A setting of such a job as its user wrote it: `--partition gpu`, or `site.toml: cpu.partition = 'gpu'`."""
+        value = getattr(self.site(parallel), key)
+        if key in self.flagged(parallel):
+            return f"{FLAGS[key]} {brief(value)}"
+        return f"{self.path}: {'' if parallel else 'cpu.'}{key} = {_shown(value)}"
+
+
+FLAGS = {
+    "nodes": "--nodes",
+    "ranks_per_node": "--ranks-per-node",
+    "time_min": "--time",
+    "max_starts": "--max-starts",
+    "max_hours": "--max-hours",
+    **{key: f"--{key}" for key in (
+        "partition", "qos", "account", "constraint", "reservation", "exclude", "nodelist"
+    )},
+}  # fmt: skip
+"""Keys of a site file, or of its table `sbatch`, that a flag replaces for one submission, and the flag."""
+OF_RANKS = ("nodes", "ranks_per_node", "nodelist")
+"""Keys that only jobs on all ranks have."""
 
 
 def read_site(path: Path) -> Cluster:
@@ -98,22 +141,50 @@ def read_site(path: Path) -> Cluster:
     for key in ("nodes", "ranks_per_node"):
         if key in cpu:
             raise UserError(f"{path}: cpu.{key} is not allowed: jobs of [cpu] have one rank; leave it out")
+    if "notify" in cpu:
+        raise UserError(f"{path}: cpu.notify is not allowed: it is for whole chains; write it above [cpu]")
     one = {"nodes": 1, "ranks_per_node": 1, "gpus_per_node": 0, "gres": None}
-    cluster = Cluster(path, _checked(Site, values, path), _checked(Site, {**values, **one, **cpu}, path, "cpu."))
-    for site, prefix in ((cluster.jobs, ""), (cluster.cpu, "cpu.")):
-        _check_ranges(site, path, prefix)
+    jobs, alone = _checked(Site, values, path), _checked(Site, {**values, **one, **cpu}, path, "cpu.")
+    cluster = Cluster(path, jobs, alone, frozenset([*cpu, *cpu.get("sbatch", {})]))
+    _check(cluster)
     return cluster
 
 
-def with_size(cluster: Cluster, nodes: int | None, ranks_per_node: int | None) -> Cluster:
-    """The same cluster with another number of nodes or ranks per node for its jobs on all ranks."""
-    given = {"nodes": nodes, "ranks_per_node": ranks_per_node}
-    for name, value in given.items():
-        if value is not None and not 1 <= value <= MOST:
-            most = "at least 1" if value < 1 else f"at most {MOST}"
-            raise UserError(f"--{name.replace('_', '-')} {brief(value)} is not allowed: it must be {most}")
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(cluster, jobs=dataclasses.replace(cluster.jobs, **changes))
+def with_flags(cluster: Cluster, values: Mapping[str, Any]) -> Cluster:
+    """The same cluster with other values of keys in `FLAGS`, as if its file said so; None: the file's own value.
+
+    A key that [cpu] has itself stays as it is for jobs on one rank. `UserError`, which names the flag, for a value that
+    is not allowed.
+    """
+    given = {key: value for key, value in values.items() if value is not None}
+    found = dataclasses.replace(cluster, given=frozenset(given))
+    alone = {key: value for key, value in given.items() if key in found.flagged(parallel=False)}
+    found = dataclasses.replace(found, jobs=_replaced(cluster.jobs, given), cpu=_replaced(cluster.cpu, alone))
+    _check(found)
+    return found
+
+
+def _replaced(site: Site, values: Mapping[str, Any]) -> Site:
+    """A site with other values. What is no key of its own stands in its table `sbatch`, and nothing else of them."""
+    own = {key: value for key, value in values.items() if hasattr(Site, key)}
+    more = {key: value for key, value in site.sbatch.items() if key not in own}
+    more |= {key: value for key, value in values.items() if key not in own}
+    return dataclasses.replace(site, sbatch=more, **own)
+
+
+def minutes_of(text: str) -> int:
+    """A time limit as Slurm reads it, in whole minutes, rounded up: `90`, `90:00`, `1:30:00`, `1-12`, `1-12:00:00`.
+
+    `ValueError` for anything else.
+    """
+    found = re.fullmatch(r"(?:(\d{1,9})-)?(\d{1,9})(?::(\d{1,9}))?(?::(\d{1,9}))?", text, re.ASCII)
+    if not found:
+        raise ValueError(text)
+    parts = [int(part) for part in found.groups()[1:] if part is not None]
+    # Without days one number is minutes and two are minutes and seconds; after days the first is always hours.
+    units = (60, 1) if found[1] is None and len(parts) < 3 else (3600, 60, 1)
+    seconds = 86400 * int(found[1] or 0) + sum(part * unit for part, unit in zip(parts, units, strict=False))
+    return math.ceil(seconds / 60)
 
 
 def _checked(cls: type[T], values: dict[str, Any], path: Path, prefix: str = "") -> T:
@@ -146,7 +217,8 @@ def _value(hint: Any, value: Any, path: Path, key: str) -> Any:
         return _checked(hint, value, path, f"{key}.")
     plain = origin or hint
     if isinstance(value, str) and not value.isprintable() and not key.rpartition(".")[2].startswith("setup["):
-        raise UserError(f"{path}: {key} = {_shown(value)} is not allowed: it must be one line of plain text")
+        shown = "" if re.match(r"(cpu\.)?env\.", key) else f" = {_shown(value)}"  # it may be a password
+        raise UserError(f"{path}: {key}{shown} is not allowed: it must be one line of plain text")
     if plain is tuple and isinstance(value, list):
         return tuple(_value(args[0], item, path, f"{key}[{at}]") for at, item in enumerate(value))
     if plain is dict and isinstance(value, dict):
@@ -185,43 +257,71 @@ LEAST = {
     "time_min": 1,
     "signal_delay_s": 0,
     "collective_timeout_s": 1,
+    "max_starts": 0,
+    "max_hours": 0,
 }
 MOST = 10**6  # of anything that is counted
 MOST_SIGNAL_DELAY_S = 65535  # Slurm's own limit
 OURS = (
-    "array", "chdir", "cpus-per-task", "dependency", "error", "export", "gpus-per-node", "job-name",
-    "kill-on-invalid-dep", "mem", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "requeue",
-    "signal", "time", "wrap",
+    "array", "chdir", "clusters", "cpus-per-task", "dependency", "error", "export", "export-file", "gpus-per-node",
+    "help", "job-name", "kill-on-invalid-dep", "mem", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode",
+    "output", "parsable", "requeue", "signal", "tasks-per-node", "test-only", "time", "usage", "version", "wait",
+    "wrap",
 )  # fmt: skip
+WHOLE = ("gpus",)
+"""Options of sbatch whose names begin one of `OURS`. It takes any other beginning for the whole name."""
 
 
-def _check_ranges(site: Site, path: Path, prefix: str) -> None:
+def _check(cluster: Cluster) -> None:
+    for parallel in (True, False):
+        _check_ranges(cluster, parallel)
+
+
+def _check_ranges(cluster: Cluster, parallel: bool) -> None:
+    site = cluster.site(parallel)
+
+    def wrong(key: str, allowed: str) -> UserError:
+        return UserError(f"{cluster.shown(key, parallel)} is not allowed: it must be {allowed}")
+
     def refuse(key: str, why: str) -> None:
-        raise UserError(f"{path}: {prefix}{key} {why}")
+        raise UserError(f"{cluster.path}: {'' if parallel else 'cpu.'}{key} {why}")
 
     for key, least in LEAST.items():
         value = getattr(site, key)
         if not least <= value <= MOST:
-            what = f"at most {MOST}" if value > MOST else f"at least {least}"
-            refuse(key, f"= {_shown(value)} is not allowed: it must be {what}")
+            raise wrong(key, f"at most {MOST}" if value > MOST else f"at least {least}")
     if site.gres is not None and site.gpus_per_node:
         refuse("gres", "and gpus_per_node exclude each other: keep the one that this cluster wants")
     most = min(MOST_SIGNAL_DELAY_S, 60 * site.time_min - 1)
-    if site.signal_delay_s > most:
-        refuse(
-            "signal_delay_s", f"= {site.signal_delay_s} is not allowed: it must be at most {most} (time_min ends it)"
+    if site.signal_delay_s > most and "time_min" in cluster.flagged(parallel):
+        raise wrong(
+            "time_min", f"at least {site.signal_delay_s // 60 + 1}, for the site's signal_delay_s lies before its end"
         )
+    if site.signal_delay_s > most:
+        raise wrong("signal_delay_s", f"at most {most} (time_min ends it)")
     for key in site.sbatch:
-        if key.replace("_", "-") in OURS:
-            refuse(f"sbatch.{key}", "is not allowed: bingo sets it itself" + _instead(key))
+        name = key.replace("_", "-")
+        if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
+            refuse(f"sbatch.{_shown(key)[1:-1]}", "is not allowed: write the long name of an option of sbatch")
+        if whole := [own for own in OURS if own.startswith(name) and name not in WHOLE]:
+            own = name if name in whole else whole[0]
+            refuse(f"sbatch.{key}", "is not allowed: bingo sets it itself" + _instead(own))
     for key in site.env:
-        if not re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII):
-            refuse(f"env.{key}", "is not allowed: it is no name of an environment variable")
+        if why := _no_name(key) or ("each rank gets its own" if for_ranks(key) else ""):
+            refuse(f"env.{_shown(key)[1:-1]}", f"is not allowed: {why}")
+    for key in site.pass_env:
+        twice = "it is in env too; keep one of the two" if key in site.env else ""
+        if why := _no_name(key) or ("no job gets it from a shell" if drops(key) else twice):
+            refuse("pass_env", f"= [{_shown(key)}] is not allowed: {why}")
+
+
+def _no_name(key: str) -> str:
+    return "" if re.fullmatch(r"[A-Za-z_]\w*", key, re.ASCII) else "it is no name of an environment variable"
 
 
 def _instead(key: str) -> str:
     """The site's own key for one of sbatch's."""
     own = {"cpus-per-task": "cpus_per_rank", "mem": "mem_gb", "time": "time_min", "signal": "signal_delay_s"}
     own |= {"ntasks-per-node": "ranks_per_node", "nodes": "nodes", "gpus-per-node": "gpus_per_node", "export": "env"}
-    name = own.get(key.replace("_", "-"))
+    name = own.get(key)
     return f"; use the key {name}" if name else "; leave it out"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from bingo.errors import did_you_mean
+from bingo.launch.cluster.environment import in_scripts, secrets
 from bingo.launch.cluster.facts import Facts, Finding, minutes
 from bingo.launch.cluster.site import Site
 
@@ -24,6 +25,12 @@ def site_findings(facts: Facts, site: Site) -> list[Finding]:
         return wrong
     evidence = f"State = {row.get('State')}, MaxTime = {row.get('MaxTime')}, {len(facts.usable(name))} usable nodes"
     return [Finding(TOPIC, "yes", f"the site's jobs fit into partition {name}", evidence)]
+
+
+def secret_findings(site: Site) -> list[Finding]:
+    """A note if a name in `env` sounds like a password's."""
+    found = secrets(site.env)
+    return [Finding("secrets", "note", in_scripts(found), f"env: {', '.join(found)}")] if found else []
 
 
 def _limits(facts: Facts, site: Site, name: str, row: dict[str, str]) -> Iterator[Finding]:

@@ -9,15 +9,17 @@ there is one.
 import contextlib
 import fcntl
 import os
+import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError
 from bingo.files import hash_json, read_object, write_json
+from bingo.launch.cluster.environment import clean_environment
 from bingo.variables import cache_folder
 
 INTERVAL_S = 10.0
@@ -75,23 +77,47 @@ class Snapshot:
     """A sentence for each of the two that did not answer."""
 
 
-def run(words: list[str], timeout: float = 60.0) -> str:
-    """Standard output of a Slurm command, with times as Unix seconds; `UserError`, one sentence, if it fails."""
-    # Settings of the user's shell would change what squeue and sacct print.
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
+PAUSES_S = (2.0, 6.0, 12.0)
+"""Between the tries of a command that can wait for the controller: each takes about ten seconds where there is none."""
+# What commands of Slurm say, 22.05 to 25.05, when the controller (or its database, network, munge) is away, busy or
+# changing places.
+AWAY = re.compile(
+    r"(?i)unable to contact slurm|(?:connect|connection|shutdown|message send|message receive) failure|"
+    r"connection (?:refused|reset|limit)|timed out|zero bytes were transmitted|standby mode|"
+    r"unexpected message received|transport endpoint is not connected|slurm_load_\w+ error: unable|"
+    r"insane message length|header lengths are longer|protocol authentication error|"
+    r"invalid authentication credential|munge \w+ failed|no route to host|network is unreachable"
+)
+
+
+def run(words: list[str], timeout: float = 60.0, pauses: Sequence[float] = ()) -> str:
+    """Standard output of a Slurm command, with times as Unix seconds; `UserError`, one sentence, if it fails.
+
+    `TransientError` where the controller does not answer; it is tried again after each of `pauses` seconds.
+    """
+    for pause in pauses:
+        try:
+            return _run(words, timeout)
+        except TransientError:
+            time.sleep(pause)
+    return _run(words, timeout)
+
+
+def _run(words: list[str], timeout: float) -> str:
     try:
         done = subprocess.run(
             words, capture_output=True, text=True, errors="replace", timeout=timeout, check=False,
-            env={**environ, "SLURM_TIME_FORMAT": "%s"},
+            env={**clean_environment(), "SLURM_TIME_FORMAT": "%s"},
         )  # fmt: skip
     except OSError:
         raise UserError(
             f"no Slurm here ({words[0]} is not on PATH); go to a login node of the cluster, or load its Slurm module"
         ) from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"`{words[0]}` gave no answer in {timeout:.0f} s; {LATER}") from None
+        raise TransientError(f"`{words[0]}` gave no answer in {timeout:.0f} s; {LATER}") from None
     if done.returncode:
-        raise UserError(explain(words[0], done.stderr or done.stdout))
+        said = done.stderr or done.stdout
+        raise (TransientError if AWAY.search(said) else UserError)(explain(words[0], said))
     return done.stdout
 
 
@@ -108,7 +134,7 @@ def explain(command: str, text: str) -> str:
         return "this cluster keeps no accounting (sacct: Slurm accounting storage is disabled)"
     if command in ("sacct", "sacctmgr") and ("refused" in lower or "slurmdbd" in lower or "database" in lower):
         return f"the accounting of this cluster does not answer now ({lines[-1]})"
-    if "unable to contact slurm controller" in lower or "timed out" in lower or "slurm_load_jobs" in lower:
+    if AWAY.search(text) or "slurm_load_jobs" in lower:
         return f"the controller of this cluster does not answer now ({lines[-1]}); {LATER}"
     return f"`{command}` failed: {' / '.join(lines[:3]) or 'it printed no reason'}"
 
@@ -132,7 +158,9 @@ def ask(since: float, newer: float = 0.0, uid: int | None = None) -> Snapshot:
             continue
         with _lock(path):
             if _read(path) == known:  # otherwise another process has asked meanwhile
-                _write(path, query(since if known is None else min(since, known["since"]), uid))
+                said = query(since if known is None else min(since, known["since"]), uid)
+                _write(path, said)
+                return snapshot(said)
 
 
 def query(since: float, uid: int) -> dict[str, Any]:
@@ -204,7 +232,7 @@ def _word(value: str) -> str:
 
 def _cache_path(uid: int) -> Path:
     """One file per cluster and user asked about."""
-    cluster = [os.environ.get("SLURM_CONF"), os.environ.get("SLURM_CLUSTERS"), uid]
+    cluster = [os.environ.get("SLURM_CONF"), uid]
     return (cache_folder() or NOWHERE) / f"slurm-{hash_json(cluster)[:12]}.json"
 
 
@@ -214,7 +242,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     fields = {"answered": number, "since": number, "time": number, "squeue": text, "sacct": text, "problems": list}
     with contextlib.suppress(UserError):
         known = _unwritten.get(path) or read_object(path, fields)
-        said = known["squeue"] is not None or known["problems"]
+        said = known["squeue"] is not None or (known["problems"] and isinstance(known["problems"][0], str))
+        said = said and 0 <= known["since"] < 1e11  # a calendar can show it
         return known if said and -1 < time.time() - known["answered"] < 600 else None
     return None
 

@@ -1,7 +1,8 @@
 """Before a job: is one of its nodes slow? `srun ... python -m bingo.launch.job.preflight JOBDIR` on every rank's place.
 
 Each rank measures its own GPU (or its share of the CPUs) while the others measure theirs; the first rank of a node also
-writes and reads a file in the job's folder and then all-reduces with the first ranks of other nodes, one at a time.
+writes and reads a file in the job's folder, asks what is broken about the node's GPUs, and then all-reduces with the
+first ranks of other nodes, one at a time.
 Rank 0 gathers the figures in a store, so that a node which hangs is only missing, and decides. All ranks exit with 0
 (go on), or with 76 and the names of slow nodes in the attempt's `exclude`. A pre-flight that breaks never stops a job.
 """
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bingo.errors import UserError
-from bingo.files import write_json
+from bingo.files import open_file, write_json
 from bingo.launch.cluster.slurm import run
+from bingo.launch.job.gpu_faults import gpu_faults
 from bingo.launch.job.slow_nodes import Decision, Pair, decide, tournament
 from bingo.launch.job.spec import JobSpec, rank_variables
 from bingo.launch.job.worker import Recorder, end
-from bingo.launch.layout import attempt_folder
+from bingo.launch.layout import attempt_folder, slurm_id
 from bingo.variables import Place, place
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ START_S = 3.0
 FILE_BYTES, CHUNK = 64 << 20, 8 << 20
 DISK_S = 6.0
 PAIR_BYTES = 16 << 20
+NAMES = re.compile(r"[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+)*")
+"""A line of `exclude`; the batch script looks at the same characters."""
+NONE = "(null)"
+"""What Slurm calls nothing."""
 
 
 def main(folder: Path) -> int:
@@ -71,7 +77,7 @@ def preflight(folder: Path, attempt: Path, me: Place, began: float) -> int:
     first = me.local_rank == 0
     attempt.mkdir(parents=True, exist_ok=True)
     rates = measure(device, attempt if first else None, lambda name: _meet(store, f"start/{name}", size, START_S))
-    mine = {"node": node_name(), "rank": rank, **rates}
+    mine = {"node": node_name(), "rank": rank, **rates, **(_faults() if first else {})}
     store.set(f"figures/{rank}", json.dumps(mine))
     if rank == 0:
         _await(store, [f"figures/{other}" for other in range(size)], began + MEASURED_S)
@@ -88,6 +94,12 @@ def preflight(folder: Path, attempt: Path, me: Place, began: float) -> int:
     status = int(store.get("status"))
     _meet(store, "heard", len(rows) if rank == 0 else 0, ROUND_S)  # the store lives in rank 0's process
     return status
+
+
+def _faults() -> dict[str, Any]:
+    """What is broken about this node's GPUs, in words, and how many memory errors they had in their lives."""
+    found, lifetime = gpu_faults()
+    return {"faults": found, "memory_errors": lifetime}
 
 
 def node_name() -> str:
@@ -268,9 +280,16 @@ def conclude(
     figures = by_node(rows)
     silent = tuple(sorted(set(job_nodes()) - set(figures)))
     earlier = earlier_excluded(attempt)
-    spec = JobSpec.read(folder)
+    spec, job = JobSpec.read(folder), job_row()
     decision = decide(
-        figures, pairs, silent=silent, earlier=earlier, min_nodes=spec.min_nodes, idle=len(idle_nodes(earlier))
+        figures,
+        pairs,
+        silent=silent,
+        faults={row["node"]: row["faults"] for row in rows if row.get("faults")},
+        kept=_listed(job.get("ReqNodeList", NONE)),
+        earlier=earlier,
+        min_nodes=spec.min_nodes,
+        idle=len(idle_nodes(job, earlier)),
     )
     write_json(
         attempt / "preflight.json",
@@ -317,23 +336,37 @@ def job_nodes() -> list[str]:
 
 
 def earlier_excluded(attempt: Path) -> tuple[str, ...]:
-    """Nodes that earlier attempts of this job excluded."""
+    """Nodes that earlier attempts of this job excluded; what is damaged excludes none."""
     job = attempt.name.rpartition("-")[0]
-    files = attempt.parent.glob(f"{job}-*/exclude")
-    return tuple(sorted({node for file in files for node in file.read_text().strip().split(",")}))
+    found: set[str] = set()
+    for path in attempt.parent.glob(f"{job}-*/exclude"):
+        with contextlib.suppress(OSError), open_file(path) as file:
+            lines = file.read(1 << 20).decode(errors="replace").splitlines()
+            found.update(node for line in lines if NAMES.fullmatch(line) for node in line.split(","))
+    return tuple(sorted(found))
 
 
-def idle_nodes(earlier: tuple[str, ...]) -> list[str]:
+def job_row() -> dict[str, str]:
+    """What Slurm knows of this job, by its own names; nothing where it does not answer."""
+    job = slurm_id()
+    words = _words("scontrol", "show", "job", "-o", job) if job != "local" else []
+    return dict(re.findall(r"(\S+?)=(\S*)", " ".join(words)))
+
+
+def idle_nodes(row: dict[str, str], earlier: tuple[str, ...]) -> list[str]:
     """Other nodes that are free for this job; none where that is not certain (constraints, reservations, no Slurm)."""
-    job, partition = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_PARTITION")
-    if job is None or partition is None:
+    partition = os.environ.get("SLURM_JOB_PARTITION")
+    if partition is None or not row or row.get("Features", NONE) != NONE or row.get("Reservation", NONE) != NONE:
         return []
-    row = dict(re.findall(r"(\S+?)=(\S*)", " ".join(_words("scontrol", "show", "job", "-o", job))))
-    if not row or row.get("Features", "(null)") != "(null)" or row.get("Reservation", "(null)") != "(null)":
-        return []
-    never = row.get("ExcNodeList", "(null)")
-    kept = {*earlier, *(_words("scontrol", "show", "hostnames", never) if never != "(null)" else [])}
-    return [node for node in _words("sinfo", "-h", "-N", "-t", "idle", "-o", "%N", "-p", partition) if node not in kept]
+    never = {*earlier, *_listed(row.get("ExcNodeList", NONE))}
+    return [
+        node for node in _words("sinfo", "-h", "-N", "-t", "idle", "-o", "%N", "-p", partition) if node not in never
+    ]
+
+
+def _listed(nodes: str) -> list[str]:
+    """Names of the nodes in a list of Slurm's."""
+    return _words("scontrol", "show", "hostnames", nodes) if nodes != NONE else []
 
 
 def _words(*command: str) -> list[str]:

@@ -1,5 +1,6 @@
-"""Which nodes are slow, and may the job start without them? Pure functions of the nodes' figures."""
+"""Which nodes are slow or faulty, and may the job start without them? Pure functions of the nodes' figures."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -14,7 +15,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Decision:
-    """slow: reasons by node, worst node first; exclude: the nodes to leave; why: a sentence about the decision."""
+    """slow: reasons by node, also of faulty ones, worst first; exclude: nodes to leave; why: a sentence about it."""
 
     slow: dict[str, list[str]]
     exclude: tuple[str, ...]
@@ -65,31 +66,42 @@ def decide(
     pairs: dict[Pair, float],
     *,
     silent: tuple[str, ...] = (),
+    faults: Mapping[str, Sequence[str]] | None = None,
+    kept: Collection[str] = (),
     earlier: tuple[str, ...] = (),
     min_nodes: int = 1,
     idle: int = 0,
     threshold: float = THRESHOLD,
 ) -> Decision:
-    """Exclude the worst of the slow nodes as far as the job could start again at once without them.
+    """Exclude the worst of the slow and the faulty nodes as far as the job could start again at once without them.
 
-    figures: rates by node and name; silent: nodes that gave none in time; earlier: nodes that earlier attempts of the
-    job excluded; min_nodes: the fewest it starts on; idle: other nodes of the partition that are free for it.
+    figures: rates by node and name; silent: nodes that gave none in time; faults: phrases about what is broken, by
+    node, which is worse than slow; kept: nodes that the job was told to have; earlier: nodes that earlier attempts of
+    the job excluded; min_nodes: the fewest it starts on; idle: other nodes of the partition that are free for it.
     """
     rows = with_pairs(figures, pairs)
     fractions = {**slow_nodes(rows, threshold), **{node: {"answer": 0.0} for node in silent}}
-    worst = sorted(fractions, key=lambda node: (min(fractions[node].values()), node))
+    broken = {node: phrases for node, phrases in (faults or {}).items() if phrases}
+    parts = {node: fractions.get(node, {}) for node in (*broken, *fractions)}
+    worst = sorted(parts, key=lambda node: (node not in broken, min(parts[node].values(), default=0.0), node))
     reasons = {
-        node: [_reason(name, part, rows.get(node, {})) for name, part in fractions[node].items()] for node in worst
+        node: [
+            *broken.get(node, ()),
+            *(_reason(name, part, rows.get(node, {})) for name, part in parts[node].items()),
+        ]
+        for node in worst
     }
     if not worst:
         return Decision({}, (), f"no node is below {threshold:g} of the others")
     here = len(figures) + len(silent)
     allowed = max(0, most_excluded(here + len(earlier)) - len(earlier))
     spare = here + idle - min_nodes
-    exclude = tuple(worst[: max(0, min(allowed, spare))])
+    exclude = tuple([node for node in worst if node not in kept][: max(0, min(allowed, spare))])
     if exclude:
         left = [node for node in worst if node not in exclude]
         why = f"starts again without {', '.join(exclude)}" + (f", but with {', '.join(left)}" if left else "")
+    elif set(worst) <= set(kept):
+        why = f"goes on: the job was told to have {', '.join(worst)} (--nodelist)"
     elif spare < 1:
         why = f"goes on: the job needs {min_nodes} of its {here} nodes and no other node of the partition is free"
     else:

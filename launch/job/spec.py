@@ -4,11 +4,11 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bingo.config_json import from_json
+from bingo.config_json import from_json, to_json
 from bingo.errors import UserError, brief
 from bingo.files import read_json, write_json
 from bingo.stages import Stage
@@ -18,12 +18,21 @@ TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
+class ReportOf:
+    """The page about a chain, which a job makes: the chain's root, and the hash of its recipe.json."""
+
+    root: Path
+    recipe: str
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """One job of a submission, as job.json in its folder.
 
     tasks: the stages of each array task; a plain job has one task. nodes, min_nodes: it starts on any number of nodes
     between the two and counts as `nodes * ranks_per_node` ranks all the same. needs: names of the jobs that must have
-    ended well. limit: array tasks at a time (0: all).
+    ended well. limit: array tasks at a time (0: all). report: what it makes in place of stages. max_starts, max_hours:
+    no start after so many, or after so many hours of all starts together (0: no limit).
     """
 
     name: str
@@ -37,6 +46,13 @@ class JobSpec:
     limit: int = 0
     collective_timeout_s: int = TIMEOUT_S
     preflight: bool = False
+    max_starts: int = 0
+    max_hours: float = 0.0
+    report: ReportOf | None = None
+    run: str = ""
+    """Of a sweep over a chain: the combination that the job is of."""
+    lane: int = 0
+    """Of such a sweep with a limit: runs of one lane go one after another. 0: no limit."""
 
     def task(self, number: int) -> tuple[Stage, ...]:
         """The stages of one array task; `UserError` if there is no such one."""
@@ -49,7 +65,7 @@ class JobSpec:
         return self.nodes * self.ranks_per_node
 
     def to_json(self) -> dict[str, Any]:
-        rest = asdict(replace(self, tasks=()))
+        rest = to_json(replace(self, tasks=()))
         return {**rest, "tasks": [[stage.to_json() for stage in task] for task in self.tasks]}
 
     @staticmethod
@@ -60,8 +76,10 @@ class JobSpec:
             raise UserError(f"{where}: {brief(value)} is no job: it must be an object with tasks, lists of stages")
         stages = tuple(tuple(_stage(stage, f"{where}.tasks[{n}]") for stage in task) for n, task in enumerate(tasks))
         spec = replace(from_json(JobSpec, {**value, "tasks": []}, where), tasks=stages)
-        if min(spec.nodes, spec.min_nodes, spec.ranks_per_node, spec.collective_timeout_s) < 1 or spec.limit < 0:
-            raise UserError(f"{where}: nodes, ranks and seconds must be at least 1, the limit at least 0")
+        if min(spec.nodes, spec.min_nodes, spec.ranks_per_node, spec.collective_timeout_s) < 1:
+            raise UserError(f"{where}: nodes, ranks and seconds must be at least 1")
+        if not all(value >= 0 for value in (spec.limit, spec.max_starts, spec.max_hours)):
+            raise UserError(f"{where}: limits must be at least 0")
         return spec
 
     def write(self, folder: Path) -> None:

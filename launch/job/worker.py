@@ -4,6 +4,7 @@ that may mend itself, 70 any other.
 """
 
 import contextlib
+import importlib
 import json
 import logging
 import os
@@ -17,10 +18,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bingo.config_parts import Runtime
-from bingo.errors import PeerError, TransientError, UserError
-from bingo.launch.job.records import MARKER
-from bingo.launch.job.spec import JobSpec, rank_variables
-from bingo.launch.layout import attempt_folder, rank_beat, rank_events
+from bingo.errors import PASSING, PeerError, TransientError, UserError, denied, gone, of_peer
+from bingo.files import hash_json, read_object
+from bingo.launch.job.records import MARKER, newest_saved, read_records
+from bingo.launch.job.sent import known_to_start, sent_of
+from bingo.launch.job.spec import JobSpec, ReportOf, rank_variables
+from bingo.launch.layout import ATTEMPTS, attempt_folder, rank_beat, rank_events
+from bingo.paths import quoted
+from bingo.recipes import PAGE, RECIPE
 from bingo.stages import Stage
 from bingo.streams import prepare, tell
 from bingo.variables import place, whole
@@ -29,11 +34,8 @@ from bingo.watch import Leaving, Watch
 DONE, LEFT, USER, TRANSIENT, FAILED = 0, 75, 65, 74, 70
 BUSY_S = 120
 """How long to wait for a folder that an earlier attempt holds: its last process may still be dying elsewhere."""
-# What torch, gloo and NCCL say when another rank is gone or does not answer.
-PEER = re.compile(
-    r"(?i)connection (?:was )?(?:closed|reset|refused|aborted)|closed by (?:peer|remote)|pair closure|broken pipe|"
-    r"timed? ?out|socket|remote process exited|ncclRemoteError|NCCL (?:error|communicator)|gloo|0 bytes"
-)
+# What gloo and NCCL say of GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME: an interface that is not there.
+INTERFACE = re.compile(r"(?i)unable to find (?:address|interface) for:? ?(\S*)|no (?:socket )?interface found")
 BEAT_BYTES = 160
 
 
@@ -75,6 +77,10 @@ class Recorder(Watch):
             finally:
                 os.close(descriptor)
 
+    def saved(self, key: str, out: Path) -> int | None:
+        """As the events of this job's attempts say, of which this one is the newest."""
+        return newest_saved(self.attempt.parent, key, out) if self.attempt.parent.name == ATTEMPTS else None
+
     def start(self) -> None:
         """Hear and write from now on, in the log too."""
         self.listen()
@@ -84,6 +90,15 @@ class Recorder(Watch):
         with contextlib.suppress(OSError):  # a log on a full disk
             print(f"{MARKER}{os.environ.get('SLURM_RESTART_COUNT', 0)} on {host}, process {os.getpid()}", flush=True)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def has_written(self) -> bool:
+        """Whether this job has worked on before: here, or in an earlier start or as another of its ranks."""
+        if self.step or self._begun:
+            return True
+        starts = self.attempt.parent.glob(f"{self.attempt.name.rpartition('-')[0]}-*")
+        worked = ("step", "checkpoint", "resumed", "training", "finished")
+        found = (read_records(start).events.values() for start in starts)
+        return any(e["event"] in worked for ranks in found for events in ranks for e in events)
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
@@ -98,7 +113,11 @@ class Recorder(Watch):
         if isinstance(error, Leaving):
             tell(str(error))
             return LEFT
+        error = in_words(error)
         status, kind = classify(error)
+        away = kind in ("user", "exception") and (denied(error) or (kind == "user" and gone(error)))
+        if away and self.has_written():
+            status, kind = TRANSIENT, "transient"  # a mount that is gone or came back wrong, no mistake of the user's
         text = f"{type(error).__name__}: {error}".strip()
         tell(text if isinstance(error, UserError) else "".join(traceback.format_exception(error)))
         self.event(
@@ -106,6 +125,19 @@ class Recorder(Watch):
             traceback="".join(traceback.format_exception(error)),
         )  # fmt: skip
         return status
+
+
+def in_words(error: BaseException) -> BaseException:
+    """The error, or a sentence in its place where a setting of the machine is behind it."""
+    if not (isinstance(error, Exception) and INTERFACE.search(str(error))):
+        return error
+    names = [name for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if os.environ.get(name)]
+    set_to = " and ".join(f"{name}={os.environ[name]}" for name in names) or "GLOO_SOCKET_IFNAME is not set, but"
+    there = ", ".join(name for _, name in socket.if_nameindex())
+    return UserError(
+        f"{set_to}: there is no such network interface on {socket.gethostname()} (there are: {there}); correct it in "
+        "[env] of the site file, or leave it out"
+    ).with_traceback(error.__traceback__)
 
 
 def classify(error: BaseException) -> tuple[int, str]:
@@ -116,8 +148,9 @@ def classify(error: BaseException) -> tuple[int, str]:
         return TRANSIENT, "transient"
     if isinstance(error, UserError):
         return USER, "user"
-    distributed = type(error).__name__.startswith("Dist") or type(error) is RuntimeError
-    return FAILED, "peer" if distributed and PEER.search(str(error)) else "exception"
+    if isinstance(error, OSError) and error.errno in PASSING:
+        return TRANSIENT, "transient"
+    return FAILED, "peer" if of_peer(error) else "exception"
 
 
 def main(folder: Path) -> NoReturn:
@@ -132,19 +165,35 @@ def main(folder: Path) -> NoReturn:
     recorder = Recorder(attempt_folder(folder), rank)
     recorder.start()
     with recorder.ending():
-        spec = JobSpec.read(folder)
+        spec, sent = read_job(folder)
+        if spec.report is not None:
+            make_report(spec.name, spec.report, recorder)
+            end(DONE)
         work(
             spec.task(whole(os.environ, "SLURM_ARRAY_TASK_ID") or 0),
             recorder,
             timeout_s=spec.collective_timeout_s,
             ranks=spec.ranks,
+            sent=sent,
         )
     end(DONE)
 
 
-def work(stages: Sequence[Stage], recorder: Recorder, *, timeout_s: int, ranks: int) -> list[dict[str, Any]]:
+def read_job(folder: Path) -> tuple[JobSpec, dict[str, Any] | None]:
+    """What was sent. Each rank reads it before it knows of others: what one node does not see yet is no user error."""
+    try:
+        return JobSpec.read(folder), known_to_start(folder)
+    except UserError as error:
+        if place().size == 1:
+            raise
+        raise TransientError(str(error)) from error
+
+
+def work(
+    stages: Sequence[Stage], recorder: Recorder, *, timeout_s: int, ranks: int, sent: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Run stages as one rank and return their records. A rank that does not get through them ends its process here:
-    to leave the group would wait for ranks that may be gone."""
+    to leave the group would wait for ranks that may be gone. sent: see `bingo.launch.job.sent`."""
     with recorder.ending():
         leave_early(recorder)
         from bingo.distributed import world
@@ -153,9 +202,24 @@ def work(stages: Sequence[Stage], recorder: Recorder, *, timeout_s: int, ranks: 
         leave_early(recorder)
         runtime = next((s.config.runtime for s in stages if hasattr(s.config, "runtime")), Runtime())
         with world(runtime, recorder, timeout_s, ranks) as peers, recorder.ending():
-            records = [run_stage(stage, world=peers, replace=True, patience_s=BUSY_S) for stage in stages]
+            peers.agree("the content of job.json", hash_json([[stage.to_json() for stage in stages], sent]))
+            records = [
+                run_stage(stage, world=peers, patience_s=BUSY_S, sent=sent and sent_of(sent, stage)) for stage in stages
+            ]
     recorder.event("done")
     return records
+
+
+def make_report(name: str, of: ReportOf, recorder: Recorder) -> None:
+    """Write the page about a chain that is done. `UserError` if its recipe.json is another one by now."""
+    leave_early(recorder)
+    recorder.event("stage", name=name)
+    if hash_json(read_object(of.root / RECIPE)) != of.recipe:
+        own = f"`bingo report {quoted(of.root)}`"
+        raise UserError(f"{of.root / RECIPE} is of another chain by now; {own} makes its page")
+    page = importlib.import_module("bingo.bench.report.page")  # by name: jobs and measurements do not know each other
+    print("\n".join(page.write_report(of.root, of.root / PAGE)))
+    recorder.event("done")
 
 
 def leave_early(recorder: Recorder) -> None:

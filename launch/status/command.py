@@ -1,22 +1,32 @@
 """`bingo status`, `bingo logs`, `bingo history`: flags, a root's newest submission, tables and JSON."""
 
+import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bingo.arguments import Parser, whole
+from bingo.arguments import Parser, between, whole
 from bingo.errors import UserError, did_you_mean
 from bingo.launch.cluster import slurm
 from bingo.launch.cluster.reasons import clock
 from bingo.launch.layout import SUBMISSIONS
+from bingo.launch.status.attempts import some
 from bingo.launch.status.states import State, look, states
 from bingo.launch.status.summary import Summary, summary_of, table
+from bingo.launch.status.watch import PERIOD_S, Objects, Report, Rounds, watch
 from bingo.launch.submit.repair import of_root
 from bingo.launch.submit.submission import Submission, read, submissions
+from bingo.paths import quoted
+from bingo.streams import tell
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
 
 SUBMISSION = "another submission than the newest (default: the newest)"
 
@@ -27,30 +37,68 @@ def status_flags() -> Parser:
     parser.add_argument("root", type=Path, nargs="?", metavar="ROOT", help=root)
     parser.add_argument("--submission", metavar="ID", help=SUBMISSION)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    again = f"look again every so often until all has ended (default: {PERIOD_S} s); Ctrl-C ends it"
+    parser.add_argument("--watch", nargs="?", type=between(1, 86_400), const=PERIOD_S, metavar="SECONDS", help=again)
+    told = "run the site file's `notify` for a chain that failed, is stuck or is done, once each"
+    parser.add_argument("--notify", action="store_true", help=told)
     return parser
 
 
 def status(argv: list[str]) -> int:
-    """`bingo status [ROOT] [--submission ID] [--json]`: 0 fine, 1 something failed or somebody must act."""
-    options = status_flags().parse_args(argv)
+    """`bingo status [ROOT] [--submission ID] [--json] [--watch [SECONDS]] [--notify]`: 0 fine, 1 something failed or
+    somebody must act."""
+    options = status_flags().parse_args(_folder_is_no_period(argv))
     if options.submission and options.root is None:
         raise UserError("--submission needs the folder that it is in: bingo status ROOT --submission ID")
-    chosen = [(root, submission_of(root, options.submission)) for root in roots(options.root)]
-    reports = [report(root, submission) for root, submission in chosen]
+    if options.watch:
+        rounds = Rounds(lambda: roots(options.root), lambda root: _look(root, options))
+        return watch(rounds, page, options.watch, show=show, lines=Objects(as_json) if options.json else None)
+    reports, broken = [], []
+    for root in roots(options.root):
+        try:
+            reports.append(_look(root, options))
+        except UserError as error:
+            if options.root is not None:
+                raise
+            broken.append(str(error))  # and the other chains are told of
     if options.json:
         values = [as_json(*each) for each in reports]
         print(json.dumps(values if options.root is None else values[0], indent=2))
     else:
         for each in reports:
-            show(*each)
-    return 0 if all(found.fine for _, _, _, found in reports) else 1
+            show(each)
+    for text in broken:
+        tell(f"bingo status: {text}")
+    return 0 if all(found.fine for _, _, _, found in reports) and not broken else 1
+
+
+def _look(root: Path, options: Any) -> Report:
+    """The report on a root that the flags of `status` ask for."""
+    submission = submission_of(root, options.submission)
+    if not options.notify:
+        return report(root, submission)
+    from bingo.launch.status.notify import command_of, noted
+
+    if options.root is not None and not command_of(submission):
+        site = submission.folder / "site.toml"
+        raise UserError(f'{site} has no notify; write one above its first table: notify = "COMMAND" (docs/cluster.md)')
+    return noted(report(root, submission))
+
+
+def _folder_is_no_period(argv: Sequence[str]) -> list[str]:
+    """Between `--watch` and a word that is no number stands the period that is meant: `status --watch runs/digits`."""
+    words = []
+    for word, after in itertools.zip_longest(argv, argv[1:], fillvalue="-"):
+        plain = word == "--watch" and not (after.startswith("-") or re.fullmatch(r"[\d.]+", after))
+        words.append(f"--watch={PERIOD_S}" if plain else word)
+    return words
 
 
 def roots(root: Path | None) -> list[Path]:
     """The root that is asked for, or all below runs/ that hold a submission."""
     if root is not None:
         return [root]
-    found = sorted({path.parent.parent.parent for path in Path("runs").glob(f"*/{SUBMISSIONS}/*/submission.json")})
+    found = [path.parent for path in sorted(Path("runs").glob(f"*/{SUBMISSIONS}")) if submissions(path.parent)]
     if not found:
         raise UserError("no submission below runs/; name the folder of one: bingo status ROOT")
     return found
@@ -66,14 +114,15 @@ def submission_of(root: Path, wanted: str | None = None) -> Submission:
     return read(found[wanted])
 
 
-Report = tuple[Submission, slurm.Snapshot, list[State], Summary]
-
-
 def report(root: Path, submission: Submission) -> Report:
     """Ask the scheduler and judge every job."""
     snapshot = look(submission)
     found = states(submission, snapshot, time.time())
-    return submission, snapshot, found, summary_of(found, root)
+    summary = summary_of(found, root)
+    if submission.folder != submissions(root)[0]:  # repair and cancel go on with the newest
+        logs = (f"{word} --submission {submission.id}" for word in summary.next if word.startswith("bingo logs "))
+        summary = summary._replace(next=tuple(logs))
+    return submission, _with_lost(submission, snapshot), found, summary
 
 
 def as_json(
@@ -92,33 +141,70 @@ def as_json(
     }
 
 
-def show(submission: Submission, snapshot: slurm.Snapshot, found: Sequence[State], summary: Summary) -> None:
+def show(report: Report) -> None:
     """A table on a terminal, plain rows elsewhere; then the summary."""
+    _, _, found, summary = report
     now = time.time()
-    rows = table(found, now)
-    print(f"{submission.root}  submission {submission.id}, as of {clock(snapshot.time, now)}")
+    print(_head(report, now))
     if sys.stdout.isatty():
-        show_table(("job", "state", "time", "nodes", ""), rows)
+        from rich.console import Console
+
+        Console().print(_grid(found, now))
     else:
-        for row in rows:
+        for row in table(found, now):
             print(f"{row.job:22s} {row.state:12s} {row.time:12s} {row.nodes:10s} {row.text}".rstrip())
-    for problem in snapshot.problems:
-        print(f"note: {problem}")
-    print(summary.line)
-    if summary.next:
-        print("next: " + "   or   ".join(summary.next))
+    for line in (*_notes(_problems(report)), *_verdict(summary)):
+        print(line)
 
 
-def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows as a table as wide as the terminal."""
-    from rich.console import Console
+def _head(report: Report, now: float) -> str:
+    submission, snapshot, *_ = report
+    return f"{submission.root}  submission {submission.id}, as of {clock(snapshot.time, now)}"
+
+
+def _notes(problems: Sequence[str]) -> list[str]:
+    return [f"note: {problem}" for problem in problems]
+
+
+def _problems(report: Report) -> list[str]:
+    """What Slurm did not answer, and which files are damaged."""
+    return [*report[1].problems, *some(note for state in report[2] for note in state.notes)]
+
+
+def _with_lost(submission: Submission, snapshot: slurm.Snapshot) -> slurm.Snapshot:
+    """With a sentence where jobs may run that the submission does not know any more."""
+    lost = submission.lost()
+    told = f"{lost}; `bingo repair {quoted(submission.root)}` asks Slurm for it and goes on with the rest"
+    return replace(snapshot, problems=(*snapshot.problems, told)) if lost else snapshot
+
+
+def _verdict(summary: Summary) -> list[str]:
+    return [summary.line, *(["next: " + "   or   ".join(summary.next)] if summary.next else [])]
+
+
+def _grid(found: Sequence[State], now: float) -> "Table":
+    """The rows of a chain as a table as wide as the terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(*titles, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
+    grid = Table("job", "state", "time", "nodes", "", box=None, pad_edge=False, header_style="bold")
+    for row in table(found, now):
         grid.add_row(*(Text(cell) for cell in row))
-    Console().print(grid)
+    return grid
+
+
+def page(reports: Sequence[Report], problems: Sequence[str]) -> "RenderableType":
+    """All chains on one screen; what must not be cut off at its end stands before the tables."""
+    from rich.console import Group
+    from rich.text import Text
+
+    now = time.time()
+    parts: list[RenderableType] = [Text(line) for line in _notes(problems)]
+    for each in reports:
+        _, _, found, summary = each
+        head = (_head(each, now), *_notes(_problems(each)), *_verdict(summary))
+        parts += [*(Text(line) for line in head), _grid(found, now), Text("")]
+    return Group(*parts)
 
 
 def logs_flags() -> Parser:
@@ -154,13 +240,19 @@ def history_flags() -> Parser:
     parser.add_argument("root", type=Path, metavar="ROOT", help="the folder of the chain")
     parser.add_argument("job", nargs="?", metavar="JOB", help="this job alone (default: all)")
     parser.add_argument("--submission", metavar="ID", help=SUBMISSION)
+    parser.add_argument("--all", action="store_true", help="every submission of this folder, and the hours of all")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def history(argv: list[str]) -> int:
-    """`bingo history ROOT [JOB] [--submission ID] [--json]`."""
+    """`bingo history ROOT [JOB] [--submission ID | --all] [--json]`."""
     options = history_flags().parse_args(argv)
+    if options.all and options.submission:
+        raise UserError("--submission names one, and --all means every one: leave one of them out")
     from bingo.launch.status.history import show_history
 
-    return show_history(submission_of(options.root, options.submission), options.job, options.json)
+    chosen = [submission_of(options.root, options.submission)]
+    if options.all:
+        chosen = [read(folder) for folder in reversed(submissions(options.root))]
+    return show_history(chosen, options.job, options.json)

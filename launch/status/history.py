@@ -2,7 +2,7 @@
 
 queued: from when all that it needs was done (without accounting: from the hand-over), or from a requeue, to the start.
 start-up: until the first stage began or had resumed. Lost steps were done after the checkpoint from which the next
-start went on, and so twice; lost time is their share of the training.
+start went on, and so twice; lost time is their share of the training. Node and GPU hours: see `hours`.
 """
 
 import json
@@ -14,10 +14,25 @@ from typing import Any
 from bingo.errors import UserError, did_you_mean
 from bingo.launch.cluster import slurm
 from bingo.launch.cluster.reasons import clock
-from bingo.launch.status.attempts import Attempt, read_attempts
+from bingo.launch.job.attempt import FINISHED
+from bingo.launch.status.attempts import Attempt, hand_overs, read_attempts, some, starts_of
+from bingo.launch.status.hours import (
+    Hours,
+    Sum,
+    by_cause,
+    gpus_per_node,
+    hours_of,
+    lost_parts,
+    node_count,
+    number,
+    sum_of,
+    told,
+    told_by_cause,
+)
 from bingo.launch.status.states import look
 from bingo.launch.submit.submission import Sent, Submission
 from bingo.progress import duration
+from bingo.train.lines import speed_words
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,13 @@ class Entry:
     steps_lost: int
     lost_s: float
     cause: Mapping[str, Any] | None
+    hours: Hours
+    notes: tuple[str, ...] = ()
+    """A sentence for each of its files that is damaged."""
+    images_per_second: float | None = None
+    """Of its last training, up to its last checkpoint; evaluations do not count as time."""
+    loader_wait: float | None = None
+    """Share of that time that rank 0 waited for images."""
 
 
 @dataclass(frozen=True)
@@ -58,30 +80,33 @@ class Total:
     lost_s: float
     steps: int
     steps_lost: int
+    hours: Sum
 
 
 def ledger(submission: Submission, past: Mapping[str, Sequence[slurm.Row]] | None, now: float) -> list[Entry]:
     """Entries of all jobs in the chain's order, each job's oldest first."""
     found: list[Entry] = []
-    sent = submission.sent()
+    lines_of = hand_overs(submission.sent())
     for spec in submission.jobs:
+        folder = submission.job_folder(spec.name)
+        starts, gpus = starts_of(folder), gpus_per_node(folder)
         for at in range(len(spec.tasks)):
-            lines = [line for line in sent if line.job == spec.name and at in line.tasks]
+            lines = lines_of.get((spec.name, at), [])
             task = at if spec.array else None
-            attempts = read_attempts(submission.job_folder(spec.name), lines, task, past)
-            found += entries(spec.name, task, attempts, lines, now)
+            attempts = read_attempts(folder, lines, task, past, starts)
+            found += entries(spec.name, task, attempts, lines, now, gpus)
     return found
 
 
 def entries(
-    job: str, task: int | None, attempts: Sequence[Attempt], sent: Sequence[Sent], now: float
+    job: str, task: int | None, attempts: Sequence[Attempt], sent: Sequence[Sent], now: float, gpus: int = 0
 ) -> Iterator[Entry]:
-    """One entry per attempt of a job or task."""
+    """One entry per attempt of a job or task. gpus: on each of its nodes."""
     for at, attempt in enumerate(attempts):
         later = attempts[at + 1 :]
         ended = attempt.ended or (_gone(attempt, later[0]) if later else None)
         first, until = _work_began(attempt), ended or attempt.last_sign or now
-        done, lost = _steps(attempt, later)
+        done, lost = _steps(attempt, later) if ended else (_steps(attempt, later)[0], 0)
         saving = sum(e.get("seconds", 0.0) for e in attempt.main if e["event"] == "checkpoint")
         training = None if first is None else max(until - first - saving, 0.0)
         share = lost / done if done else 0.0
@@ -91,7 +116,41 @@ def entries(
             None if first is None or attempt.started is None else max(first - attempt.started, 0.0),
             training, saving, done, lost, (training or 0.0) * share,
             attempt.cause() if ended else None,
+            _hours(attempt, ended, now, gpus, first, saving, done, lost),
+            attempt.notes, *_speed(attempt),
         )  # fmt: skip
+
+
+def _hours(
+    attempt: Attempt, ended: float | None, now: float, gpus: int, first: float | None, saving: float, done: int,
+    lost: int,
+) -> Hours:  # fmt: skip
+    """first: when its work began; saving: seconds of checkpoints; done, lost: steps."""
+    nodes = node_count(str(attempt.nodes))
+    if attempt.started is None:
+        return hours_of(nodes, gpus, 0.0, {})
+    runs = attempt.row is not None and attempt.row.alive
+    until = ended or (now if runs else attempt.last_sign) or attempt.started
+    wall = max(until - attempt.started, 0.0)
+    over = attempt.decision == FINISHED or (attempt.row is not None and attempt.row.state == "COMPLETED")
+    if ended is None or over:
+        return hours_of(nodes, gpus, wall, {})
+    finished = any(e["event"] == "finished" and not e["skipped"] for e in attempt.main)
+    startup = max((first or until) - attempt.started, 0.0)
+    parts = lost_parts(
+        wall,
+        fruitless=first is None or not (finished or done > lost),
+        startup_s=startup,
+        idle_s=max(until - (attempt.last_sign or until), 0.0),
+        training_s=max(wall - startup - saving, 0.0),
+        share=lost / done if done else 0.0,
+    )
+    return hours_of(nodes, gpus, wall, parts)
+
+
+def _speed(attempt: Attempt) -> tuple[float | None, float | None]:
+    told = next((event for event in reversed(attempt.main) if event["event"] == "speed"), None)
+    return (told["images_per_second"], told["loader_wait"]) if told else (None, None)
 
 
 def _gone(attempt: Attempt, after: Attempt) -> float | None:
@@ -172,27 +231,60 @@ def totals(found: Sequence[Entry]) -> list[Total]:
             sum(e.lost_s for e in each),
             sum(e.steps for e in each),
             sum(e.steps_lost for e in each),
+            sum_of(e.hours for e in each),
         )
         for (job, task), each in groups.items()
     ]  # fmt: skip
 
 
-def show_history(submission: Submission, job: str | None, as_json: bool) -> int:
-    """Print the ledger of a submission or of one job; needs no accounting, and says so where there is none."""
-    names = [spec.name for spec in submission.jobs]
+def show_history(chosen: Sequence[Submission], job: str | None, as_json: bool) -> int:
+    """Print the ledger of submissions, oldest first, or of one job of them; where there is no accounting it says so."""
+    names = list(dict.fromkeys(spec.name for submission in chosen for spec in submission.jobs))
     if job is not None and job not in names:
-        raise UserError(f"{submission.root} has no job {job!r}; {did_you_mean(job, names)}")
-    snapshot = look(submission)
-    found = [entry for entry in ledger(submission, snapshot.past, time.time()) if job in (None, entry.job)]
+        raise UserError(f"{chosen[0].root} has no job {job!r}; {did_you_mean(job, names)}")
+    parts: list[tuple[Submission, list[Entry]]] = []
+    problems: dict[str, None] = {}
+    for submission in chosen:
+        snapshot = look(submission)
+        found = [entry for entry in ledger(submission, snapshot.past, time.time()) if job in (None, entry.job)]
+        parts.append((submission, found))
+        problems |= dict.fromkeys(snapshot.problems)
     if as_json:
-        values = {"attempts": [asdict(e) for e in found], "totals": [asdict(t) for t in totals(found)]}
-        print(json.dumps({"root": str(submission.root), "submission": submission.id, **values}, indent=2))
+        values = [{"submission": made.id, **as_object(found)} for made, found in parts]
+        whole = values[0] if len(values) == 1 else {"submissions": values, **_sums([e for _, f in parts for e in f])}
+        print(json.dumps({"root": str(chosen[0].root), **whole}, indent=2))
         return 0
-    for line in lines(found, time.time()):
+    for made, found in parts:
+        if len(parts) > 1:
+            print(f"submission {made.id}")
+        for line in lines(found, time.time()):
+            print(line)
+    for line in account([entry for _, found in parts for entry in found]):
         print(line)
-    for problem in snapshot.problems:
+    for problem in (*problems, *some(note for _, found in parts for entry in found for note in entry.notes)):
         print(f"note: {problem}")
     return 0
+
+
+def as_object(found: Sequence[Entry]) -> dict[str, Any]:
+    """Stable keys: more may come, none of these goes."""
+    return {"attempts": [asdict(e) for e in found], "totals": [asdict(t) for t in totals(found)], **_sums(found)}
+
+
+def _sums(found: Sequence[Entry]) -> dict[str, Any]:
+    return {"hours": asdict(sum_of(e.hours for e in found)), "lost_to": [asdict(each) for each in _lost_to(found)]}
+
+
+def _lost_to(found: Sequence[Entry]) -> list[Sum]:
+    return by_cause([(entry.cause["kind"], entry.hours) for entry in found if entry.cause])
+
+
+def account(found: Sequence[Entry]) -> Iterator[str]:
+    """Hours of all starts that are shown, and which cause took how many of them."""
+    if found:
+        yield f"used {told(sum_of(entry.hours for entry in found))}"
+    for line in told_by_cause(_lost_to(found)):
+        yield f"  {line}"
 
 
 def lines(found: Sequence[Entry], now: float) -> Iterator[str]:
@@ -208,7 +300,7 @@ def lines(found: Sequence[Entry], now: float) -> Iterator[str]:
         parts = (f"queued {duration(total.queued_s)}", f"start-up {duration(total.startup_s)}",
                  f"useful {duration(total.useful_s)}", f"checkpoints {duration(total.checkpoint_s)}",
                  f"lost {duration(total.lost_s)} ({total.steps_lost} of {total.steps} steps)")  # fmt: skip
-        yield f"  in all {total.attempts} start{'s' * (total.attempts > 1)}: {', '.join(parts)}"
+        yield f"  in all {total.attempts} start{'s' * (total.attempts > 1)}: {', '.join(parts)}; {told(total.hours)}"
 
 
 def _spent(entry: Entry, now: float) -> str:
@@ -216,5 +308,7 @@ def _spent(entry: Entry, now: float) -> str:
     known = [f"{name} {duration(value)}" for name, value in times if value is not None]
     known += [f"checkpoints {duration(entry.checkpoint_s)}"] if entry.checkpoint_s else []
     known.append(f"{entry.steps} steps" + (f", {entry.steps_lost} of them lost" if entry.steps_lost else ""))
+    known += speed_words(asdict(entry))
+    known += [f"{number(entry.hours.node_hours)} node hours"] if entry.hours.node_hours else []
     began = f"{clock(entry.started, now)}, " if entry.started else ""
     return began + ", ".join(known)

@@ -4,6 +4,9 @@ Lines come from the shared folder alone. The scheduler is asked, at most once pe
 the chain has ended.
 """
 
+import contextlib
+import itertools
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -11,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError, did_you_mean
+from bingo.files import open_file
 from bingo.launch.cluster import slurm
-from bingo.launch.job.records import MARKER
+from bingo.launch.job.records import MARKER, MOST_LINE
 from bingo.launch.status.attempts import read_attempts
 from bingo.launch.status.states import State, look, states
 from bingo.launch.status.summary import name, summary_of
@@ -20,13 +24,15 @@ from bingo.launch.submit.submission import Submission
 
 POLL_S = 0.5
 TAIL_LINES = 20
+TAIL_BYTES = 65_536
 LIVE = ("running", "starting", "ending")
 PENDING = ("requeued", "waiting", "unknown")
 FILE = re.compile(r"(?P<id>\d+(_\d+)?|local)_(?:(?P<rank>\d+)_log\.out|batch\.log)")
 
 
 class Source:
-    """One log file that is read as it grows. A half-written last line waits for its end."""
+    """One log file that is read as it grows, never more of it than a line. A half-written last line waits for its end;
+    one that is longer than `MOST_LINE` bytes comes in pieces."""
 
     def __init__(self, path: Path, label: str, slurm_id: str) -> None:
         self.path, self.label, self.slurm_id = path, label, slurm_id
@@ -34,16 +40,14 @@ class Source:
 
     def lines(self) -> Iterator[str]:
         """Lines that are new since the last call."""
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(self.place)
-                new = file.read()
-        except OSError:
-            return
-        self.place += len(new)
-        *whole, self.part = (self.part + new).split(b"\n")
-        for line in whole:
-            yield f"{self.label} | {line.decode(errors='replace')}"
+        with contextlib.suppress(OSError), open_file(self.path) as file:
+            file.seek(self.place)
+            while new := file.readline(MOST_LINE - len(self.part)):
+                self.place += len(new)
+                self.part += new
+                if new.endswith(b"\n") or len(self.part) >= MOST_LINE:
+                    line, self.part = self.part.removesuffix(b"\n"), b""
+                    yield f"{self.label} | {line.decode(errors='replace')}"
 
     def rest(self) -> Iterator[str]:
         """A last line without its end."""
@@ -102,7 +106,7 @@ def find(submission: Submission, state: State, rank: int | None) -> Iterator[Sou
     """The log files of a job or task: the batch script's first, then the ranks'."""
     folder = submission.job_folder(state.job)
     files = [(match, path) for path in folder.glob("*") if (match := FILE.fullmatch(path.name))]
-    for match, path in sorted(files, key=lambda pair: (pair[1].stat().st_mtime, int(pair[0]["rank"] or -1))):
+    for match, path in sorted(files, key=lambda pair: (_changed(pair[1]), int(pair[0]["rank"] or -1))):
         task = match["id"].partition("_")[2]
         ours = state.task is None or task == str(state.task)
         if ours and (rank is None or match["rank"] == str(rank)):
@@ -110,13 +114,20 @@ def find(submission: Submission, state: State, rank: int | None) -> Iterator[Sou
             yield Source(path, f"{name(state)} {label}", match["id"])
 
 
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # a link that leads nowhere: there is nothing to print
+        return 0.0
+
+
 def of_start(source: Source, start: tuple[str, int] | None) -> Iterator[str]:
     """The lines of a log; of one start alone where that is asked for: all starts of a job append to the same file."""
     at = None
-    for line in [*source.lines(), *source.rest()]:
+    for line in itertools.chain(source.lines(), source.rest()):
         text = line.partition(" | ")[2]
-        if text.startswith(MARKER):
-            at = int(text.removeprefix(MARKER).split(" ")[0])
+        if begins := re.match(MARKER + r"(\d{1,9}) ", text):
+            at = int(begins[1])
         if start is None or (source.slurm_id, at) == start:
             yield line
 
@@ -152,9 +163,9 @@ def follow(options: Any, submission: Submission) -> int:
 
 def skip_to_tail(source: Source, fresh: bool) -> None:
     """Begin with the last lines of a job that runs; a job that ended earlier has been seen, or can be asked for."""
-    try:
-        data = source.path.read_bytes()
-    except OSError:
-        return
-    tail = data.splitlines(keepends=True)[-TAIL_LINES:] if fresh else []
-    source.place = len(data) - sum(map(len, tail))
+    with contextlib.suppress(OSError), open_file(source.path) as file:
+        source.place = file.seek(0, os.SEEK_END)
+        if fresh:
+            begin = file.seek(max(0, source.place - TAIL_BYTES))
+            data = file.read(source.place - begin)
+            source.place -= sum(map(len, data.splitlines(keepends=True)[-TAIL_LINES:]))

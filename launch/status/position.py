@@ -5,7 +5,7 @@ from typing import Any
 
 from bingo.launch.status.attempts import Attempt
 from bingo.stages import Stage
-from bingo.train.lines import newest_line
+from bingo.train.lines import newest_line, speed_words
 
 
 def where(attempt: Attempt, stages: Sequence[Stage]) -> tuple[str, str | None, int | None]:
@@ -24,7 +24,9 @@ def where(attempt: Attempt, stages: Sequence[Stage]) -> tuple[str, str | None, i
     # Lines from before this start may be of steps that are done again; a beat may be a second older than the newest.
     if line is not None and line.get("time", 0) >= began["time"]:
         step = max(step or 0, line["step"] + 1)
-        words += [f"step {step}", *_epoch(stages[at], line)]
+        told = newest_line(stages[at].out / "metrics.jsonl", having="images_per_second")
+        rates = speed_words(told) if told and told.get("time", 0) >= began["time"] else []
+        words += [f"step {step}", *_epoch(stages[at], line), *rates]
     elif step is not None:
         words.append(f"step {step}")
     if any(event["event"] == "left" for event in events):
@@ -33,6 +35,6 @@ def where(attempt: Attempt, stages: Sequence[Stage]) -> tuple[str, str | None, i
 
 
 def _epoch(stage: Stage, line: Mapping[str, Any]) -> list[str]:
-    epochs = getattr(getattr(stage.config, "optim", None), "epochs", None)
+    epochs = getattr(getattr(stage.config, "optim", stage.config), "epochs", None)
     loss = f"loss {line['loss']:.3g}"
     return [loss] if epochs is None else [f"epoch {line['epoch'] + 1} of {epochs}", loss]

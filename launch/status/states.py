@@ -17,7 +17,7 @@ from bingo.launch.cluster.slurm import RUNNING, WAITING, Row, Snapshot
 from bingo.launch.job.attempt import FINISHED, STOP
 from bingo.launch.job.spec import JobSpec
 from bingo.launch.status import position
-from bingo.launch.status.attempts import Attempt, read_attempts
+from bingo.launch.status.attempts import Attempt, hand_overs, read_attempts, starts_of
 from bingo.launch.submit.submission import Sent, Submission
 from bingo.progress import duration
 from bingo.stages import Stage
@@ -49,6 +49,8 @@ class State:
     stage: str | None = None
     step: int | None = None
     cause: Mapping[str, Any] | None = field(default=None)
+    notes: tuple[str, ...] = ()
+    """A sentence for each of its files that is damaged, but for those of earlier starts whose end is known."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Unit:
     broken: tuple[str, ...]
     """Words about those it needs that did not end well: `teacher, which failed`."""
     waits_for: tuple[str, ...]
+    lost: bool = False
+    """The record of what was sent is damaged: it may have been handed over although nothing says so."""
 
     @property
     def id(self) -> str | None:
@@ -80,7 +84,8 @@ class Unit:
         return next((a for a in self.attempts if (a.slurm_id, a.restart) == (self.id, restart)), None)
 
     def state(self, state: str, text: str, **facts: Any) -> State:
-        known = {"slurm_id": self.id, "attempts": len(self.attempts), **facts}
+        notes = tuple(note for attempt in self.attempts for note in attempt.notes)
+        known = {"slurm_id": self.id, "attempts": len(self.attempts), "notes": notes, **facts}
         return State(self.spec.name, self.task, state, text, **known)
 
 
@@ -95,18 +100,21 @@ def states(submission: Submission, snapshot: Snapshot, now: float) -> list[State
     """Every job's state (every task's of an array), in the chain's order."""
     found: dict[str, list[State]] = {}
     sent = submission.sent()
+    lines_of = hand_overs(sent)
+    handed, lost = {line.job for line in sent}, submission.lost() is not None
     for spec in submission.jobs:
         broken = tuple(f"{n}, which {why}" for n in spec.needs if (why := _why_broken(found.get(n, ()))))
         waits = tuple(n for n in spec.needs if any(state.state not in DONE for state in found.get(n, ())))
         found[spec.name], folder = [], submission.job_folder(spec.name)
+        starts = starts_of(folder)
         for at, stages in enumerate(spec.tasks):
-            lines = [line for line in sent if line.job == spec.name and at in line.tasks]
+            lines = lines_of.get((spec.name, at), [])
             task = at if spec.array else None
-            attempts = read_attempts(folder, lines, task, snapshot.past)
+            attempts = read_attempts(folder, lines, task, snapshot.past, starts, newest=True)
             # Of an array only the tasks that are not done are sent.
-            before = spec.name in submission.facts["done"] or any(line.job == spec.name for line in sent)
+            before = spec.name in submission.facts["done"] or (spec.name in handed and not lost)
             newest = lines[-1] if lines else None
-            unit = Unit(spec, folder, task, stages, newest, before, attempts, broken, waits)
+            unit = Unit(spec, folder, task, stages, newest, before, attempts, broken, waits, lost)
             found[spec.name].append(judge(unit, snapshot, now))
     return [state for each in found.values() for state in each]
 
@@ -157,6 +165,8 @@ def _not_sent(unit: Unit) -> State:
     refused = _note(unit.folder.parent.parent / "refused")
     if refused.get("job") == unit.spec.name:
         return unit.state("failed", f"Slurm refused it: {refused['reason']}")
+    if unit.lost:
+        return unit.state("unknown", "whether it was handed to Slurm is not known: that record is damaged")
     return unit.state("never sent", f"not sent because {refused.get('job')} was refused" if refused else "never sent")
 
 
@@ -175,6 +185,8 @@ def _waits(unit: Unit, row: Row, now: float) -> State:
             why = f"it will never start: it needs {' and '.join(unit.broken)}"
         elif unit.waits_for and not stuck:
             why = f"it waits for {', '.join(unit.waits_for)}"
+        elif unit.spec.lane and not stuck:
+            why = "it waits for its turn: jobs before it have not ended"
     facts: dict[str, Any] = {"since": row.submit}
     if row.restarts:
         before = unit.attempt(row.restarts - 1)
@@ -193,7 +205,7 @@ def _runs(unit: Unit, row: Row, now: float) -> State:
         return unit.state("waiting", "Slurm has suspended it; it keeps its nodes and goes on later", **facts)
     if attempt is not None and (attempt.end or attempt.failed):
         cause = attempt.cause()
-        return unit.state("ending", cause["sentence"] + attempt.then, cause=cause, **facts)
+        return unit.state("ending", cause["sentence"] + _waiting_for_slurm(attempt), cause=cause, **facts)
     if row.state == "COMPLETING":
         return unit.state("ending", "Slurm cleans up behind it", **facts)
     if attempt is None or not attempt.events:
@@ -204,6 +216,17 @@ def _runs(unit: Unit, row: Row, now: float) -> State:
     return unit.state("running" if stage else "starting", text, stage=stage, step=step, **facts)
 
 
+def _waiting_for_slurm(attempt: Attempt) -> str:
+    """What follows the cause of an attempt whose script is still there."""
+    return f"; its requeue waits for the controller: {attempt.refused}" if attempt.refused else attempt.then
+
+
+def _never_taken_back(last: Attempt | None) -> str:
+    if last is None or not last.refused:
+        return ""
+    return f"; Slurm never took it back: {last.refused}; `bingo repair` sends it again"
+
+
 def _ended(unit: Unit, row: Row) -> State:
     """Slurm knows its end."""
     facts: dict[str, Any] = {"nodes": row.nodes, "since": row.end}
@@ -212,13 +235,15 @@ def _ended(unit: Unit, row: Row) -> State:
     last = unit.last
     if last is None and row.state == "CANCELLED":
         return _cancelled(unit, **facts)
-    cause = last.cause() if last is not None and (last.end or last.row is None) else None
-    cause = cause or (last.cause() if last else None) or {"kind": "unknown", "sentence": reasons.ended(row)}
+    if last is not None and last.row is None and last.restart == row.restarts:
+        last = replace(last, row=row)
+    cause = last.cause() if last else {"kind": "unknown", "sentence": reasons.ended(row)}
     if row.state in ("CANCELLED", "REQUEUED") or cause["kind"] == "cancelled":
-        before = "" if row.state == "CANCELLED" else "; it was cancelled before it started again"
+        again = row.state == "REQUEUED" or (last is not None and last.decision not in (None, STOP))
+        before = "; it was cancelled before it started again" if again and cause["kind"] != "cancelled" else ""
         sentence = "it was cancelled" if cause["kind"] == "unknown" else cause["sentence"]
         return unit.state("cancelled", sentence + before, cause=cause, **facts)
-    more = (
+    more = _never_taken_back(last) or (
         "; Slurm did not start it again" if row.state in AGAIN else last.then if last and last.decision == STOP else ""
     )
     return unit.state("failed", cause["sentence"] + more, cause=cause, **facts)
@@ -237,6 +262,8 @@ def _gone(unit: Unit, snapshot: Snapshot, now: float) -> State:
     if last.decision is not None:
         if last.decision == STOP and cause["kind"] != "cancelled":
             return unit.state("failed", cause["sentence"] + last.then, **facts)
+        if last.refused:
+            return unit.state("failed", cause["sentence"] + _never_taken_back(last), **facts)
         then = "" if last.decision == STOP else "; it was cancelled before it started again"
         return unit.state("cancelled", cause["sentence"] + then, **facts)
     if last.last_sign is not None and now - last.last_sign < 6 * GRACE_S:
@@ -262,6 +289,8 @@ def _unanswered(unit: Unit, row: Row | None, now: float) -> State:
     facts: dict[str, Any] = {"nodes": last.nodes, "since": last.ended or last.started}
     if last.decision is not None or last.failed:
         cause = last.cause()
+        if last.decision not in (None, STOP, FINISHED) and now - last.asked_again < SILENCE_S:
+            return unit.state("ending", cause["sentence"] + _waiting_for_slurm(last), cause=cause, **facts)
         if last.decision == STOP:
             return unit.state("cancelled" if cause["kind"] == "cancelled" else "failed", cause["sentence"], cause=cause)
         return unit.state(

@@ -1,12 +1,14 @@
 """The chain as one object: one line about all of it, what to type next, and the rows of its table."""
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bingo.launch.status.states import DONE, State
+from bingo.paths import quoted
 from bingo.progress import duration
 
 ORDER = ("done", "done before", "running", "starting", "ending", "requeued", "waiting", "stuck", "unknown")
@@ -37,7 +39,7 @@ def summary_of(states: Sequence[State], root: Path) -> Summary:
         return Summary("unknown", f"not known: {told}", ())
     if not any(counts[name] for name in ("running", "starting", "ending")):
         return Summary("waiting", f"waiting: {told}", ())
-    return Summary("running", f"running: {told}", (f"bingo logs {root} -f",))
+    return Summary("running", f"running: {told}", (f"bingo logs {quoted(root)} -f",))
 
 
 def _failed(states: Sequence[State], root: Path) -> Summary | None:
@@ -46,7 +48,9 @@ def _failed(states: Sequence[State], root: Path) -> Summary | None:
         return None
     others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     line = f"failed: {name(failed[0])}: {failed[0].text}{others}{_rest(states)}"
-    return Summary("failed", line, (f"bingo logs {root} {quoted(failed[0].job)}", f"bingo repair {root}"))
+    return Summary(
+        "failed", line, (f"bingo logs {quoted(root)} {shlex.quote(failed[0].job)}", f"bingo repair {quoted(root)}")
+    )
 
 
 def _rest(states: Sequence[State]) -> str:
@@ -59,7 +63,7 @@ def _stuck(states: Sequence[State], root: Path) -> Summary | None:
     stuck = [state for state in states if state.state == "stuck"]
     if not stuck:
         return None
-    return Summary("stuck", f"stuck: {name(stuck[0])}: {stuck[0].text}", (f"bingo repair {root}",))
+    return Summary("stuck", f"stuck: {name(stuck[0])}: {stuck[0].text}", (f"bingo repair {quoted(root)}",))
 
 
 def _cancelled(states: Sequence[State], root: Path) -> Summary | None:
@@ -67,15 +71,13 @@ def _cancelled(states: Sequence[State], root: Path) -> Summary | None:
     if not lost:
         return None
     names = ", ".join(dict.fromkeys(state.job for state in lost))
-    return Summary("cancelled", f"not complete: {names} will not run; {lost[0].text}", (f"bingo repair {root}",))
+    return Summary(
+        "cancelled", f"not complete: {names} will not run; {lost[0].text}", (f"bingo repair {quoted(root)}",)
+    )
 
 
 def name(state: State) -> str:
     return state.job if state.task is None else f"{state.job} [{state.task}]"
-
-
-def quoted(job: str) -> str:
-    return f"'{job}'" if " " in job else job
 
 
 class TableRow(NamedTuple):

@@ -2,18 +2,20 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bingo.errors import UserError
-from bingo.identity import input_paths
+from bingo.files import hash_json
+from bingo.identity import input_paths, inputs_read_once
 from bingo.launch.cluster.site import Cluster
-from bingo.launch.job.spec import JobSpec
-from bingo.recipes import Group
-from bingo.stages import Stage, finished, stage_key
+from bingo.launch.job.spec import JobSpec, ReportOf
+from bingo.recipes import Group, reported
+from bingo.stages import Stage, finished, identity_of
 
 C = TypeVar("C")
 
@@ -37,39 +39,77 @@ def jobs_of(groups: Iterable[Group], cluster: Cluster, *, min_nodes: int | None,
     if not 1 <= least <= site.nodes:
         raise UserError(f"--min-nodes {least} is not allowed: it must be between 1 and the {site.nodes} nodes of a job")
     jobs: list[JobSpec] = []
+    made: dict[Path, list[str]] = {}
     for group in groups:
         tasks = (tuple(replace(stage, config=absolute(stage.config)) for stage in group.stages),)
-        job = JobSpec(group.name, tasks, collective_timeout_s=site.collective_timeout_s)
+        own = cluster.site(group.parallel)
+        limits = {"max_starts": own.max_starts, "max_hours": own.max_hours}
+        job = JobSpec(group.name, tasks, collective_timeout_s=site.collective_timeout_s, **limits)  # type: ignore[arg-type]
         if group.parallel:
             size = {"nodes": site.nodes, "min_nodes": least, "ranks_per_node": site.ranks_per_node}
             job = replace(job, parallel=True, preflight=preflight, **size)  # type: ignore[arg-type]
-        jobs.append(replace(job, needs=tuple(before.name for before in jobs if _reads(job, before))))
+        needed = _made_by(made, [path for stage in tasks[0] for path in input_paths(stage.config).values()])
+        jobs.append(replace(job, needs=tuple(before.name for before in jobs if before.name in needed)))
+        for stage in tasks[0]:
+            made.setdefault(stage.out, []).append(job.name)
     return jobs
 
 
-def _reads(job: JobSpec, before: JobSpec) -> bool:
-    """Some input of `job` is, or lies in, an output of `before`."""
-    made = [stage.out for task in before.tasks for stage in task]
-    read = [path for task in job.tasks for stage in task for path in input_paths(stage.config).values()]
-    return any(path.is_relative_to(out) for path in read for out in made)
+def _made_by(made: Mapping[Path, Sequence[str]], read: Iterable[Path]) -> set[str]:
+    """Names of the jobs in whose outputs (`made`: output -> names) one of these paths lies."""
+    return {name for path in read for place in (path, *path.parents) for name in made.get(place, ())}
 
 
-def done_stage(stage: Stage) -> dict[str, Any] | None:
-    """The record of a stage that is done with these settings and inputs, by content hash."""
+def report_job(jobs: Sequence[JobSpec], root: Path, recipe: Mapping[str, Any]) -> JobSpec:
+    """The last job of a chain, which makes the page about it. recipe: what its recipe.json says."""
+    needed = {name for job in jobs for name in job.needs}
+    ends = tuple(job.name for job in jobs if job.name not in needed)
+    return JobSpec("report", ((),), needs=ends, report=ReportOf(root, hash_json(recipe)))
+
+
+def turns(jobs: Sequence[JobSpec], todo: Container[str], running: Container[str] = ()) -> dict[str, list[str]]:
+    """Job to send -> jobs of other runs in its lane whose end it waits for, however they end.
+
+    Those are the jobs of the run before it that is sent too, which wait for the ones before them, and those that run.
+    """
+    found: dict[str, list[str]] = {}
+    for lane in sorted({job.lane for job in jobs} - {0}):
+        members = [job for job in jobs if job.lane == lane]
+        before: list[str] = []
+        for run, group in itertools.groupby((job for job in members if job.name in todo), key=lambda job: job.run):
+            names = [job.name for job in group]
+            living = [job.name for job in members if job.run != run and job.name in running and job.name not in todo]
+            found |= {name: [*before, *living] for name in names}
+            before = names
+    return found
+
+
+def done_stage(stage: Stage, *, any_version: bool = False) -> dict[str, Any] | None:
+    """The record of a stage that is done with these settings and inputs, by content hash.
+
+    any_version: by whichever version of bingo, if nothing else differs. None where a record is damaged, too: whoever
+    sends or runs the stage then looks into its folder and says so, see `find_other_work`.
+    """
     with contextlib.suppress(UserError):  # an input is not there yet: not done
-        return finished(stage, stage_key(stage))
+        return finished(stage, identity_of(stage, any_version=any_version).key)
     return None
 
 
-def open_tasks(jobs: Sequence[JobSpec]) -> dict[str, list[int]]:
-    """Job name -> indices of its tasks that are not done; jobs that are done are left out.
+@inputs_read_once()
+def open_tasks(jobs: Sequence[JobSpec], *, any_version: bool = False) -> dict[str, list[int]]:
+    """Job name -> indices of its tasks that are not done, see `done_stage`; jobs that are done are left out.
 
     A job that needs one that is not done is not done either: its inputs may yet change.
     """
+
+    def done(task: Sequence[Stage]) -> bool:
+        return all(done_stage(stage, any_version=any_version) for stage in task)
+
     found: dict[str, list[int]] = {}
     for job in jobs:
         broken = any(need in found for need in job.needs)
-        tasks = [at for at, task in enumerate(job.tasks) if broken or not all(done_stage(stage) for stage in task)]
+        broken = broken or not (job.report is None or reported(job.report.root, job.report.recipe))
+        tasks = [at for at, task in enumerate(job.tasks) if broken or not done(task)]
         if tasks:
             found[job.name] = tasks
     return found

@@ -8,17 +8,26 @@ What it rests on, each seen on Slurm 22.05 (two nodes, KillWait 10 s):
   A preemption with GraceTime, or with preempt_send_user_signal, reaches only the ranks at first.
 - In those cases Slurm has already decided. `scontrol requeue` after a requeue or a preemption fails and does no harm,
   but after a plain `scancel` it succeeds and brings a cancelled job back: so an attempt must know who ended it.
+- One task of an array has the array's own number as its SLURM_JOB_ID: a requeue by that number is one of all tasks.
+- `scancel --batch --signal=TERM` reaches this shell alone, and the log says "CANCELLED AT" as after a `scancel`. Only
+  the job's state tells: it is still RUNNING.
 - After `scontrol requeue` this shell gets SIGTERM too, and a job's ExcNodeList can be changed only from then on.
 - `--kill-on-bad-exit` sends SIGCONT and SIGTERM to the other ranks, and SIGKILL after KillWait. srun's exit status is
   the largest of its ranks', which may be that of a rank it killed: causes are read from what the ranks wrote.
 - On more nodes than it shall use srun wants --nodes and --ntasks; on fewer nodes than --nodes it refuses.
 """
 
+import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bingo.errors import UserError, escaped
+from bingo.launch.cluster.environment import unset_line
 from bingo.launch.cluster.site import Site
+from bingo.launch.job.attempt import STOP
+from bingo.launch.job.causes import SCRIPT_ALONE, SETUP_ENDED, SETUP_FAILED
 from bingo.launch.job.spec import JobSpec
 
 
@@ -49,12 +58,28 @@ def render(site: Site, spec: JobSpec, folder: Path, *, code: Path, python: str) 
         array_parallelism=spec.limit or len(spec.tasks),
         wckey=None,
         stderr_to_stdout=True,
-        setup=_setup(site, folder, code, python),
-        teardown=_teardown(site, spec),
+        setup=_setup(site, spec, folder, code, python),
+        teardown=_teardown(site),
         additional_parameters=_more(site, spec, folder),
         use_srun=False,
     )
     return text + "\n"
+
+
+MOST_BYTES = 3800  # of a job's folder: names of files in it and of the snapshot beside it must fit into PATH_MAX
+
+
+def check_folder(folder: Path) -> None:
+    """`UserError` for a job's folder that would be taken for another: a line of a script ends at a newline, Slurm drops
+    backslashes, and a colon ends a path of PYTHONPATH."""
+    text = str(folder)
+    if not text.isprintable() or "\\" in text or ":" in text:
+        raise UserError(
+            f"no job can have the folder {escaped(text)}: backslashes, colons, line breaks and other control "
+            "characters are not allowed in it; choose another --out"
+        )
+    if len(os.fsencode(text)) > MOST_BYTES:
+        raise UserError(f"a job's folder would have a name of more than {MOST_BYTES} bytes; choose a shorter --out")
 
 
 def _per_node(site: Site, spec: JobSpec) -> dict[str, int]:
@@ -70,32 +95,74 @@ def _more(site: Site, spec: JobSpec, folder: Path) -> dict[str, Any]:
     return {
         **({"nodes": f"{spec.min_nodes}-{spec.nodes}"} if spec.min_nodes < spec.nodes else {}),
         **({"reservation": site.reservation} if site.reservation else {}),
-        "output": str(folder / f"{_id(spec)}_batch.log"),
+        "output": f"{str(folder).replace('%', '%%')}/{_id(spec)}_batch.log",  # Slurm replaces %j and the like
         "signal": f"USR2@{site.signal_delay_s}",
         "requeue": True,
         "kill-on-invalid-dep": "yes",
-        **site.sbatch,
+        **{name: _option(value) for name, value in site.sbatch.items() if value is not False},
     }
+
+
+def _option(value: Any) -> Any:
+    """For sbatch a backslash begins an escape, also between single quotes."""
+    return value.replace("\\", "\\\\") if isinstance(value, str) else value
 
 
 def _id(spec: JobSpec) -> str:
     return "%A_%a" if spec.array else "%j"
 
 
-def _setup(site: Site, folder: Path, code: Path, python: str) -> list[str]:
+def _name(spec: JobSpec) -> str:
+    """A job's id, as its script knows it."""
+    return '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"' if spec.array else '"${SLURM_JOB_ID}"'
+
+
+MARK = 'echo "bingo: attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"'
+
+
+def _setup(site: Site, spec: JobSpec, folder: Path, code: Path, python: str) -> list[str]:
     helper = shlex.join([*_in_container(site, ["srun", "--ntasks=1", "--nodes=1", "--overlap"]), python])
     return [
-        *site.setup,
+        "# What the shell that sends this has exported for other jobs is not meant.",
+        unset_line(),
+        *(f"# ${name} comes from the shell that sends this (pass_env)" for name in site.pass_env),
+        *(_watched(site.setup, spec, folder) if site.setup else []),
         *(f"export {name}={shlex.quote(value)}" for name, value in site.env.items()),
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1  # the snapshot, not the folder that the job was sent from",
         f"job={shlex.quote(str(folder))}",
+        f"slurm_id={_name(spec)}",
         f'bingo() {{ local verb=$1; shift; {helper} -m "bingo.launch.job.$verb" "$@"; }}',
+        'goes_on() { [ "$(timeout 3 squeue -h -j "$slurm_id" -o %T 2> /dev/null)" = RUNNING ]; }',
         "# Slurm ends this attempt with SIGTERM: stay to write down how it went.",
         "told=",
         "trap 'told=TERM' TERM",
-        'echo "bingo: attempt ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST"',
+        MARK,
+        *([f'[ -z "$broken" ] || echo "{SETUP_FAILED}$broken"'] if site.setup else []),
         'bingo attempt begin "$job"',
+        f"[ $? != {STOP} ] || exit {STOP}",
+    ]
+
+
+def _watched(setup: Sequence[str], spec: JobSpec, folder: Path) -> list[str]:
+    """The lines of `setup`. The first that fails is remembered. One that ends the script leaves the trace of a start,
+    and a status that is no success. Options of the shell that they set hold for them alone."""
+    attempt = f"{shlex.quote(str(folder))}/attempts/{_name(spec)}-${{SLURM_RESTART_COUNT:-0}}"
+    return [
+        "broken='' begun=''",
+        "trap 'broken=${broken:-$BASH_COMMAND (status $?)}' ERR",
+        "no_start() { # 143: Slurm's SIGTERM",
+        '  [ -z "$begun" ] && [ $1 != 143 ] || return 0',
+        f"  mkdir -p {attempt}; {MARK}",
+        f'  echo "{SETUP_ENDED}${{broken:-exit $1}}"',
+        "  [ $1 != 0 ] || exit 1",
+        "}",
+        "trap 'no_start $?' EXIT",
+        "trap 'exit 143' TERM",
+        *setup,
+        "trap - ERR",
+        "set +euf +o pipefail",
+        "begun=yes",
     ]
 
 
@@ -125,7 +192,7 @@ def _command(site: Site, spec: JobSpec, python: str) -> list[str]:
         *site.srun_args,
     ]
     start = f"srun --nodes=$nodes --ntasks=$((nodes * {per_node})) {shlex.join(words)}"
-    log = '"$job"/' + f"{_id(spec)}_%t_log.out"
+    log = '"${job//%/%%}"/' + f"{_id(spec)}_%t_log.out"
     worker = f'{start} --unbuffered --output={log} {shlex.quote(python)} -u -m bingo.launch.job.worker "$job" &'
     lines = [f"nodes={spec.nodes}"]
     if spec.min_nodes < spec.nodes:
@@ -134,18 +201,16 @@ def _command(site: Site, spec: JobSpec, python: str) -> list[str]:
             "nodes=$SLURM_JOB_NUM_NODES",
             f"while [ $(({spec.nodes} % nodes)) -ne 0 ]; do nodes=$((nodes - 1)); done",
         ]
-    wait = _shell("wait.sh").splitlines()
+    wait = _shell("wait.sh").replace("SCRIPT_ALONE", SCRIPT_ALONE).splitlines()
     if not spec.preflight:
         return [*lines, worker, *wait]
     preflight = f'{start} {shlex.quote(python)} -u -m bingo.launch.job.preflight "$job"'
     return [*lines, preflight, "rc=$?", "if [ $rc = 0 ]; then", worker, *wait, "fi"]
 
 
-def _teardown(site: Site, spec: JobSpec) -> list[str]:
+def _teardown(site: Site) -> list[str]:
     exclude = f"{shlex.quote(site.exclude)}," if site.exclude else ""
-    name = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}" if spec.array else "${SLURM_JOB_ID}"
-    text = _shell("teardown.sh").replace("EXCLUDE", exclude).replace("ATTEMPTS", f'"{name}"')
-    return text.replace("LOG", f'"$job/{name}_batch.log"').splitlines()
+    return _shell("teardown.sh").replace("EXCLUDE", exclude).splitlines()
 
 
 def _shell(name: str) -> str:

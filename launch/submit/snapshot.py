@@ -13,7 +13,7 @@ from typing import Any
 
 import bingo
 from bingo.errors import UserError
-from bingo.files import first_line, hash_file, hash_json, new_hash, write_json
+from bingo.files import first_line, hash_bytes, hash_file, hash_json, write_json
 
 FOLDERS = ("bingo", "kernels", "launch", "bench")
 TRIES = 3  # an editor may save while files are copied
@@ -44,7 +44,7 @@ def take(target: Path, package: Path | None = None) -> dict[str, Any]:
     facts = {
         "sha": commit.decode().strip() if commit else None,
         "dirty": bool(diff),
-        "diff": _hash(diff) if diff else None,
+        "diff": hash_bytes(diff) if diff else None,
         "hash": hash_json(before),
         "files": len(names),
         "source": str(top),
@@ -116,9 +116,3 @@ def _hashes(top: Path, names: list[str]) -> dict[str, str]:
         link = path.is_symlink() and not path.is_file()
         found[name] = f"-> {os.readlink(path)}" if link else hash_file(path) if path.exists() else ""
     return found
-
-
-def _hash(content: bytes) -> str:
-    digest = new_hash()
-    digest.update(content)
-    return digest.hexdigest()

@@ -6,19 +6,21 @@ Everything that `status`, `repair` and `cancel` know about a submission is in th
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bingo.errors import UserError, brief, file_error
 from bingo.files import make_folder, read_object, sync_folder, write_json
+from bingo.launch.cluster.site import FLAGS, Cluster, Site, read_site, with_flags
+from bingo.launch.job.records import is_step, is_time, lines_of
 from bingo.launch.job.spec import JobSpec
 from bingo.launch.layout import SUBMISSIONS, job_folder
 
-SIZES = ("nodes", "ranks_per_node")
 SEND_AGAIN = "restore it, or move the folder away and send the jobs again (what is done stays)"
 Fill = Callable[[Path, Path], None]
 """Writes the rest of a submission: (folder as it is while staged, folder as it will be)."""
@@ -58,16 +60,42 @@ class Submission:
         return job_folder(self.folder, name)
 
     def sent(self) -> list[Sent]:
-        """What was handed to Slurm, oldest first."""
+        """What was handed to Slurm, oldest first, as far as it is known; `lost` tells whether more may be missing."""
+        return self._hand_overs()[0]
+
+    def lost(self) -> str | None:
+        """A sentence if the record of what was handed over is damaged: then Slurm may run jobs that are not in it."""
+        damaged = self._hand_overs()[1]
+        if not damaged:
+            return None
+        lines = f"{damaged} damaged line{'s' * (damaged > 1)}"
+        return f"{self.folder / 'jobs.jsonl'} has {lines}: a job that was handed to Slurm may be missing here"
+
+    def _hand_overs(self) -> tuple[list[Sent], int]:
+        """Those that are known, and the number of damaged lines; starts of a lost one have left their folders."""
         path = self.folder / "jobs.jsonl"
+        if not os.path.lexists(path):
+            return [], 0
         try:
-            lines = path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
+            found = [_sent(line, self) for line in lines_of(path)]
         except OSError as error:
             raise file_error(error, f"cannot read {path}: {error.strerror or error}; {SEND_AGAIN}") from None
-        # A line without its end is one that a killed process could not finish.
-        return [_sent(line, self, path) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+        known = [line for line in found if line]
+        damaged = len(found) - len(known)
+        if damaged:
+            known += [line for job in self.jobs for line in self._started(job, {line.slurm_id for line in known})]
+            known.sort(key=lambda line: int(line.slurm_id))  # Slurm counts up
+        return known, damaged
+
+    def _started(self, job: JobSpec, known: set[str]) -> Iterator[Sent]:
+        """Hand-overs of a job that its attempts' folders tell of and jobs.jsonl does not."""
+        tasks: dict[str, set[int]] = {}
+        for path in (self.job_folder(job.name) / "attempts").glob("*-*"):
+            match = re.fullmatch(r"(\d{1,18})(?:_(\d{1,9}))?-\d+", path.name)
+            if match and match[1] not in known and int(match[2] or 0) < len(job.tasks):
+                tasks.setdefault(match[1], set()).add(int(match[2] or 0))
+        for slurm_id, found in tasks.items():
+            yield Sent(job.name, slurm_id, tuple(sorted(found)), self.facts["time"])
 
     def newest(self) -> dict[tuple[str, int], Sent]:
         """(Job, task) -> the newest hand-over that covers it."""
@@ -85,12 +113,17 @@ class Submission:
             os.fsync(file.fileno())
 
 
-def _sent(text: bytes, submission: Submission, path: Path) -> Sent:
-    with contextlib.suppress(ValueError, KeyError, TypeError, StopIteration, RecursionError):
-        line = json.loads(text)
-        tasks = line.get("tasks", range(len(submission.job(line["job"]).tasks)))
-        return Sent(line["job"], str(line["slurm_id"]), tuple(map(int, tasks)), float(line["time"]), line["repair"])
-    raise UserError(f"{path}: the line {brief(text.decode(errors='replace'))} is damaged; {SEND_AGAIN}")
+def _sent(text: bytes, submission: Submission) -> Sent | None:
+    """A hand-over, or None where the line is none: torn by a kill, zeros after a power cut, of another."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError):
+        line = json.loads(text.decode())
+        count = len(submission.job(line["job"]).tasks)
+        tasks = tuple(line.get("tasks", range(count)))
+        found = Sent(line["job"], str(line["slurm_id"]), tasks, line["time"], line["repair"])
+        whole = all(type(task) is int and 0 <= task < count for task in tasks)
+        if whole and re.fullmatch(r"\d{1,18}", found.slurm_id) and is_time(found.time) and is_step(found.repair):
+            return found
+    return None
 
 
 def newest(root: Path) -> Submission | None:
@@ -101,7 +134,18 @@ def newest(root: Path) -> Submission | None:
 
 def submissions(root: Path) -> list[Path]:
     """Folders of all submissions below a root, newest first."""
-    found = [path.parent for path in (root / SUBMISSIONS).glob("*/submission.json") if path.parent.name[0] != "."]
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        # One that has lost its submission.json may still have jobs that run.
+        found = [path for path in (root / SUBMISSIONS).iterdir() if path.name[0] != "." and _is_one(path)]
+        return _newest_first(found)
+    return []
+
+
+def _is_one(folder: Path) -> bool:
+    return os.path.lexists(folder / "submission.json") or (folder / "jobs").is_dir()
+
+
+def _newest_first(found: list[Path]) -> list[Path]:
     return sorted(found, key=lambda path: [int(part) for part in path.name.split("-") if part.isdigit()], reverse=True)
 
 
@@ -109,10 +153,18 @@ def read(folder: Path) -> Submission:
     """The submission in a folder; `UserError` if it cannot be read."""
     path = folder / "submission.json"
     facts = read_object(path, {"time": int | float, "jobs": list, "done": list}, remedy=SEND_AGAIN)
+    if not is_time(facts["time"]):
+        raise UserError(f"{path}: 'time' is {brief(facts['time'])}, which is no time; {SEND_AGAIN}")
     jobs = tuple(JobSpec.from_json(job, f"{path}: jobs[{n}]") for n, job in enumerate(facts["jobs"]))
-    sizes = facts.get("overrides", {})
-    if not (isinstance(sizes, dict) and all(type(sizes.get(name)) in (int, type(None)) for name in SIZES)):
-        raise UserError(f"{path}: 'overrides' is {brief(sizes)}, which does not belong there; {SEND_AGAIN}")
+    if not jobs:
+        raise UserError(f"{path} names no job; {SEND_AGAIN}")
+    if not _are_overrides(facts.get("overrides", {})):
+        raise UserError(
+            f"{path}: 'overrides' is {brief(facts['overrides'])}, which does not belong there; {SEND_AGAIN}"
+        )
+    passed = facts.get("pass_env", [])
+    if not (isinstance(passed, list) and all(isinstance(name, str) for name in passed)):
+        raise UserError(f"{path}: 'pass_env' is {brief(passed)}, not a list of names; {SEND_AGAIN}")
     if not all(isinstance(name, str) for name in facts["done"]):
         raise UserError(f"{path}: 'done' is {brief(facts['done'])}, not a list of names; {SEND_AGAIN}")
     known = {job.name for job in jobs}
@@ -120,6 +172,19 @@ def read(folder: Path) -> Submission:
         if lacks := sorted(set(job.needs) - known):
             raise UserError(f"{path}: the job {job.name} needs {lacks[0]!r}, which is none of its jobs; {SEND_AGAIN}")
     return Submission(folder, facts, jobs)
+
+
+def _are_overrides(values: Any) -> bool:
+    """Whether this maps keys of `FLAGS` to values of their types; older submissions have fewer of them."""
+    if not isinstance(values, dict):
+        return False
+    kinds = {key: kind if (kind := type(getattr(Site, key, None))) in (int, float) else str for key in FLAGS}
+    return all(value is None or type(value) is kinds.get(key) for key, value in values.items())
+
+
+def cluster_of(submission: Submission) -> Cluster:
+    """The site of a submission as it was sent, with what its flags replaced."""
+    return with_flags(read_site(submission.folder / "site.toml"), submission.facts.get("overrides", {}))
 
 
 def stage(root: Path, facts: dict[str, Any], jobs: Sequence[JobSpec], fill: Fill) -> Submission:

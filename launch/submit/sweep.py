@@ -1,13 +1,21 @@
-"""A grid of settings as tasks: every combination is a stage with a readable folder, equal ones once."""
+"""A grid of settings: every combination is a stage, or a chain, with a readable folder; what is equal is made once."""
 
+import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from bingo.config_json import to_json
 from bingo.errors import UserError
+from bingo.files import hash_json
+from bingo.identity import inputs_read_once
+from bingo.recipes import Group, Recipe
 from bingo.stages import Stage, stage_key
+
+C = TypeVar("C")
 
 MOST_NAME = 120  # bytes; file systems take 255, and messages are read
 
@@ -20,6 +28,7 @@ class Sweep:
     merged: tuple[tuple[str, str], ...]
 
 
+@inputs_read_once()
 def grid(
     kind: str,
     flags: Sequence[str],
@@ -34,17 +43,10 @@ def grid(
     """
     if any(word.split("=")[0] == "--out" for word in flags):
         raise UserError("leave --out out of the flags after `--`: every run of a sweep gets a folder in --out ROOT")
-    settings = dict(_setting(text) for text in varied)
-    if len(settings) < len(varied):
-        raise UserError("--set names a setting twice; put all its values after one `=`: --set seed=0,1,2")
-    labels = _labels(list(settings))
     stages: dict[str, Stage] = {}
     merged: list[tuple[str, str]] = []
-    taken: set[str] = set()
-    for values in itertools.product(*settings.values()):
-        given = [(f"--{key}", ",".join(value.split())) for key, value in zip(settings, values, strict=True)]
-        name = _name([f"{labels[key]}-{value}" for key, value in zip(settings, values, strict=True)], taken)
-        stage = parse(kind, [*flags, *itertools.chain(*given), "--out", str(root / name)])
+    for name, words in combinations(varied, root):
+        stage = parse(kind, [*flags, *words])
         stage = Stage(name, stage.kind, stage.config)
         key = stage_key(stage)
         if key in stages:
@@ -52,6 +54,61 @@ def grid(
         else:
             stages[key] = stage
     return Sweep(tuple(stages.values()), tuple(merged))
+
+
+def chains(varied: Sequence[str], root: Path, parse: Callable[[list[str]], Recipe]) -> dict[str, Recipe]:
+    """Combination -> what its chain, in a folder of that name below `root`, adds to those before it.
+
+    A stage that equals one of an earlier chain, in its settings and in all that it reads, is not made again: what reads
+    it reads that one. Names of groups, stages and arms begin with the combination's. parse: flags -> a recipe.
+    `UserError` for a malformed setting.
+    """
+    known: dict[str, Stage] = {}
+    found = {}
+    for name, words in combinations(varied, root):
+        recipe, groups = parse(words), []
+        moved: dict[Path, Path] = {}
+        named: dict[str, str] = {}
+        for group in recipe.jobs:
+            own = []
+            for stage in group.stages:
+                config = _reading(stage.config, moved)
+                key = hash_json({"kind": stage.kind, **to_json(dataclasses.replace(config, out=root))})
+                first = known.setdefault(key, Stage(f"{name} {stage.name}", stage.kind, config))
+                moved[stage.out], named[stage.name] = first.out, first.name
+                if first.out == stage.out:
+                    own.append(first)
+            if own:
+                groups.append(Group(f"{name} {group.name}", tuple(own), group.parallel))
+        arms = {f"{name} {arm}": tuple(named[one] for one in names) for arm, names in recipe.arms.items()}
+        found[name] = Recipe(tuple(groups), arms)
+    return found
+
+
+def _reading(config: C, moved: Mapping[Path, Path]) -> C:
+    """The same settings, of which those that lie in a folder of `moved` lie in its new place. The output stays."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _reading(value, moved)
+        elif isinstance(value, Path) and field.name != "out":
+            place = next((folder for folder in (value, *value.parents) if folder in moved), None)
+            changes[field.name] = value if place is None else moved[place] / value.relative_to(place)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def combinations(varied: Sequence[str], root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each combination of the settings: a readable name, and its flags, --out below `root` among them."""
+    settings = dict(_setting(text) for text in varied)
+    if len(settings) < len(varied):
+        raise UserError("--set names a setting twice; put all its values after one `=`: --set seed=0,1,2")
+    labels = _labels(list(settings))
+    taken: set[str] = set()
+    for values in itertools.product(*settings.values()):
+        given = [(f"--{key}", ",".join(value.split())) for key, value in zip(settings, values, strict=True)]
+        name = _name([f"{labels[key]}-{value}" for key, value in zip(settings, values, strict=True)], taken)
+        yield name, [*itertools.chain(*given), "--out", str(root / name)]
 
 
 def _setting(text: str) -> tuple[str, list[str]]:

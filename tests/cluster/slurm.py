@@ -5,8 +5,9 @@ python -m tests.cluster.slurm start DIR [--nodes 2] | shell DIR -- COMMAND | sto
 Needs root and Debian's packages slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core mariadb-client-core
 (`.ci/run` installs them). The daemons live in mount namespaces of their own, one per node: there node names resolve
 and a node's memory limits are its own, while the machine's /etc/hosts and other Slurms stay untouched. A node is
-therefore exactly the processes of one namespace, which is how it is "switched off". DIR must be new: job ids start at
-1, and an older job's files would be taken for a new one's.
+therefore exactly the processes of one namespace, which is how it is "switched off". DIR must be new: its job ids start
+anew, and an older job's files would be taken for a new one's. Where they start is another number in each cluster that
+runs, because the ranks' port follows from the job's id.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from tests.cluster.slurm_conf import MEMORY, Settings, memory_limits, partitions
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "nsenter")
 # On a busy machine everything takes several times as long; how long it takes is not what is tested.
 PATIENCE = 5
-SEARCH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+# `bingo` is beside the interpreter, also where its environment is not active.
+SEARCH = f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
 def missing() -> str | None:
@@ -60,7 +62,7 @@ class Cluster:
     def start(self) -> "Cluster":
         """Start all daemons and wait until every node is idle; about ten seconds."""
         if (self.base / "slurm.conf").exists():
-            raise SystemExit(f"{self.base} holds a cluster already; choose a new folder (job ids start at 1)")
+            raise SystemExit(f"{self.base} holds a cluster already; choose a new folder (job ids start anew)")
         for name in ("state", "log", "spool", "run"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         ports = free_ports(3 + self.settings.nodes)
@@ -71,8 +73,7 @@ class Cluster:
             self._start_munge()
             if self.settings.accounting:
                 self._start_accounting(ports)
-            self.run("slurmctld", "-f", self.base / "slurm.conf")
-            wait_for(lambda: listens(ports[0]), 30, "slurmctld")
+            self.start_controller()
             for node in self.nodes:
                 self._hold_node(node)
                 self.start_node(node)
@@ -162,6 +163,18 @@ class Cluster:
         """SIGKILL the daemon alone: what it started goes on."""
         os.kill(int((self.base / "run" / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
 
+    def start_controller(self) -> None:
+        """Start (again) slurmctld, and wait until it listens."""
+        port = next(line for line in (self.base / "slurm.conf").read_text().splitlines() if "SlurmctldPort" in line)
+        self.run("slurmctld", "-f", self.base / "slurm.conf")
+        wait_for(lambda: listens(int(port.split("=")[1])), 30, "slurmctld")
+
+    def stop_controller(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End slurmctld, and wait until it is gone."""
+        pid = int((self.base / "run" / "slurmctld.pid").read_text())
+        os.kill(pid, number)
+        wait_for(lambda: not alive(pid), 30, "the end of slurmctld")
+
     def kill_node(self, node: str) -> None:
         """SIGKILL all that runs on a node at once, as a power cut does."""
         holder = self._holder(node)
@@ -199,6 +212,25 @@ class Cluster:
         """A small disk at `folder`, seen inside the cluster only (`run("df", ...)`)."""
         folder.mkdir(parents=True, exist_ok=True)
         self.run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+
+    @contextlib.contextmanager
+    def covered(self, folder: Path, by: Path, node: str = "base") -> Iterator[None]:
+        """Another folder is seen at `folder`, on every node or on one alone; files that are open stay as they are."""
+        self.run("mount", "--bind", by, folder, node=node)
+        try:
+            yield
+        finally:
+            self.run("umount", "-l", folder, node=node)
+
+    @contextlib.contextmanager
+    def read_only(self, folder: Path) -> Iterator[None]:
+        """Nothing below `folder` can be opened for writing, on every node; what is open already can be written."""
+        bare = self.base / "run" / f"read-only-{time.time_ns()}"
+        bare.mkdir()
+        with self.covered(bare, folder):
+            self.run("mount", "-o", "remount,bind,ro", bare)  # a bind of it is read-only from its first moment
+            with self.covered(folder, bare):
+                yield
 
     def outside(self, path: Path) -> Path:
         """Where a file of the cluster, which may lie on a small disk of its own, is found by other processes."""
@@ -292,15 +324,15 @@ class Cluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports that are free on loopback, below those that the system hands out by itself."""
+    """TCP ports that are free on loopback, below those that the system or `rank_variables` hands out."""
     found: list[int] = []
-    for port in random.SystemRandom().sample(range(20000, 32000), 500):
+    for port in random.SystemRandom().sample(range(10_000, 15_360), 500):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             found.append(port)
         if len(found) == count:
             return found
-    raise SystemExit("no free ports between 20000 and 32000")
+    raise SystemExit("no free ports between 10000 and 15360")
 
 
 def slowness() -> float:

@@ -59,6 +59,7 @@ SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={base}/run/munge.sock,cred_expire=5
 CredType=cred/munge
+FirstJobId={ports[0]}
 StateSaveLocation={base}/state
 SlurmdSpoolDir={base}/spool/%n
 SlurmctldPidFile={base}/run/slurmctld.pid

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.runs import same_weights, steps_of
 from tests.cluster.slurm import Cluster, wait_for
-from tests.cluster.trial import same_weights, steps_of
 from tests.support.ranks import bingo
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -61,8 +61,15 @@ def test_a_chain_on_two_nodes_ends_with_the_weights_of_a_local_run(
     assert {job["state"] for job in end["jobs"]} == {"done"}
     assert_same_chain(root, local)
     assert json.loads((root / "teacher" / "stage.json").read_text())["ranks"] == 2
+    assert end["jobs"][-1]["job"] == "report"
     again = command(cluster, "submit", "digits", "--cluster", SITE, "--out", root, *SMALL)
-    assert "done" in again, "nothing is sent twice"
+    assert "everything is done; nothing was sent" in again
+    page = (root / "report.html").read_bytes()
+    (root / "report.html").unlink()
+    repaired = command(cluster, "repair", root)
+    assert [line.split()[0] for line in repaired.splitlines() if " sent as " in line] == ["report"], repaired
+    assert wait_until_done(cluster, root)["state"] == "done"
+    assert len((root / "report.html").read_bytes()) == len(page)
 
 
 def test_a_node_is_lost_for_good_and_the_chain_ends_on_the_other_with_the_same_weights(

@@ -30,6 +30,22 @@ def test_a_small_disk_is_seen_on_every_node(cluster: Cluster, tmp_path: Path) ->
     assert not list((tmp_path / "disk").iterdir()), "the mount is the cluster's alone"
 
 
+def test_a_folder_is_read_only_everywhere_or_another_one_on_one_node(cluster: Cluster, tmp_path: Path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    (other / "seen").touch()
+    write = f"echo x > {folder}/$SLURMD_NODENAME"
+    with cluster.read_only(folder):
+        said = cluster.run("srun", "-N2", "bash", "-c", write, check=False).stderr
+        assert said.count("Read-only file system") == 2, said
+    cluster.run("srun", "-N2", "bash", "-c", write)
+    with cluster.covered(folder, other, node="c2"):
+        look = f"echo $SLURMD_NODENAME $(ls {folder})"
+        assert sorted(cluster.run("srun", "-N2", "bash", "-c", look).stdout.splitlines()) == ["c1 c1 c2", "c2 seen"]
+    assert sorted(path.name for path in folder.iterdir()) == ["c1", "c2"]
+
+
 def test_memory_beyond_the_limit_ends_the_task(cluster: Cluster, tmp_path: Path) -> None:
     grow = "import time; grown = b'x' * 500_000_000; time.sleep(5)"
     job = cluster.sbatch("--mem=100", "-o", tmp_path / "log", script(tmp_path, f'srun python3 -c "{grow}"'))

@@ -1,8 +1,9 @@
-"""The pre-flight on a real Slurm: a node that is slow is left out, and the job ends well on the other one."""
+"""The pre-flight on a real Slurm: a slow or faulty node is left out, and the job ends well on the other one."""
 
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,37 @@ def python(folder: Path) -> Path:
     return path
 
 
+SMI = """#!/bin/sh
+[ "$SLURMD_NODENAME" = c2 ] && count=3 || count=0
+case "$1" in --query-gpu=*) echo "00000000:18:00.0, $count, 5, No, Not Active, Not Active, Not Active" ;; esac
+"""
+
+
+def test_a_node_with_memory_errors_is_left_out(cluster: Cluster, tmp_path: Path) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(SMI)
+    smi.chmod(0o755)
+    log, first = preflown(cluster, tmp_path, sys.executable, setup=(f"export PATH={tmp_path}:$PATH",))
+    why = "GPU 00000000:18:00.0: 3 uncorrected memory errors since the driver started"
+    assert json.loads((first / "preflight.json").read_text())["slow"]["c2"][0] == why, log
+    ended = json.loads((first / "end.json").read_text())
+    assert f"(c2: {why}" in ended["cause"]["sentence"]
+
+
 def test_a_slow_node_is_left_out(cluster: Cluster, tmp_path: Path) -> None:
+    preflown(cluster, tmp_path, str(python(tmp_path)))
+
+
+def preflown(cluster: Cluster, tmp_path: Path, interpreter: str, setup: tuple[str, ...] = ()) -> tuple[str, Path]:
+    """A job whose pre-flight leaves c2 out, to its end: its log, and the folder of its first start."""
     job = tmp_path / "jobs" / "data"
     job.mkdir(parents=True)
     stage = Stage("data", "demo-data", DemoDataConfig(out=tmp_path / "digits"))
     spec = JobSpec("data", ((stage,),), parallel=True, nodes=2, min_nodes=1, preflight=True)
     spec.write(job)
     script = job / "script.sh"
-    site = read_site(ROOT / "tests" / "cluster" / "site.toml").jobs
-    script.write_text(render(site, spec, job, code=ROOT, python=str(python(tmp_path))))
+    site = replace(read_site(ROOT / "tests" / "cluster" / "site.toml").jobs, setup=setup)
+    script.write_text(render(site, spec, job, code=ROOT, python=interpreter))
     number = cluster.sbatch(script)
     cluster.wait_job(number, ["COMPLETED"], timeout=240)
     log = (job / f"{number}_batch.log").read_text()
@@ -61,3 +84,4 @@ def test_a_slow_node_is_left_out(cluster: Cluster, tmp_path: Path) -> None:
     assert json.loads((second / "begin.json").read_text())["nodes"] == "c1"
     assert [row["NodeList"] for row in cluster.attempts(number)] == ["c[1-2]", "c1"]
     assert (tmp_path / "digits" / "stage.json").exists()
+    return log, first

@@ -1,6 +1,8 @@
 """`bingo status`, `logs` and `history` on a real Slurm, while jobs wait, fail, are cancelled, and lose their node."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from bingo.launch.status.states import GRACE_S
 from bingo.launch.submit.submission import Submission
-from tests.cluster.slurm import Cluster, wait_for
+from tests.cluster.slurm import Cluster, alive, wait_for
 from tests.support.ranks import bingo
 from tests.support.submissions import attempt, job, submission
 
@@ -33,7 +35,7 @@ def status(cluster: Cluster, made: Submission, cache: Path) -> dict[str, dict[st
     done = bingo("status", made.root, "--json", **cluster.environment, XDG_CACHE_HOME=str(folder))
     assert done.returncode in (0, 1), done.stderr
     said = json.loads(done.stdout)
-    assert said["problems"] == []
+    assert [problem for problem in said["problems"] if "accounting of this cluster" not in problem] == []
     jobs = {s["job"] if s["task"] is None else f"{s['job']}{s['task']}": s for s in said["jobs"]}
     return {**jobs, "": said}
 
@@ -109,3 +111,23 @@ def test_a_lost_node(cluster: Cluster, tmp_path: Path) -> None:
     told = json.loads(bingo(*words, **cluster.environment, XDG_CACHE_HOME=str(tmp_path / "h")).stdout)
     assert [(entry["steps"], entry["steps_lost"]) for entry in told["attempts"]] == [(7, 7), (0, 0)]
     assert told["attempts"][0]["cause"]["kind"] == "node lost"
+
+
+def test_accounting_is_away(cluster: Cluster, tmp_path: Path) -> None:
+    """A job that ended and one that runs are told truly all the same, and what is missing is said."""
+    root = tmp_path / "root"
+    made = submission(root, [job(root, "bad"), job(root, "on")], {}, time.time())
+    pid = int((cluster.base / "run" / "slurmdbd.pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    try:
+        wait_for(lambda: not alive(pid), 30, "the end of slurmdbd")
+        for name, line in (("bad", "exit 3"), ("on", "sleep 300")):
+            made.record(name, cluster.sbatch(*script(made, name, line)), [0], 0)
+        wait_for(lambda: cluster.state(made.newest()["bad", 0].slurm_id) == "FAILED", 60, "the end of bad", 0.5)
+        found = status(cluster, made, tmp_path)
+    finally:
+        cluster.run("slurmdbd")
+        wait_for(lambda: cluster.run("sacctmgr", "-n", "list", "cluster", check=False).returncode == 0, 60, "slurmdbd")
+    assert (found["bad"]["state"], found["bad"]["text"]) == ("failed", "its script ended with status 3")
+    assert found["on"]["state"] == "starting"
+    assert any("the accounting of this cluster does not answer now" in problem for problem in found[""]["problems"])

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,44 +12,14 @@ from bingo.launch.cluster.site import read_site
 from bingo.launch.submit.graph import jobs_of
 from bingo.launch.submit.send import submit
 from bingo.launch.submit.snapshot import FOLDERS
-from bingo.launch.submit.submission import Submission, newest
 from bingo.recipes import Group
 from bingo.stages import Stage
+from tests.cluster.command import bingo, ids, last, log, site
 from tests.cluster.slurm import Cluster, wait_for
 from tests.support.ranks import ROOT
 
 pytestmark = pytest.mark.slurm
 ONE = '[cpu]\npartition = "debug"\n'
-
-
-def site(tmp_path: Path, extra: str = "") -> Path:
-    """The test cluster's site file with more lines; one rank per job is enough here."""
-    path = tmp_path / "site.toml"
-    text = (ROOT / "tests" / "cluster" / "site.toml").read_text().replace("nodes = 2", "nodes = 1")
-    path.write_text(extra + text)
-    return path
-
-
-def bingo(cluster: Cluster, *words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bingo", *map(str, words)],
-        cwd=cwd, env=cluster.environment, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
-
-
-def last(root: Path) -> Submission:
-    found = newest(root)
-    assert found is not None
-    return found
-
-
-def ids(root: Path) -> dict[str, str]:
-    """Job -> its newest id."""
-    return {line.job: line.slurm_id for line in last(root).sent()}
-
-
-def log(root: Path) -> str:
-    return "\n".join(path.read_text() for path in sorted(root.rglob("*.log")) + sorted(root.rglob("*.out")))
 
 
 def test_an_edited_checkout_does_not_reach_a_queued_job(cluster: Cluster, source: Path, tmp_path: Path) -> None:
@@ -165,6 +133,31 @@ def test_pending_tasks_of_an_array_are_cancelled_and_sent_again(cluster: Cluster
     assert {line.split()[1] for line in cancelled.stdout.splitlines()[:2]} == {f"({first})", f"({ids(root)['sweep']})"}
     assert cluster.run("squeue", "-h", "-j", f"{first},{ids(root)['sweep']}", check=False).stdout.strip() == ""
     assert "nothing to cancel" in bingo(cluster, "cancel", root).stdout
+
+
+def test_chains_of_a_sweep_take_turns_also_after_a_repair(cluster: Cluster, tmp_path: Path) -> None:
+    root, held = tmp_path / "sweep", site(tmp_path, "sbatch = {hold = true}\n")
+    words = ["sweep", "digits", "--set", "epochs=1,2", "--seeds", "1", "--limit", "1", "--cluster", held, "--out", root]
+    sent = bingo(cluster, *words, "--partition", "low")
+    assert sent.returncode == 0, sent.stderr
+
+    def waits(first: str, second: str) -> bool:
+        found = ids(root)
+        needs = cluster.run("squeue", "-h", "-j", found[second], "-o", "%E %P").stdout
+        assert needs.strip().endswith(" low")
+        return f"afterany:{found[first]}(" in needs
+
+    before = ids(root)
+    assert waits("epochs-1 export", "epochs-2 teacher")
+    assert not waits("epochs-1 prepare", "epochs-1 teacher")
+    assert bingo(cluster, "cancel", root, "epochs-1 teacher").returncode == 0
+    repaired = bingo(cluster, "repair", root)
+    assert repaired.returncode == 0, repaired.stderr
+    after = ids(root)
+    assert after["epochs-1 prepare"] == before["epochs-1 prepare"], "it still waits"
+    assert after["epochs-1 teacher"] != before["epochs-1 teacher"]
+    assert waits("epochs-1 export", "epochs-2 seed 0")
+    assert bingo(cluster, "cancel", root).returncode == 0
 
 
 def test_a_job_that_a_killed_submit_did_not_record_is_found(cluster: Cluster, source: Path, tmp_path: Path) -> None:

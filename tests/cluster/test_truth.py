@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.truth import Seen, lies
+from tests.cluster.truth import AWAY, Seen, lies
 
 pytestmark = pytest.mark.quick
 
@@ -47,3 +47,27 @@ def test_lies() -> None:
         assert wrong in found[0]
     assert lies([*SLURM, said(30.0, "running", 2)])[-1] == "in the end status says running"
     assert lies(SLURM) == ["in the end status says never asked"]
+
+
+def test_an_end_that_is_no_success() -> None:
+    stopped = [look if look.state != "COMPLETED" else Seen(look.time, "FAILED", 1) for look in SLURM]
+    assert lies([*stopped, said(6.0, "running"), said(30.0, "failed", 2, "failed")], "failed") == []
+    assert lies([*stopped, said(18.0, "failed", 2, "failed"), said(30.0, "failed", 2, "failed")], "failed")
+    assert lies([*stopped, END], "failed")[-1] == "in the end status says done"
+
+
+def test_a_job_that_was_sent_again_has_started_before() -> None:
+    once = [look for look in SLURM if not look.restarts]
+    told = [said(0.5, "waiting", 3, "waiting"), said(6.0, "running", 4)]
+    assert lies([*once, *told, Seen(9.0, "COMPLETED"), said(10.0, "done", 4, "done")], before=3) == []
+    assert len(lies([*once, *told, Seen(9.0, "COMPLETED"), said(10.0, "done", 4, "done")])) == 3
+
+
+def test_while_the_controller_is_away_the_suite_may_not_know() -> None:
+    away = [Seen(look.time, AWAY, look.restarts) if 6 <= look.time <= 16 else look for look in SLURM]
+    unknown = said(12.0, "unknown", 1, "unknown")
+    assert unknown.status is not None
+    unknown.status["problems"].append("squeue gives no answer")
+    assert lies([*away, unknown, END]) == []
+    assert len(lies([*SLURM, unknown, END])) == 3
+    assert lies([*away, said(12.0, "failed", 1, "failed"), END]), "it has not failed"

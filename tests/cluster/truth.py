@@ -9,13 +9,18 @@ from typing import Any
 
 NEAR_S = 1.5
 """The test looks a few times a second: what Slurm said so close before or after may be what the suite was told."""
+AWAY = "AWAY"
+"""In place of a state: the test has stopped Slurm's controller. The suite may say so, and that it does not know."""
 ALLOWED = {
     "PENDING": {"waiting", "requeued"},
     "CONFIGURING": {"starting"},
     "RUNNING": {"starting", "running", "ending"},
     "COMPLETING": {"starting", "running", "ending"},
     "COMPLETED": {"done"},
+    "FAILED": {"failed"},
+    AWAY: {"waiting", "requeued", "starting", "running", "ending", "unknown"},
 }
+ALIVE = {"waiting", "running"}
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,19 @@ class Seen:
     status: dict[str, Any] | None = None
 
 
-def lies(seen: Sequence[Seen]) -> list[str]:
-    """Every false statement about a job that ends well in the end, each once."""
-    found = [lie for look in seen if look.status is not None for lie in lies_of(look, seen)]
+def lies(seen: Sequence[Seen], end: str = "done", before: int = 0) -> list[str]:
+    """Every false statement about a job that ends as it shall (`done` or `failed`), each once.
+
+    before: how often it had started before it was sent again.
+    """
+    found = [lie for look in seen if look.status is not None for lie in lies_of(look, seen, before)]
     last = next((look.status for look in reversed(seen) if look.status is not None), {"state": "never asked"})
-    if last.get("state") != "done":
+    if last.get("state") != end:
         found.append(f"in the end status says {last.get('state')}")
     return list(dict.fromkeys(found))
 
 
-def lies_of(answer: Seen, seen: Sequence[Seen]) -> list[str]:
+def lies_of(answer: Seen, seen: Sequence[Seen], before: int = 0) -> list[str]:
     """What is false in one answer: what Slurm said at no time between the suite's question to it and the answer."""
     status = answer.status or {}
     if "jobs" not in status:
@@ -48,17 +56,18 @@ def lies_of(answer: Seen, seen: Sequence[Seen]) -> list[str]:
     near += [look for look in slurm if look.time < first][-1:] + [look for look in slurm if look.time > last][:1]
     states, restarts = {look.state for look in near}, {look.restarts for look in near}
     allowed = set().union(*(ALLOWED.get(state, set()) for state in states))
-    found = [f"status has a problem: {problem}" for problem in status["problems"]]
+    found = [f"status has a problem: {problem}" for problem in status["problems"] if AWAY not in states]
     for job in status["jobs"]:
         said = f"status says {job['state']} ({job['text']})"
         if job["state"] not in allowed:
             found.append(f"{said} where Slurm says {', '.join(sorted(states))}")
-        if job["state"] == "waiting" and restarts == {0} and job["attempts"]:
+        if job["state"] == "waiting" and restarts == {0} and job["attempts"] > before:
             found.append(f"{said} about a job that has begun")
         if job["state"] == "requeued" and restarts == {0}:
             found.append(f"{said} about a job that never started again")
-        if not min(restarts) <= job["attempts"] <= max(restarts) + 1:
+        if not min(restarts) <= job["attempts"] - before <= max(restarts) + 1:
             found.append(f"status counts {job['attempts']} attempts after {sorted(restarts)} restarts")
-    if status["state"] not in {"waiting", "running", "done"} or (status["state"] == "done") > ("done" in allowed):
+    whole = ALIVE | ({"unknown"} if AWAY in states else set()) | ({"done", "failed"} & allowed)
+    if status["state"] not in whole:
         found.append(f"status says {status['state']} of the whole where Slurm says {', '.join(sorted(states))}")
     return found

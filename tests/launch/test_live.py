@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bingo.config import BagsConfig, PretrainConfig
+from bingo.config_evaluation import EvalConfig
 from bingo.config_parts import Optimiser
 from bingo.launch.live import fitted, live_line, position
 from bingo.stages import Stage
@@ -38,10 +39,27 @@ def test_a_training_in_words(stage: Stage, tmp_path: Path) -> None:
     assert told(stage, tmp_path, STAGE, TRAINING, lines=lines) == (
         "stage 7 of 49  teacher  3 min left, epoch 12 of 96, loss 2.88, kNN 0.914, step 1535 of 9000"
     )
+    quick = lines[1] | {"step": 1533, "images_per_second": 512.3, "loader_wait": 0.07}
+    assert ", kNN 0.914, step 1535" in told(stage, tmp_path, STAGE, TRAINING, lines=(quick | {"time": 99.0}, *lines))
+    assert ", loss 2.88, 512 images/s, 7 % waiting for images, kNN 0.914, step 1535 of 9000" in told(
+        stage, tmp_path, STAGE, TRAINING, lines=(quick, *lines)
+    )
     assert len(fitted("x" * 90, 78)) == 78
     assert fitted("short", 78) == "short"
     damaged = ({"kind": "train", "step": "x"}, {"kind": "eval", "epoch": 1})
     assert told(stage, tmp_path, STAGE, TRAINING, lines=(*lines, *damaged)).endswith("kNN 0.914, step 1535 of 9000")
+
+
+def test_an_evaluation_that_trains_in_words(tmp_path: Path) -> None:
+    paths = {"run": tmp_path, "train": tmp_path, "val": tmp_path, "out": tmp_path}
+    stage = Stage("teacher", "eval", EvalConfig(**paths, kinds=("linear",), protocol="simreg"))  # type: ignore[arg-type]
+    lines: tuple[dict[str, Any], ...] = (
+        {"kind": "accuracy", "step": 1500, "epoch": 11, "top1": 0.5142, "top5": 0.9},
+        {"kind": "train", "step": 1534, "epoch": 11, "lr": 0.1, "time": 140.0, "loss": 2.8765},
+    )
+    assert told(stage, tmp_path, STAGE, TRAINING, lines=lines) == (
+        "stage 7 of 49  teacher  3 min left, epoch 12 of 40, loss 2.88, top-1 0.514, step 1535 of 9000"
+    )
 
 
 def test_lines_of_an_earlier_start_do_not_count(stage: Stage, tmp_path: Path) -> None:

@@ -17,28 +17,38 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+SLOW_START_S = 8.0
 FAULT: dict[str, Any] = json.loads(os.environ.get("BINGO_FAULT", "{}"))
 
 
-def now() -> bool:
-    """In the attempt that the fault is for."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", 0)) == FAULT["attempt"]
+ATTEMPT = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+MARKS = Path(FAULT.get("marks", ""))
+MINE = bool(FAULT) and int(os.environ.get("SLURM_PROCID", 0)) == FAULT["rank"]
+"""Whether this is the rank that the fault is for."""
 
 
 def here() -> bool:
-    """In the attempt and the rank that the fault is for."""
-    return now() and int(os.environ.get("SLURM_PROCID", 0)) == FAULT["rank"]
+    """In the attempt and the rank that the fault is for, which it hits once: a job that is sent again counts anew."""
+    return MINE and FAULT["attempt"] == ATTEMPT and not (MARKS / "fault").exists()
 
 
 def mark(name: str) -> None:
-    """Tell the test that the moment has come, and when it was."""
-    path = Path(FAULT["marks"]) / name
+    """Tell the test that the moment has come, and when it was; then wait for it, if this fault does."""
+    path = MARKS / name
     path.with_suffix(".tmp").write_text(str(time.time()))
     path.with_suffix(".tmp").rename(path)
+    while FAULT["waits"] and not (MARKS / "go").exists():
+        time.sleep(0.02)
 
 
 def fail(out: Path) -> None:
     raise RuntimeError("injected")
+
+
+def refuse(out: Path) -> None:
+    from bingo.errors import UserError
+
+    raise UserError("injected")
 
 
 def kill(out: Path) -> None:
@@ -86,7 +96,7 @@ def nothing(out: Path) -> None:
 
 ACTIONS: dict[str, Callable[[Path], None]] = {
     "raise": fail, "kill": kill, "hang": hang, "hang-deaf": hang_deaf, "stop": stop, "eat-memory": eat_memory,
-    "fill-disk": fill_disk, "late": wait_here, "mark": nothing,
+    "fill-disk": fill_disk, "late": wait_here, "mark": nothing, "refuse": refuse,
 }  # fmt: skip
 
 
@@ -96,11 +106,13 @@ def wrap_metrics(module: ModuleType) -> None:
 
     def step(self: Any, loss: Any, line: dict[str, Any], measures: Any = None) -> None:
         record(self, loss, line, measures)
-        slow = now() and line["step"] > FAULT["step"]
+        slow = FAULT["attempt"] == ATTEMPT and line["step"] > FAULT["step"]
         time.sleep(max(FAULT["pace_s"], FAULT["slow_s"] if slow else 0))
         if line["step"] == FAULT["step"] and FAULT["action"] in ACTIONS and here():
             mark("fault")
             ACTIONS[FAULT["action"]](self.path.parent)
+        if (ATTEMPT, line["step"]) == (1, FAULT["again"]) and MINE:
+            kill(self.path.parent)
 
     module.Metrics.step = step
 
@@ -131,11 +143,21 @@ def wrap_files(module: ModuleType) -> None:
         module.atomic_write = atomic_write
 
 
-WRAPPERS = {"bingo.train.metrics": wrap_metrics, "bingo.files": wrap_files}
+def start_late(where: str) -> None:
+    """One rank is behind the others: as soon as it begins, or in its imports, where it listens to signals already."""
+    if (FAULT["action"], FAULT["variant"]) == ("slow-start", where) and MINE:
+        time.sleep(SLOW_START_S)
+
+
+WRAPPERS = {
+    "bingo.train.metrics": wrap_metrics,
+    "bingo.files": wrap_files,
+    "bingo.distributed": lambda module: start_late("imports"),
+}
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds the two modules as ever, and wraps them once they have run."""
+    """Finds these modules as ever, and wraps them once they have run."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name not in WRAPPERS:
@@ -153,5 +175,6 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-if FAULT and "SLURM_PROCID" in os.environ:
+if FAULT and "SLURM_STEP_NODELIST" in os.environ:  # a batch script, too, has a SLURM_PROCID
     sys.meta_path.insert(0, Finder())
+    start_late("at once")

@@ -76,7 +76,9 @@ def test_whole_cluster() -> None:
     assert doctor.accounting(facts()).answer == "yes"
     none = doctor.accounting(facts(AccountingStorageType="accounting_storage/none"))
     assert "300 s after its end" in none.says
-    assert "does not answer" in doctor.accounting(replace(facts(), qos=None)).says
+    away = doctor.accounting(replace(facts(), qos=None))
+    assert "does not answer" in away.says
+    assert away.ask == "slurmdbd, which is configured, to be started again"
     assert doctor.memory(facts()).answer == "partly"
     assert doctor.memory(facts(TaskPlugin="task/cgroup", ConstrainRAMSpace="yes")).answer == "yes"
     assert "samples" in doctor.memory(facts(JobAcctGatherParams="OverMemoryKill")).says
@@ -113,3 +115,13 @@ def test_a_controller_that_is_down_is_one_sentence(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(UserError, match="the controller of this cluster does not answer now"):
         doctor.examine_cluster(None)
+
+
+def test_a_name_in_env_that_sounds_like_a_password() -> None:
+    found = doctor.summary(
+        facts(), {"jobs": Site(partition="low", env={"WANDB_API_KEY": "s3cr3t", "OMP_NUM_THREADS": "1"})}
+    )
+    (note,) = [row for row in found["jobs"]["jobs"] if row["topic"] == "secrets"]
+    assert (note["answer"], note["evidence"]) == ("note", "env: WANDB_API_KEY")
+    assert "name them in pass_env" in note["says"]
+    assert "s3cr3t" not in doctor.show_cluster(found)

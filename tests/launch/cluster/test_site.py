@@ -11,7 +11,7 @@ import pytest
 
 from bingo.cli import main
 from bingo.errors import UserError
-from bingo.launch.cluster.site import Site, read_site, with_size
+from bingo.launch.cluster.site import Site, minutes_of, read_site, with_flags
 from tests.support.golden import compact
 from tests.support.ranks import ROOT
 from tests.support.settings import one_sentence
@@ -37,12 +37,27 @@ WRONG = {
     "env = {A = 1}": r"env.A = 1 is not allowed: it must be text",
     "env = {'A B' = '1'}": r"env.A B is not allowed: it is no name of an environment variable",
     "sbatch = {time = 3}": r"sbatch.time is not allowed: bingo sets it itself; use the key time_min",
+    "sbatch = {export-file = '/x'}": r"sbatch.export-file is not allowed: bingo sets it itself",
+    "sbatch = {no_requeue = true}": r"sbatch.no_requeue is not allowed: bingo sets it itself",
+    "sbatch = {outp = '/x'}": r"sbatch.outp is not allowed: bingo sets it itself",
+    "sbatch = {cpus-per-t = 3}": r"sbatch.cpus-per-t is not allowed: .*; use the key cpus_per_rank",
+    "sbatch = {wait = true}": r"sbatch.wait is not allowed",
+    'sbatch = {"a=b --time" = 3}': r"sbatch.a=b --time is not allowed: write the long name of an option of sbatch",
+    'sbatch = {"a\\n#SBATCH --time" = 3}': r"sbatch.a\\n#SBATCH --time is not allowed",
+    'env = {A = "secret\\n"}': r"env.A is not allowed: it must be one line of plain text$",
+    "env = {RANK = '3'}": r"env.RANK is not allowed: each rank gets its own",
+    "pass_env = 'A'": r"pass_env = 'A' is not allowed: it must be a list of texts",
+    "pass_env = ['A=1']": r"pass_env = \['A=1'\] is not allowed: it is no name of an environment variable",
+    "pass_env = ['SBATCH_X']": r"pass_env = \['SBATCH_X'\] is not allowed: no job gets it from a shell",
+    "pass_env = ['A']\nenv = {A = '1'}": r"pass_env = \['A'\] is not allowed: it is in env too",
     "sbatch = {comment = [1]}": r"sbatch.comment = \[1\] is not allowed: it must be text, a number, or true or false",
     "container = 'x'": r"container = 'x' is not allowed: it must be a table",
     "container = {imag = 'x'}": r"unknown key container.imag; did you mean 'image'\? keys: image, mounts, workdir$",
     "container = {}": r"container.image is missing",
     "cpu = 3": r"cpu = 3 is not allowed: it must be a table",
     "[cpu]\nnodes = 2": r"cpu.nodes is not allowed: jobs of \[cpu\] have one rank",
+    "[cpu]\nnotify = 'mail me'": r"cpu.notify is not allowed: it is for whole chains; write it above \[cpu\]",
+    "notify = ['mail']": r"notify = \['mail'\] is not allowed: it must be text",
     "[cpu]\nmem_gb = -1": r"cpu.mem_gb = -1.0 is not allowed: it must be at least 0",
     "[cpu]\npartitio = 'x'": r"unknown key cpu.partitio; did you mean 'partition'\?",
     "nodes = ": r"is not TOML: ",
@@ -145,13 +160,61 @@ def test_jobs_of_one_rank_take_the_table_cpu_and_all_else_from_above(tmp_path: P
         partition = "cpu"
         mem_gb = 16
         """)
-    cluster = with_size(read_site(path), 2, None)
+    cluster = with_flags(read_site(path), {"nodes": 2, "ranks_per_node": None})
     assert (cluster.jobs.nodes, cluster.jobs.ranks_per_node, cluster.jobs.gres) == (2, 8, "gpu:h100:8")
     assert (cluster.cpu.nodes, cluster.cpu.ranks_per_node, cluster.cpu.gres) == (1, 1, None)
     assert (cluster.cpu.partition, cluster.cpu.mem_gb, cluster.cpu.account) == ("cpu", 16, "vision")
     assert cluster.cpu.setup == ("module load cuda",)
-    with pytest.raises(UserError, match="--nodes 0 is not allowed"):
-        with_size(cluster, 0, None)
+
+
+SITE = """
+partition = "gpu"
+qos = "low"
+sbatch = {qos = "old", comment = "x"}
+[cpu]
+partition = "cpu"
+"""
+
+
+def test_flags_replace_the_keys_of_a_site(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(SITE)
+    flags = {"partition": "fast", "qos": "high", "time_min": 90, "nodelist": "c[1-2]", "exclude": "c3", "account": None}
+    cluster = with_flags(read_site(path), flags)
+    jobs, cpu = cluster.jobs, cluster.cpu
+    assert (jobs.partition, jobs.qos, jobs.time_min, jobs.exclude) == ("fast", "high", 90, "c3")
+    assert (cpu.partition, cpu.qos, cpu.time_min, cpu.exclude) == ("cpu", "high", 90, "c3")
+    assert (jobs.sbatch, cpu.sbatch) == ({"comment": "x", "nodelist": "c[1-2]"}, {"comment": "x"}), "no second qos"
+    assert cluster.shown("partition", True) == "--partition 'fast'"
+    assert cluster.shown("partition", False) == f"{path}: cpu.partition = 'cpu'"
+    assert cluster.shown("qos", False) == "--qos 'high'"
+    path.write_text(SITE + "sbatch = {qos = 'cheap'}\n")
+    assert with_flags(read_site(path), flags).cpu.sbatch == {"qos": "cheap"}
+    for values, text in (
+        ({"nodes": 0}, r"^--nodes 0 is not allowed: it must be at least 1$"),
+        ({"ranks_per_node": 10**7}, r"^--ranks-per-node 10000000 is not allowed: it must be at most 1000000$"),
+        ({"time_min": 3}, r"^--time 3 is not allowed: it must be at least 4, for the site's signal_delay_s "),
+        ({"time_min": 0}, r"^--time 0 is not allowed: it must be at least 1$"),
+    ):
+        with pytest.raises(UserError, match=text):
+            with_flags(read_site(path), values)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("90:00", 90), ("0:30", 1), ("1:30:00", 90), ("2:00:01", 121), ("1-12", 2160), ("1-12:30", 2190),
+     ("1-12:00:00", 2160), ("0-0:5", 5), ("007", 7)],
+)  # fmt: skip
+def test_time_limits_as_slurm_writes_them(text: str, minutes: int) -> None:
+    assert minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1h", "-5", "1.5", "1:2:3:4", "1-", "1-2:3:4:5", "UNLIMITED", "٣", "1\n", "1-2-3"]
+)
+def test_what_is_no_time_limit(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        minutes_of(text)
 
 
 SITES = [*sorted(f"docs/sites/{path.name}" for path in ROOT.glob("docs/sites/*.toml")), "tests/cluster/site.toml"]

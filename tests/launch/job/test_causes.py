@@ -20,6 +20,7 @@ WAITED = (
 )
 FULL = "TransientError: cannot write x.pt: No space left on device; free space or choose another folder"
 NOTHING_WRITTEN = "rank 0: it could not write, not even a record of that: the disk is full, or its storage away"
+CUT = "the ranks lost their connections between c1, c2 after step 34, and none of them had failed"
 TERMINATING = "srun: launch/slurm: _step_signal: Terminating StepId=39.0"
 REQUEUED = [
     "slurmstepd-c1: error: *** JOB 9 ON c1 CANCELLED AT 2026-11-24T11:57:49 DUE TO JOB REQUEUE ***",
@@ -225,6 +226,137 @@ TABLE = [
         ["srun: error: c1: task 0: Exited with exit code 70", TERMINATING, *ended("")[:4]],
         143,
         ("exception", 0, "c1", "rank 0 on c1 failed after step 37: KeyError: 'x'"),
+    ),
+    (
+        "srun's SIGTERM after the failure of another is nobody's wish",
+        ranks(failed(4.0, "peer", CLOSED), {**left(None), "time": 4.5}),
+        [
+            "srun: error: c1: task 0: Exited with exit code 70",
+            TERMINATING,
+            "srun: error: c2: task 1: Exited with exit code 75",
+        ],
+        75,
+        ("peer only", 0, "c1", f"rank 0 on c1 lost its connection to the others ({CLOSED[:200]})"),
+    ),
+    (
+        "and no rank that it killed during its imports wished for anything",
+        ranks(failed(4.0, "peer", CLOSED), None),
+        ["srun: error: c2: task 1: Terminated", TERMINATING],
+        143,
+        ("killed", 1, "c2", "rank 1 on c2 ended without a word (killed?) after step 48"),
+    ),
+    (
+        "asked first, and then missed by the others",
+        ranks({**left(None), "time": 4.0}, failed(4.5, "peer", CLOSED)),
+        [],
+        75,
+        ("left", None, None, "asked to leave by SIGTERM; ranks left before any step"),
+    ),
+    (
+        "a network cut: all waited, and none hung",
+        ranks(failed(24.0, "peer", WAITED, 34), failed(24.2, "peer", WAITED, 34)),
+        ["srun: error: c1: task 0: Exited with exit code 70", TERMINATING],
+        70,
+        (
+            "network",
+            None,
+            None,
+            f"{CUT} ({WAITED[:200]})",
+        ),
+    ),
+    (
+        "connections that were cut on both sides",
+        ranks(failed(24.0, "peer", CLOSED, 34), failed(24.2, "peer", CLOSED, 34)),
+        [],
+        70,
+        (
+            "network",
+            None,
+            None,
+            f"{CUT} ({CLOSED[:200]})",
+        ),
+    ),
+    (
+        "a port that another program has",
+        ranks(
+            failed(
+                1.0, "transient", "TransientError: RANK=0 cannot listen on MASTER_PORT=15360: address already in use"
+            ),
+            None,
+        ),
+        [],
+        74,
+        ("machine", 0, "c1", "rank 0 on c1 stopped: RANK=0 cannot listen on MASTER_PORT=15360: address already in use"),
+    ),
+    (
+        "an interpreter that is not there, as slurmstepd says it",
+        {},
+        [
+            "slurmstepd-c2: error: execve(): /opt/python: No such file or directory",
+            "srun: error: c2: task 1: Exited with exit code 2",
+        ],
+        2,
+        ("machine", None, None, "the interpreter /opt/python cannot be started on c2: No such file or directory"),
+    ),
+    (
+        "the same, as the shell says it of its helper",
+        {},
+        ["/var/spool/slurmd/job00012/slurm_script: line 31: /opt/python: No such file or directory"],
+        None,
+        ("machine", None, None, "the interpreter /opt/python cannot be started: No such file or directory"),
+    ),
+    (
+        "ranks had an interpreter, and the script's helper after them had none",
+        ranks(failed(4.0, "peer", CLOSED, 48), None),
+        [
+            "srun: error: c2: task 1: Killed",
+            TERMINATING,
+            "/var/spool/slurmd/job00012/slurm_script: line 31: /opt/python: No such file or directory",
+            "bingo: its helper ended with status 127; it starts again",
+            "slurmstepd-c1: error: *** JOB 9 ON c1 CANCELLED AT 2026-11-24T11:57:49 DUE TO JOB REQUEUE ***",
+        ],
+        None,
+        ("killed", 1, "c2", "rank 1 on c2 was killed (SIGKILL) after step 48"),
+    ),
+    (
+        "no controller that gives a step",
+        {},
+        ["srun: error: Unable to create step for job 12: Unable to contact slurm controller (connect failure)"],
+        1,
+        (
+            "controller",
+            None,
+            None,
+            "Slurm's controller started no ranks: Unable to contact slurm controller (connect failure)",
+        ),
+    ),
+    (
+        "a log that Slurm cannot open",
+        {},
+        [
+            "slurmstepd-c1: error: Could not open stdout file /r/12_0_log.out: Read-only file system",
+            "srun: error: c1: task 0: Exited with exit code 1",
+        ],
+        1,
+        (
+            "storage",
+            None,
+            None,
+            "Slurm cannot write a log: Could not open stdout file /r/12_0_log.out: Read-only file system",
+        ),
+    ),
+    (
+        "a line of setup that failed, where nothing else explains the end",
+        ranks(failed(1.0, "exception", "ModuleNotFoundError: No module named 'torch'"), None),
+        ["bingo: a line of setup failed: module load x (status 1)"],
+        70,
+        (
+            "exception",
+            0,
+            "c1",
+            "rank 0 on c1 failed: ModuleNotFoundError: No module named 'torch'; before it a line of "
+            "setup had failed: module load x (status 1)",
+        ),
     ),
     ("finished", ranks(None, None), [], 0, ("done", None, None, "finished")),
     (

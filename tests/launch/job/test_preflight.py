@@ -1,6 +1,7 @@
 """The pre-flight: two real ranks, one of them slowed down; what it says where nobody can take its place."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,48 @@ def test_without_a_spare_it_goes_on_with_a_warning(tmp_path: Path, capsys: pytes
     assert "no other node of the partition is free" in capsys.readouterr().out
 
 
+def test_a_faulty_node_is_excluded_with_the_reason_in_words(tmp_path: Path) -> None:
+    JobSpec("train", ((),), parallel=True, nodes=2, preflight=True).write(tmp_path)
+    attempt = tmp_path / "attempts" / "local-0"
+    attempt.mkdir(parents=True)
+    measured = [
+        {"node": "c1", "rank": 0, **GOOD, "faults": []},
+        {"node": "c2", "rank": 1, **GOOD, "faults": ["GPU 3: x"]},
+    ]
+    measured.append({"node": "c2", "rank": 2, **GOOD})  # only a node's first rank looks
+    assert preflight.conclude(tmp_path, attempt, measured, 3, {("c1", "c2"): 1.0}, 0.0) == 76
+    assert (attempt / "exclude").read_text() == "c2\n"
+    told = json.loads((attempt / "preflight.json").read_text())
+    assert told["slow"] == {"c2": ["GPU 3: x"]}
+    assert told["nodes"]["c2"] == GOOD
+
+
 def test_one_that_breaks_never_stops_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "preflight", lambda *_: 1 / 0)
     monkeypatch.setattr(preflight.faulthandler, "dump_traceback_later", lambda *_, **__: None)
     assert preflight.main(tmp_path) == 0
     assert "ZeroDivisionError" in next(tmp_path.glob("attempts/*/rank-0.jsonl")).read_text()
+
+
+def test_what_is_damaged_excludes_no_node(tmp_path: Path) -> None:
+    """Zeros after a power cut, half a line, a folder, a pipe that nobody writes."""
+    damages = {"7-0": b"c1,c-2.x\n", "7-1": bytes(4096), "7-2": b"c3\n\0\0\0", "7-3": b"c4;,\n", "7-4": b"\xff\n",
+               "7-5": b"", "71-0": b"c5\n"}  # fmt: skip
+    for name, data in damages.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "exclude").write_bytes(data)
+    (tmp_path / "7-6" / "exclude").mkdir(parents=True)
+    (tmp_path / "7-7").mkdir()
+    os.mkfifo(tmp_path / "7-7" / "exclude")
+    assert preflight.earlier_excluded(tmp_path / "7-8") == ("c-2.x", "c1", "c3")
+    assert preflight.earlier_excluded(tmp_path / "nowhere" / "7-0") == ()
+
+
+def test_a_task_asks_about_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task has the array's own number, by which Slurm shows all tasks."""
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(preflight, "_words", lambda *words: asked.append(words) or ["JobId=12", "Features=(null)"])
+    for name, value in {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert preflight.job_row() == {"JobId": "12", "Features": "(null)"}
+    assert asked == [("scontrol", "show", "job", "-o", "12_3")]

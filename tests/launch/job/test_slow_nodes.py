@@ -67,6 +67,25 @@ def test_a_silent_node_is_the_worst() -> None:
     assert decision.exclude == ("e",)
 
 
+def test_a_faulty_node_is_worse_than_a_slow_one() -> None:
+    phrases = ["GPU 18: XID 79 (it has fallen off the bus)"]
+    decision = decide(rows(a=10, b=10, c=1, d=10), {}, faults={"d": phrases, "b": []})
+    assert (list(decision.slow), decision.exclude) == (["d", "c"], ("d",))
+    assert decision.slow["d"] == phrases
+    assert decide(rows(a=10, b=10), {}, faults={"a": phrases, "b": phrases}).exclude == ("a",), "never both of two"
+    alone = decide(rows(a=10), {}, faults={"a": phrases}, idle=3)
+    assert (list(alone.slow), alone.exclude) == (["a"], ())
+    both = decide(rows(a=10, b=10, c=1), {}, faults={"c": phrases})
+    assert both.slow == {"c": [*phrases, "matmul 1 TFLOP/s, 10% of the others' median"]}
+
+
+def test_a_node_that_the_job_was_told_to_have_stays() -> None:
+    decision = decide(rows(a=10, b=10, c=1, d=10, e=2, f=10), {}, kept=("c", "a"))
+    assert (list(decision.slow), decision.exclude) == (["c", "e"], ("e",))
+    decision = decide(rows(a=10, b=1), {}, kept=("b",))
+    assert (decision.exclude, decision.why) == ((), "goes on: the job was told to have b (--nodelist)")
+
+
 def test_earlier_attempts_count() -> None:
     assert decide(rows(a=10, b=10, c=10, d=10, e=1), {}, earlier=("x",)).exclude == ("e",)
     assert decide(rows(a=10, b=10, c=1), {}, earlier=("x",)).exclude == ()

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,16 @@ import pytest
 
 from bingo.config import FeaturesConfig
 from bingo.errors import TransientError, UserError
+from bingo.files import hash_json, read_object, write_json
+from bingo.launch.job.causes import find_cause
 from bingo.launch.job.records import read_beats, read_events
-from bingo.launch.job.worker import Recorder, classify
+from bingo.launch.job.spec import JobSpec, ReportOf
+from bingo.launch.job.worker import Recorder, classify, in_words, read_job
+from bingo.recipes import PAGE, RECIPE, reported
 from bingo.stages import Stage
 from tests.support.long_job import job, pretrain
 from tests.support.ranks import finish, start_ranks, wait_for
+from tests.support.recipe_folder import SCORES, WRITTEN, write_recipe
 
 # The worker, with a rank 1 that fails at its sixth step.
 FAULTY = """
@@ -113,6 +120,26 @@ def test_recording_never_fails_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     full.event("start", host="c1")
 
 
+def test_earlier_attempts_know_what_was_saved(tmp_path: Path) -> None:
+    """Those of the same job; folders beside the ranks of a chain that runs here are other jobs'."""
+    for parent, found in (("attempts", 7), ("logs", None)):
+        first = Recorder(tmp_path / parent / "12-0", 0)
+        first.event("checkpoint", step=7, key="k", out=str(tmp_path / "run"))
+        assert Recorder(tmp_path / parent / "12-1", 0).saved("k", tmp_path / "run") == found
+
+
+def test_a_job_file_that_one_rank_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows nothing of the other ranks yet: theirs may be there."""
+    with pytest.raises(UserError, match="does not exist") as alone:
+        read_job(tmp_path)
+    assert not isinstance(alone.value, TransientError)
+    ranks = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TransientError, match="does not exist"):
+        read_job(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "kind"),
     [
@@ -129,8 +156,77 @@ def test_kinds_of_failures(error: Exception, status: int, kind: str) -> None:
     assert classify(error) == (status, kind)
 
 
+def test_a_job_that_makes_a_report(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where the recipe's paths begin
+    root = write_recipe(tmp_path / WRITTEN, digits, SCORES)
+    content = hash_json(read_object(root / RECIPE))
+    folder = tmp_path / "job"
+    JobSpec("report", ((),), report=ReportOf(root, content)).write(folder)
+    assert not reported(root, content)
+    ((status, said),) = finish(start_ranks([folder], 1, ["-m", "bingo.launch.job.worker"]))
+    assert status == 0, said
+    assert "report: " in said
+    assert reported(root, content)
+    assert [event["event"] for event in recorded(folder)[0]] == ["start", "stage", "done"]
+    (root / PAGE).unlink()
+    write_json(root / RECIPE, {"recipe": "another"})
+    ((status, said),) = finish(start_ranks([folder], 1, ["-m", "bingo.launch.job.worker"]))
+    assert status == 65, said
+    assert "recipe.json is of another chain by now" in said
+    assert not (root / PAGE).exists()
+
+
 def test_a_job_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps({"name": "x"})[:-1])
     ((status, said),) = finish(start_ranks([tmp_path], 1, ["-m", "bingo.launch.job.worker"]))
     assert status == 65, said
     assert "is not valid JSON" in said
+
+
+@pytest.mark.parametrize("said", ["[enforce fail at gloo/transport/tcp/device.cc:84] ifa != nullptr. Unable to find "
+                                  "address for: ib0", "NCCL error: Bootstrap : no socket interface found"])  # fmt: skip
+def test_an_interface_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """It is a setting, and no other rank's fault."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib0")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    error = in_words(RuntimeError(said))
+    assert classify(error) == (65, "user")
+    assert str(error).startswith("GLOO_SOCKET_IFNAME=ib0: there is no such network interface on ")
+    assert "(there are: lo" in str(error)
+    other = RuntimeError("Connection closed by peer")
+    assert in_words(other) is other
+
+
+def test_a_refusal_is_transient_once_the_job_has_worked(tmp_path: Path) -> None:
+    """A wrong path is the user's; a mount that comes back read-only in the middle of a job is not."""
+    error = UserError("cannot write /x: Read-only file system; have its file system mounted for writing again")
+    wrong = UserError("no such file /x")
+    first = Recorder(tmp_path / "attempts" / "7_1-0", 0)
+    assert first.failed(error) == 65
+    Recorder(tmp_path / "attempts" / "7_2-0", 1).event("step", step=1)  # another task's
+    assert Recorder(tmp_path / "attempts" / "7_1-1", 0).failed(error) == 65
+    Recorder(tmp_path / "attempts" / "7_1-1", 1).event("step", step=1)
+    later = Recorder(tmp_path / "attempts" / "7_1-2", 0)
+    assert (later.failed(error), later.failed(wrong)) == (74, 65)
+    assert [e["kind"] for e in read_events(tmp_path / "attempts" / "7_1-2")[0]] == ["transient", "user"]
+    unmounted = UserError("cannot write /x: No such file or directory; have its storage mounted")
+    program = FileNotFoundError(2, "No such file or directory", "gcc")
+    again, new = (Recorder(tmp_path / "attempts" / name, 0) for name in ("7_1-3", "8-0"))
+    assert (again.failed(unmounted), new.failed(unmounted), again.failed(program)) == (74, 65, 70)
+    assert classify(OSError(110, "Connection timed out")) == (74, "transient")
+
+
+def test_a_worker_starts_without_a_warning(tmp_path: Path) -> None:
+    """Nothing has imported it before Python runs it: every log of a rank began with a warning about that."""
+    command = [sys.executable, "-W", "error", "-m", "bingo.launch.job.worker", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "job.json does not exist" in done.stderr, "Warning" in done.stderr) == (65, True, False)
+
+
+@pytest.mark.parametrize("kind", ["exception", "transient"])
+@pytest.mark.parametrize("said", ["MemoryError: ", "TransientError: cannot read a.pt: Cannot allocate memory"])
+def test_memory_is_named_as_what_was_missing(kind: str, said: str) -> None:
+    """And not storage."""
+    failed = {"time": 1.0, "event": "failed", "kind": kind, "error": said, "step": 3}
+    cause = find_cause({0: [failed]}, rc=70)
+    assert (cause.kind, cause.rank) == ("out-of-memory", 0)

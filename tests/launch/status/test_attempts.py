@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bingo.launch.cluster.slurm import Row
+from bingo.launch.job.records import read_records
 from bingo.launch.status.attempts import read_attempts
 from tests.support.submissions import attempt, job, submission
 
@@ -40,3 +41,28 @@ def test_only_the_tasks_own_starts(tmp_path: Path) -> None:
     for folder in ("7_0-0", "7_1-0", "7_1-1"):
         attempt(made, "many", folder, begin={"time": T})
     assert [a.restart for a in read_attempts(made.job_folder("many"), made.sent(), 1, None)] == [0, 1]
+
+
+def test_of_earlier_starts_only_the_end_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is known; a job of many starts is then as quick to look at as one of two."""
+    made = submission(tmp_path, [job(tmp_path, "one")], {"one": "7"}, T)
+    made.record("one", "9", [0], 1)
+    cause = {"kind": "killed", "sentence": "rank 1 was killed", "rank": 1, "node": "c1", "step": 9}
+    end = {"time": T + 95, "decision": 75, "then": "it starts again", "cause": cause}
+    started = {"time": T + 12, "event": "start", "host": "c1", "pid": 1}
+    for folder, known in (("7-0", end), ("7-1", None), ("9-0", end), ("9-1", end)):
+        attempt(made, "one", folder, begin={"time": T + 11}, end=known, events={0: [started]})
+    (made.job_folder("one") / "attempts" / "7-1" / "rank-0.beat").write_bytes(bytes(160))
+    read, whole = [], read_records
+    monkeypatch.setattr(
+        "bingo.launch.status.attempts.read_records", lambda folder: read.append(folder.name) or whole(folder)
+    )
+    found = read_attempts(made.job_folder("one"), made.sent(), None, None, newest=True)
+    assert read == ["7-1", "9-1"]
+    all_of_it = read_attempts(made.job_folder("one"), made.sent(), None, None)
+    assert read[2:] == ["7-0", "7-1", "9-0", "9-1"]
+    assert [a.restart for a in found] == [0, 1, 0, 1]
+    assert [(a.cause(), a.ended, a.decision, a.notes) for a in found] == [
+        (a.cause(), a.ended, a.decision, a.notes) for a in all_of_it
+    ]
+    assert [len(a.notes) for a in found] == [0, 1, 0, 0]

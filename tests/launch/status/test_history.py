@@ -1,5 +1,7 @@
 """The ledger of attempts: where time went, which steps were lost, why each start ended."""
 
+import json
+
 import pytest
 
 from bingo.launch.status.history import ledger, lines, totals
@@ -35,7 +37,7 @@ def test_without_accounting(made: Submission) -> None:
     assert text[0] == "one"
     assert "13 steps, 3 of them lost" in text[1]
     assert text[-1].startswith("  in all 2 starts: queued 37 s, ")
-    assert text[-1].endswith("lost 6 s (3 of 23 steps)")
+    assert "lost 6 s (3 of 23 steps); 0.041 node hours" in text[-1]
 
 
 def test_a_start_that_never_resumed_loses_nothing_more(made: Submission) -> None:
@@ -44,3 +46,18 @@ def test_a_start_that_never_resumed_loses_nothing_more(made: Submission) -> None
     (folder / "7-1").rename(folder / "7-2")
     attempt(made, "one", "7-1", begin={"time": T + 70}, events={0: [event(71, "stage", name="stage of one")]})
     assert [(entry.steps, entry.steps_lost) for entry in ledger(made, None, T + 200)] == [(13, 3), (0, 0), (10, 0)]
+
+
+def test_each_start_says_how_fast_it_trained(made: Submission) -> None:
+    """What it told last, which a start without a checkpoint does not."""
+    file = made.job_folder("one") / "attempts" / "7-1" / "rank-0.jsonl"
+    told = [
+        event(100 + at, "speed", step=9, images_per_second=rate, loader_wait=0.25) for at, rate in ((0, 5), (1, 37.5))
+    ]
+    file.write_text(file.read_text() + "".join(json.dumps(each) + "\n" for each in told))
+    first, second = ledger(made, PAST, T + 200)
+    assert (first.images_per_second, first.loader_wait) == (None, None)
+    assert (second.images_per_second, second.loader_wait) == (37.5, 0.25)
+    text = list(lines([first, second], T + 200))
+    assert "images/s" not in text[1]
+    assert "steps, 38 images/s, 25 % waiting for images, " in text[3]

@@ -1,6 +1,8 @@
 """The logs of a chain: those of one job, and followed from start to start and job to job."""
 
 import itertools
+import os
+import tracemalloc
 
 import pytest
 
@@ -94,3 +96,38 @@ def test_an_interrupt_ends_quietly(made: Submission, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(slurm, "ask", interrupted)
     assert logs_verb([str(made.root), "-f"]) == 130
+
+
+def test_a_large_log_costs_no_memory(made: Submission) -> None:
+    """300 MB of it are a hole, and so one line without an end; a user's own line looks like one of a start."""
+    path = made.job_folder("one") / "7_0_log.out"
+    with open(path, "wb") as file:
+        file.write(b"bingo: attempt 0 on c1\nbingo: attempt x\n")
+        file.seek(300 << 20)
+        file.write(b"\nbingo: attempt 1 on c1\n" + b"a line\n" * 50)
+    tracemalloc.start()
+    try:
+        of = [list(map(len, logs.of_start(logs.Source(path, "one", "7"), ("7", start)))) for start in (0, 1)]
+        source = logs.Source(path, "one", "7")
+        logs.skip_to_tail(source, True)
+        last = list(source.lines())
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    assert (len(of[0]), max(of[0]), len(of[1])) == (2 + 300, (1 << 20) + 6, 51)
+    assert last == ["one | a line"] * 20
+    with open(path, "ab") as file:
+        file.write(b"half")
+    assert list(source.lines()) == []
+    with open(path, "ab") as file:
+        file.write(b" a line\nand")
+    assert list(source.lines()) == ["one | half a line"]
+    assert list(source.rest()) == ["one | and"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe"])
+def test_a_log_that_is_no_file(made: Submission, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "ask", lambda *a, **k: Snapshot(T + 120, T, {}, {}))
+    path = made.job_folder("one") / "7_0_log.out"
+    {"folder": path.mkdir, "loop": lambda: path.symlink_to(path), "pipe": lambda: os.mkfifo(path)}[kind]()
+    assert logs_verb([str(made.root), "one"]) == 0

@@ -51,3 +51,12 @@ def test_a_line_of_metrics_counts_if_this_start_wrote_it(
     (stages[0].out / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     found = where(attempt(STAGE, beat=Beat(7, 21.0, "teacher")), stages[:1])
     assert found == (f"teacher, {text}", "teacher", step)
+
+
+def test_the_newest_rate_of_this_start_is_told(stages: tuple[Stage, ...]) -> None:
+    line = {"kind": "train", "time": 22.0, "step": 11, "epoch": 2, "loss": 1.2345}
+    for time, rates in ((21.0, ", 900 images/s, 12 % waiting for images"), (19.0, "")):
+        measured = line | {"step": 10, "time": time, "images_per_second": 900.0, "loader_wait": 0.12}
+        text = "".join(json.dumps(each) + "\n" for each in (measured, line))
+        (stages[0].out / "metrics.jsonl").write_text(text)
+        assert where(attempt(STAGE), stages[:1])[0] == f"teacher, step 12, epoch 3 of 9, loss 1.23{rates}"

@@ -242,3 +242,40 @@ def test_done_before_and_never_sent(tmp_path: Path) -> None:
     assert [s.text for s in states(made, empty, SENT + 60)][2:] == [
         "cancelled: bad was refused", "Slurm refused it: no such partition", "not sent because bad was refused",
     ]  # fmt: skip
+
+
+def test_a_requeue_that_waits_for_the_controller(tmp_path: Path) -> None:
+    """The script asks on while the controller is away; what it is told, `status` says, and how it ended."""
+    made = submission(tmp_path, [job(tmp_path, "one")], {"one": "7"}, SENT)
+    cause = {"kind": "killed", "sentence": "rank 1 on c2 was killed (SIGKILL) after step 7"}
+    end = {"time": SENT + 60, "decision": 75, "cause": cause, "then": "it starts again"}
+    place = attempt(made, "one", "7-0", begin={"time": SENT}, end=end, events={0: EVENTS})
+    away, back = recorded("controller_down"), Snapshot(SENT + 81, SENT, RUNS, {})
+    assert states(made, away, SENT + 65)[0].state == "ending", "it has not asked once yet"
+    tries = f"{SENT + 69:.0f} Unexpected message received\n{SENT + 80:.0f} Unexpected message received\n\0\0\n\n9"
+    (place / "requeue").write_text(tries)
+    for snapshot in (away, back):
+        found = states(made, snapshot, SENT + 81)[0]
+        assert found.state == "ending"
+        assert found.text.startswith(f"{cause['sentence']}; its requeue waits for the controller: tried 2 times since ")
+        assert found.text.endswith("(Unexpected message received)")
+    assert states(made, away, SENT + 800)[0].state == "unknown", "its script is not there any more"
+    ended = {"7": Row("7", "FAILED", "NonZeroExitCode", SENT, SENT, SENT, SENT + 700, exit_code=137)}
+    for queue in (ended, {}):
+        failed = states(made, Snapshot(SENT + 801, SENT, queue, {}), SENT + 801)[0]
+        assert failed.state == "failed"
+        assert "; Slurm never took it back: tried 2 times since " in failed.text
+        assert failed.text.endswith("; `bingo repair` sends it again")
+    (place / "requeue").write_text(f"{tries}\n{SENT + 90:.0f} accepted\n")
+    assert states(made, away, SENT + 91)[0].state == "unknown"
+    assert states(made, back, SENT + 91)[0].text == f"{cause['sentence']}; it starts again"
+
+
+def test_what_a_damaged_record_may_have_lost_is_not_called_unsent(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "one"), job(tmp_path, "many", "one", tasks=2), job(tmp_path, "last")]
+    made = submission(tmp_path, jobs, {"many": "7"}, SENT, done=["one"])
+    text = json.dumps({"job": "many", "slurm_id": "7", "time": SENT, "repair": 0, "tasks": [1]})
+    (made.folder / "jobs.jsonl").write_bytes(text.encode() + b"\n" + b"\0" * 80)
+    found = states(made, Snapshot(SENT + 60, SENT, {}, {}), SENT + 60)
+    assert [s.state for s in found] == ["done before", "unknown", "cancelled", "unknown"]
+    assert found[-1].text == "whether it was handed to Slurm is not known: that record is damaged"

@@ -1,11 +1,12 @@
 """The chain as one object: its line, what to type next, the rows of its table."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from bingo.launch.status.states import State
-from bingo.launch.status.summary import quoted, summary_of, table
+from bingo.launch.status.summary import summary_of, table
 
 pytestmark = pytest.mark.quick
 ROOT = Path("runs/x")
@@ -42,7 +43,10 @@ def test_what_to_type_next() -> None:
     assert summary_of([FAILED], ROOT).next == ("bingo logs runs/x 'd e'", "bingo repair runs/x")
     assert summary_of([RUNS], ROOT).next == ("bingo logs runs/x -f",)
     assert summary_of([DONE], ROOT).next == ()
-    assert quoted("plain") == "plain"
+    hostile = State("it's; $(id)", None, "failed", "")
+    logs, repair = summary_of([hostile], Path("-a b/$HOME")).next
+    assert shlex.split(logs) == ["bingo", "logs", "./-a b/$HOME", "it's; $(id)"]
+    assert repair == "bingo repair './-a b/$HOME'"
 
 
 def test_tasks_in_the_same_state_share_a_row() -> None:

@@ -2,21 +2,31 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from bingo.cli import main
 from bingo.config import BagsConfig, DistillConfig
-from bingo.config_parts import Augmentation
 from bingo.errors import UserError
+from bingo.files import write_json
 from bingo.launch.cluster.site import Cluster
 from bingo.launch.job.spec import JobSpec
-from bingo.launch.submit.graph import absolute, jobs_of, open_tasks
-from bingo.recipes import CHAINS, Group, build, digits, imagenet, resnet18_r50
+from bingo.launch.submit.graph import absolute, jobs_of, open_tasks, report_job
+from bingo.recipes import (
+    CARDS,
+    PAGE,
+    RECIPE,
+    Group,
+    build,
+    digits,
+    imagenet,
+    resnet18_r50,
+    results_hash,
+    summary,
+)
 from bingo.stages import Stage, run_stage
+from tests.support.small_imagenet import submitted_here
 
 
 def jobs(groups: tuple[Group, ...], cluster: Cluster) -> list[JobSpec]:
@@ -30,6 +40,14 @@ def test_jobs_need_what_they_read(cluster: Cluster, tmp_path: Path) -> None:
     assert needs["export"] == {"seed 0"}
     assert needs["bags"] == {"prepare", "teacher"}
     assert needs["prepare"] == set()
+
+
+def test_the_report_is_the_last_job(cluster: Cluster, tmp_path: Path) -> None:
+    recipe = digits(tmp_path, seeds=3)
+    report = report_job(jobs(recipe.jobs, cluster), tmp_path, summary("digits", recipe))
+    assert set(report.needs) == {"export", "seed 1", "seed 2"}, "those that need no other job's end"
+    assert JobSpec.from_json(json.loads(json.dumps(report.to_json()))) == report
+    assert open_tasks([report]) == {"report": [0]}
 
 
 def test_the_imagenet_chain(cluster: Cluster, tmp_path: Path, images: Path) -> None:
@@ -49,7 +67,8 @@ def test_the_imagenet_chain(cluster: Cluster, tmp_path: Path, images: Path) -> N
     assert config == replace(resnet18_r50(config.data, config.out, config.teacher, config.bags), student="resnet34")
     assert config.optim.epochs == 200
     assert found["eval"].tasks[0][0].config.kinds == ("linear", "knn")
-    shorter = imagenet(resnet18_r50, tmp_path, images=images, teacher=tmp_path, epochs=3, device="cpu")
+    assert found["eval"].tasks[0][0].config.protocol == "release", "what the published numbers were judged by"
+    shorter = imagenet(CARDS["resnet18-r50"], tmp_path, images=images, teacher=tmp_path, epochs=3, device="cpu")
     (short,) = [s for group in shorter.jobs for s in group.stages if s.kind == "distill"]
     assert (short.config.optim.epochs, short.config.runtime.device, short.config.runtime.precision) == (
         3,
@@ -63,19 +82,7 @@ def test_the_imagenet_chain_runs_to_its_end(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every stage of it, with its own wiring, on a dozen images of 32 pixels; the rest of the settings as they are."""
-    for at in range(18):
-        path = tmp_path / "images" / ("train" if at < 12 else "val") / f"class{at % 2}" / f"{at}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((48, 48), 20 + 8 * at).convert("RGB").save(path)
-
-    def small(data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:
-        config = resnet18_r50(data, out, teacher, bags)
-        contrast = replace(config.contrast, dim=16, hidden=32, queue=8)
-        return replace(config, contrast=contrast, optim=replace(config.optim, batch=4), augment=Augmentation(size=32))
-
-    monkeypatch.setitem(CHAINS, "resnet18-r50", partial(imagenet, small))
-    words = ["--images", tmp_path / "images", "--teacher", teacher, "--out", tmp_path / "out", "--epochs", "1"]
-    command = ["submit", "resnet18-r50", "--cluster", "debug", "--device", "cpu", *map(str, words)]
+    command = submitted_here("resnet18-r50", tmp_path, teacher, monkeypatch)
     assert main(command) == 0
     assert json.loads((tmp_path / "out" / "export" / "weights.json").read_text())["model"] == "resnet18"
     scores = json.loads((tmp_path / "out" / "eval" / "stage.json").read_text())["figures"]
@@ -116,5 +123,23 @@ def test_what_is_done_is_recognised_and_what_follows_a_gap_is_not(
     (tmp_path / "second" / "bags.npz").write_bytes(b"damaged")
     assert open_tasks(made) == {"second": [0]}
     run_stage(stages[1])
+    told = {"recipe": "r", "arms": {}, "stages": [stage.to_json() for stage in stages]}
+    made.append(report_job(made, tmp_path, told))
+    assert made[-1].needs == ("second",)
+    write_json(tmp_path / RECIPE, told)
+    assert open_tasks(made) == {"report": [0]}
+    outs = [stage.out for stage in stages]
+    page = f'<html><meta name="results" content="{results_hash(told, outs)}"></html>'
+    (tmp_path / PAGE).write_text(page)
+    assert open_tasks(made) == {}
+    for wrong in ("", page.replace('content="', 'content="0'), page.replace("results", "title")):
+        (tmp_path / PAGE).write_text(wrong)
+        assert open_tasks(made) == {"report": [0]}, wrong
+    (tmp_path / PAGE).write_text(page)
+    assert open_tasks([report_job(made[:2], tmp_path, told | {"arms": {"a": []}})]) == {"report": [0]}, "another recipe"
+    write_json(tmp_path / RECIPE, told | {"arms": {"a": []}})
+    assert open_tasks(made) == {"report": [0]}
+    write_json(tmp_path / RECIPE, told)
+    assert open_tasks(made) == {}
     (tmp_path / "first" / "bags.npz").write_bytes(b"damaged")
-    assert open_tasks(made) == {"first": [0], "second": [0]}, "what follows a gap is not done"
+    assert open_tasks(made) == {"first": [0], "second": [0], "report": [0]}, "what follows a gap is not done"

@@ -29,3 +29,8 @@ def test_repair_leaves_what_runs_and_sends_what_hangs_on_it_again(tmp_path: Path
     repair.mark_cancelled(submission, "c", "bingo cancel")  # on its way out: not waited for in vain
     assert repair._to_send(submission, unfinished, living) == {"a": [0], "b": [0], "c": [0], "d": [0], "e": [0]}
     assert repair._with_dependents(submission, ["a"]) == {"a", "b"}
+
+
+def test_a_thousand_living_tasks_are_one_short_line() -> None:
+    assert repair._brief(["7", "8_1"]) == "7, 8_1"
+    assert repair._brief([f"77_{task}" for task in range(1_000)]) == "77_0 to 77_999: 1000 tasks"

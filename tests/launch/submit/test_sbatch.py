@@ -24,7 +24,16 @@ pytestmark = pytest.mark.quick
         ("error: Memory specification can not be satisfied\nsbatch: error: Batch job submission failed: Requested node "
          "configuration is not available", "change the key mem_gb; "),
         ("error: Invalid generic resource (gres) specification", "change the key gpus_per_node (or gres); "),
-        ("error: Batch job submission failed: Invalid job array specification", "--set fewer values"),
+        ("error: Batch job submission failed: Invalid job array specification", "sbatch refuses the job (Invalid job "
+         "array specification): give --set fewer values: a sweep has at most as many runs"),
+        ("error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS "
+         "policy (job submit limit, user's size and/or time limits)", "each run of a sweep is one: give --set fewer"),
+        ("error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS "
+         "policy (job submit limit, user's size and/or time limits)", "limits)): so many jobs of yours may not"),
+        ("error: Slurm temporarily unable to accept job, sleeping and retrying\nsbatch: error: Batch job submission "
+         "failed: Resource temporarily unavailable", "(MaxJobCount): wait"),
+        ("error: Slurm job queue full, sleeping and retrying.\nsbatch: error: Batch job submission failed: Unable to "
+         "create job record, try again", "(MaxJobCount): wait"),
         ("error: Batch job submission failed: Requested node configuration is not available", "cpus_per_rank"),
         ("error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or "
          "time limits)", "change the key qos or account; "),
@@ -37,6 +46,19 @@ def test_refusals_name_the_key_to_change(said: str, sentence: str) -> None:
     found = refusal(said and f"sbatch: {said}", Path("site"))
     assert sentence in found
     assert "\n" not in found
+
+
+def test_refusals_name_the_flag_that_gave_the_value() -> None:
+    said = "sbatch: error: Batch job submission failed: Invalid "
+    found = refusal(said + "qos specification", Path("site"), {"qos"})
+    assert found.startswith("sbatch refuses the job (Invalid qos specification): change --qos; `sacctmgr")
+    assert "change --exclude or --nodelist; " in refusal(
+        said + "node name specified", Path("s"), {"exclude", "nodelist"}
+    )
+    assert "change --nodes or --nodelist; " in refusal(
+        "sbatch: error: invalid number of nodes (-N 2-1)", Path("s"), {"nodes", "nodelist"}
+    )
+    assert "site: sbatch refuses" in refusal(said + "account", Path("site"), {"qos"})
 
 
 def test_commands() -> None:

@@ -1,6 +1,7 @@
 """The folder of a submission: never shared, nothing half-made, a record that survives a torn line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from bingo.errors import UserError
 from bingo.launch.job.spec import JobSpec
-from bingo.launch.submit.submission import newest, stage
+from bingo.launch.submit.submission import cluster_of, newest, read, stage
 from tests.support.ranks import ROOT
 from tests.support.submissions import staged
 
@@ -69,9 +70,88 @@ def test_the_record_survives_a_torn_line(tmp_path: Path) -> None:
     submission.record("b", "3", [1], 1)
     again = newest(tmp_path)
     assert again is not None
+    assert "has 1 damaged line: " in (again.lost() or "")
     assert [line.slurm_id for line in again.sent()] == ["1", "2", "3"]
     assert {task: line.slurm_id for (job, task), line in again.newest().items() if job == "b"} == {
         0: "2",
         1: "3",
         2: "2",
     }
+
+
+def test_what_flags_replaced_is_read_again(tmp_path: Path) -> None:
+    """Also of an older submission, which has fewer of them or none."""
+    made = staged(tmp_path, JobSpec("a", ((),)))
+    (made.folder / "site.toml").write_text("nodes = 4\npartition = 'gpu'\n")
+    facts = json.loads((made.folder / "submission.json").read_text())
+    for overrides, nodes, partition in (
+        (None, 4, "gpu"),
+        ({"nodes": 2, "ranks_per_node": None}, 2, "gpu"),
+        ({"nodes": None, "partition": "fast"}, 4, "fast"),
+    ):
+        facts = {name: value for name, value in facts.items() if name != "overrides"}
+        facts |= {} if overrides is None else {"overrides": overrides}
+        (made.folder / "submission.json").write_text(json.dumps(facts))
+        cluster = cluster_of(read(made.folder))
+        assert (cluster.jobs.nodes, cluster.jobs.partition) == (nodes, partition)
+    for wrong in ([], {"nodes": "2"}, {"partition": 2}, {"frob": 1}, {"nodes": True}):
+        (made.folder / "submission.json").write_text(json.dumps(facts | {"overrides": wrong}))
+        with pytest.raises(UserError, match=r"'overrides' is .* which does not belong there"):
+            read(made.folder)
+
+
+WRONG = (
+    "\0" * 40,
+    "[]",
+    "7",
+    '"x"',
+    "{}",
+    '{"job": "a", "slurm_id": "2"',
+    '{"job": "z", "slurm_id": "2", "time": 5, "repair": 0}',
+    '{"job": "a", "slurm_id": "../2", "time": 5, "repair": 0}',
+    '{"job": "a", "slurm_id": "2", "time": NaN, "repair": 0}',
+    '{"job": "a", "slurm_id": "2", "time": 1e400, "repair": 0}',
+    '{"job": "a", "slurm_id": "2", "time": true, "repair": 0}',
+    '{"job": "a", "slurm_id": "2", "time": -1, "repair": 0}',
+    '{"job": "a", "slurm_id": "2", "time": 5, "repair": "x"}',
+    '{"job": "a", "slurm_id": "2", "time": 5, "repair": 0, "tasks": [7]}',
+    "{" * 100_000,
+    "\udcff\udcfe",
+    "",
+    '{"job": "a", "slurm_id": "2", "time": 5, "repair": 0, "tasks": 3}',
+)
+
+
+@pytest.mark.parametrize("at", range(len(WRONG)))
+def test_a_damaged_line_hides_no_other_and_is_told_of(tmp_path: Path, at: int) -> None:
+    """And what has started left a folder that tells of it: the line of job b is lost, its first task ran."""
+    submission = staged(tmp_path, JobSpec("a", ((),)), JobSpec("b", ((), (), ()), array=True))
+    submission.record("a", "1", [0], 0)
+    assert submission.lost() is None
+    with open(submission.folder / "jobs.jsonl", "ab") as file:
+        file.write(WRONG[at].encode(errors="surrogateescape") + b"\n")
+    submission.record("a", "4", [0], 1)
+    (submission.job_folder("b") / "attempts" / "3_1-0").mkdir(parents=True)
+    (submission.job_folder("b") / "attempts" / "3_9-0").mkdir()
+    assert submission.lost() == (
+        f"{submission.folder / 'jobs.jsonl'} has 1 damaged line: a job that was handed to Slurm may be missing here"
+    )
+    assert [(line.slurm_id, line.tasks) for line in submission.sent()] == [("1", (0,)), ("3", (1,)), ("4", (0,))]
+
+
+def test_a_submission_without_its_description_is_not_passed_over(tmp_path: Path) -> None:
+    """Jobs of it may run: the one before it is not the newest."""
+    staged(tmp_path, JobSpec("a", ((),)))
+    second = staged(tmp_path, JobSpec("a", ((),)))
+    path = second.folder / "submission.json"
+    whole = path.read_text()
+    for time in ("Infinity", "NaN", "-1", "1e400"):
+        path.write_text(re.sub('"time": [^,]*', f'"time": {time}', whole))
+        with pytest.raises(UserError, match=r"submission.json: 'time' is .*, which is no time; restore it"):
+            newest(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"submission.json does not exist"):
+        newest(tmp_path)
+    path.symlink_to(path)
+    with pytest.raises(UserError, match=r"submission.json: Too many levels of symbolic links"):
+        newest(tmp_path)

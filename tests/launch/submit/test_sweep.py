@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bingo import identity
 from bingo.cli import main
 from bingo.errors import UserError
 from bingo.launch.submit.sweep import grid
@@ -76,3 +77,31 @@ def test_a_sweep_sends_the_unfinished_tasks_of_one_array(
     assert printed.count("done before") == 1
     assert main([*words, "--cluster", str(SITE), *flags]) == 0
     assert "everything is done; nothing was sent" in capsys.readouterr().out
+
+
+def test_a_large_sweep_reads_its_inputs_once(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tasks: a teacher of 100 MB is hashed once, and so is the listing of the images; a relative path
+    and the absolute one of the job are the same input."""
+    read: list[Path] = []
+
+    def hash_file(path: Path) -> str:
+        read.append(Path(path).absolute())
+        return real(path)
+
+    def fingerprint(path: Path, **choices: str) -> str:
+        read.append(Path(path).absolute())
+        return listed(path, **choices)
+
+    real, listed = identity.hash_file, identity.fingerprint
+    (tmp_path / "model.pt").write_text("teacher")
+    (tmp_path / "bags.npz").write_bytes(b"bags")
+    monkeypatch.setattr(identity, "hash_file", hash_file)
+    monkeypatch.setattr(identity, "fingerprint", fingerprint)
+    monkeypatch.chdir(tmp_path)
+    seeds = ",".join(map(str, range(200)))
+    words = ["sweep", "distill", "--set", f"seed={seeds}", "--out", "s", "--cluster", str(SITE), "--dry-run"]
+    assert main([*words, "--", "--data", str(source), "--teacher", "model.pt", "--bags", "bags.npz"]) == 0
+    assert "#SBATCH --array=0-199%200\n" in capsys.readouterr().out
+    assert sorted(read) == sorted([source, tmp_path / "model.pt", tmp_path / "bags.npz"])
