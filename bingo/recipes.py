@@ -1,30 +1,27 @@
 """Recipes: functions that return settings. `digits` is the whole suite on two cores; the others are the paper's."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bingo.config import (
-    BagKind,
-    BagsConfig,
-    DemoDataConfig,
-    DistillConfig,
-    EvalConfig,
-    ExportConfig,
-    FeaturesConfig,
-    PackConfig,
-    PretrainConfig,
-)
+from bingo.config import BagKind, BagsConfig, DemoDataConfig, DistillConfig, FeaturesConfig, PackConfig, PretrainConfig
+from bingo.config_evaluation import EvalConfig, ExportConfig
 from bingo.config_parts import Augmentation, Contrast, Device, Monitor, Optimiser, Runtime
 from bingo.errors import UserError, brief, did_you_mean
+from bingo.files import RECORD, hash_json, read_object, read_sealed
+from bingo.inputs import augmentation_of, recorded
+from bingo.paths import as_text
 from bingo.stages import Stage
 
 DIGITS_BAGS: tuple[BagKind, ...] = ("random", "knn", "label")
 DIGITS_ARMS = ("no teacher", *DIGITS_BAGS)
 DIGITS_STUDENT = "tiny"
+RECIPE, PAGE = "recipe.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,31 @@ class Recipe:
     jobs: tuple[Group, ...]
     arms: dict[str, tuple[str, ...]]
     """Arm of the comparison -> names of its evaluation stages, one per seed."""
+    root: Path | None = None
+    """The folder that all stages lie below, where that is not the chain's own: of a sweep."""
+
+
+def summary(name: str, recipe: Recipe) -> dict[str, Any]:
+    """What recipe.json says: the stages, and which evaluations belong to which arm."""
+    stages = [stage.to_json() for group in recipe.jobs for stage in group.stages]
+    place = {} if recipe.root is None else {"root": as_text(recipe.root)}
+    return {"recipe": name, **place, "arms": recipe.arms, "stages": stages}
+
+
+def results_hash(recipe: Mapping[str, Any], folders: Iterable[Path]) -> str:
+    """What a report is made from: the content of recipe.json and the outputs that the stages in `folders` recorded."""
+    return hash_json({"recipe": recipe, "outputs": [read_sealed(out / RECORD).get("outputs") for out in folders]})
+
+
+def reported(root: Path, content: str) -> bool:
+    """Whether the page in `root` shows the results as they are now, of the recipe.json with this hash."""
+    with contextlib.suppress(UserError, OSError, KeyError, TypeError):
+        recipe = read_object(root / RECIPE)
+        with open(root / PAGE, "rb") as file:
+            found = re.search(rb'<meta name="results" content="(\w+)">', file.read(4096))
+        folders = [Path(stage["config"]["out"]) for stage in recipe["stages"]]
+        return hash_json(recipe) == content and found is not None and found[1].decode() == results_hash(recipe, folders)
+    return False
 
 
 def digits(root: Path, *, seeds: int = 5, epochs: int = 30, device: Device = "auto") -> Recipe:
@@ -65,7 +87,12 @@ def digits(root: Path, *, seeds: int = 5, epochs: int = 30, device: Device = "au
         Optimiser(batch=64, lr=0.06, schedule="step"),
     )
     teacher = d.contrastive(root / "teacher", "tiny-24", 5 * epochs, seed=100)
-    train = (Stage("teacher", "pretrain", teacher), Stage("features", "features", d.features(teacher.out)))
+    features, judged = d.features(teacher.out), d.evaluation(teacher.out)
+    train = (
+        Stage("teacher", "pretrain", teacher),
+        Stage("features", "features", features),
+        Stage("eval teacher", "eval", judged),
+    )
     jobs = [Group("prepare", d.prepare()), Group("teacher", train, parallel=True), Group("bags", d.bags())]
     for seed in range(seeds):  # one job per seed: stages of one job share the seconds that starting torch takes
         students = tuple(stage for arm in DIGITS_ARMS for stage in d.student(arm, seed))
@@ -134,20 +161,24 @@ class _Digits:
         """Training and evaluation of one student."""
         out = self.root / "students" / f"{arm.replace(' ', '-')}-{seed}"
         if arm == "no teacher":
-            config = self.contrastive(out, DIGITS_STUDENT, 2 * self.epochs, seed)
+            # With MoCo's own batch norm: in a training this short it is the stronger rival (docs/fidelity.md).
+            config = replace(self.contrastive(out, DIGITS_STUDENT, 2 * self.epochs, seed), key_bn="shuffle")
             training = Stage(f"pretrain {arm} {seed}", "pretrain", config)
         else:
             training = Stage(f"distill {arm} {seed}", "distill", self.distillation(out, arm, seed))
-        evaluation = EvalConfig(
-            run=out,
+        return training, Stage(f"eval {arm} {seed}", "eval", self.evaluation(out))
+
+    def evaluation(self, run: Path) -> EvalConfig:
+        """Of a student, or of the teacher beside them."""
+        return EvalConfig(
+            run=run,
             train=self.train,
             val=self.val,
-            out=self.root / "eval" / out.name,
+            out=self.root / "eval" / run.name,
             solver="lbfgs",
             augment=self.augment,
             runtime=self.runtime,
         )
-        return training, Stage(f"eval {arm} {seed}", "eval", evaluation)
 
     def distillation(self, out: Path, bags: str, seed: int) -> DistillConfig:
         return DistillConfig(
@@ -166,26 +197,63 @@ class _Digits:
         )
 
 
-def resnet18_r50(data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:
-    """ResNet-18 from a MoCo-v2 ResNet-50 on ImageNet: 200 epochs, batch 256; the paper reports 64.0 % linear top-1."""
+@dataclass(frozen=True)
+class Card:
+    """A row of the paper's ImageNet table: what is unlike ResNet-18, and what the paper reports for it."""
+
+    student: str
+    reported: str
+    """Linear top-1 in per cent, by teacher."""
+    temperature: float = 0.2
+    weight_decay: float = 1e-4
+    linear_lr: float | None = None
+    """Of the linear evaluation, and where its cosine ends; None: the protocol's."""
+    linear_min_lr: float | None = None
+
+
+CARDS = {
+    "resnet18-r50": Card("resnet18", "64.0 from the MoCo-v2 file of 800 epochs, 61.4 from that of 200"),
+    "resnet34-r50": Card("resnet34", "66.1 from the MoCo-v2 file of 800 epochs, 63.5 from that of 200"),
+    "resnet18-r152": Card("resnet18", "65.9 from a MoCo-v2 ResNet-152 of 800 epochs"),
+    "resnet34-r152": Card("resnet34", "69.1 from a MoCo-v2 ResNet-152 of 800 epochs"),
+    "resnet18-r50x2": Card("resnet18", "65.5 from SwAV's ResNet-50x2 of 400 epochs"),
+    "resnet34-r50x2": Card("resnet34", "68.9 from SwAV's ResNet-50x2 of 400 epochs"),
+    "resnet50-r50x2": Card("resnet50", "no number known for it; SEED has 74.3 from SwAV's ResNet-50x4"),
+    "efficientnet-b0-r50x2": Card(
+        "bingo_efficientnet_b0",
+        "69.3 from SwAV's ResNet-50x2 of 400 epochs",
+        temperature=0.12,
+        weight_decay=4e-5,
+        linear_lr=3.0,
+        linear_min_lr=0.001,
+    ),
+    "mobilenetv3-r50x2": Card(
+        "mobilenet_v3_large", "67.1 from SwAV's ResNet-50x2 of 400 epochs", temperature=0.12, weight_decay=4e-5
+    ),
+}
+"""Recipe -> its card. The teacher's file is the user's: a recipe from R-50 gives what that file can give."""
+
+
+def distillation(card: Card, data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:
+    """ImageNet as the paper distils: 200 epochs, batch 256, a queue of 65 536 keys of 128 channels; in bf16 here."""
     return DistillConfig(
         data=data,
         out=out,
         teacher=teacher,
         bags=bags,
-        student="resnet18",
-        contrast=Contrast(queue_dtype="bf16"),
+        student=card.student,
+        cutmix_block=32,
+        contrast=Contrast(queue_dtype="bf16", temperature=card.temperature),
+        optim=Optimiser(weight_decay=card.weight_decay),
         runtime=Runtime(precision="bf16"),
     )
 
 
-def resnet34_r50(data: Path, out: Path, teacher: Path, bags: Path) -> DistillConfig:
-    """ResNet-34 from a MoCo-v2 ResNet-50 on ImageNet: 200 epochs, batch 256; the paper reports 66.1 % linear top-1."""
-    return replace(resnet18_r50(data, out, teacher, bags), student="resnet34")
+resnet18_r50 = partial(distillation, CARDS["resnet18-r50"])
 
 
 def imagenet(
-    distillation: Callable[..., DistillConfig],
+    card: Card,
     root: Path,
     *,
     images: Path,
@@ -193,32 +261,55 @@ def imagenet(
     epochs: int | None = None,
     device: Device = "auto",
 ) -> Recipe:
-    """ImageNet from its images to an exported student, in the settings of `distillation`.
+    """ImageNet from its images to an exported student, by a row of the paper's table.
 
     images: folder with `train` and `val`, each a folder of class folders or of tar files, or `train.tar` and `val.tar`.
-    teacher: a run folder, a model.pt or a MoCo-v2 checkpoint. epochs: in place of the paper's 200. Files that ImageNet
+    teacher: a run folder, a model.pt or a checkpoint. epochs: in place of the paper's 200. Files that ImageNet
     is known for (a PNG named .JPEG, CMYK) are converted while packing. Raises `UserError` without train or val.
     """
     train, val, features, bags, student, scores = (
         root / name for name in ("train", "val", "features", "bags", "student", "eval")
     )
-    config = distillation(train, student, teacher, bags)
+    config = distillation(card, train, student, teacher, bags)
     runtime = replace(config.runtime, device=device)
     config = replace(config, runtime=runtime, optim=replace(config.optim, epochs=epochs or config.optim.epochs))
+    seen = seen_as_recorded(teacher, config.augment)
+    config = replace(config, augment=seen)
     exact = replace(runtime, precision="fp32")
     packs = [
         Group(f"pack {out.name}", (Stage(f"pack {out.name}", "pack", PackConfig(split(images, out.name), out, True)),))
         for out in (train, val)
     ]
+    judge = EvalConfig(
+        student,
+        train,
+        val,
+        scores,
+        kinds=("linear", "knn"),
+        protocol="release",
+        linear_lr=card.linear_lr,
+        linear_min_lr=card.linear_min_lr,
+        augment=seen,
+        runtime=exact,
+    )
     stages = (
-        Stage("features", "features", FeaturesConfig(data=train, model=teacher, out=features, runtime=exact)),
+        Stage("features", "features", FeaturesConfig(train, teacher, features, augment=seen, runtime=exact)),
         Stage("bags", "bags", BagsConfig(data=train, out=bags, features=features, runtime=exact)),
         Stage("distill", "distill", config),
-        Stage("eval", "eval", EvalConfig(student, train, val, scores, kinds=("linear", "knn"), runtime=exact)),
+        Stage("eval", "eval", judge),
     )
     trained = [Group(stage.name, (stage,), parallel=True) for stage in stages]
     export = Stage("export", "export", ExportConfig(model=student, out=root / "export", classifier=scores))
     return Recipe((*packs, *trained, Group("export", (export,))), {})
+
+
+def seen_as_recorded(teacher: Path, usual: Augmentation) -> Augmentation:
+    """The usual views, of the size, mean and deviation that the teacher's own folder records.
+
+    Of checkpoints of others nothing is read here: whoever submits needs no torch.
+    """
+    own = augmentation_of(teacher) if teacher.is_dir() or recorded(teacher) else None
+    return replace(usual, size=own.size, mean=own.mean, std=own.std) if own else usual
 
 
 def split(images: Path, name: str) -> Path:
@@ -231,10 +322,10 @@ def split(images: Path, name: str) -> Path:
     )
 
 
-DISTILL: dict[str, Callable[..., DistillConfig]] = {"resnet18-r50": resnet18_r50, "resnet34-r50": resnet34_r50}
+DISTILL: dict[str, Callable[..., DistillConfig]] = {name: partial(distillation, card) for name, card in CARDS.items()}
 CHAINS: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
-    **{name: partial(imagenet, distillation) for name, distillation in DISTILL.items()},
+    **{name: partial(imagenet, card) for name, card in CARDS.items()},
 }
 
 

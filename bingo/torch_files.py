@@ -1,16 +1,20 @@
 """Files of torch.save, which anyone may have made: read whole and checked, or refused by what they are."""
 
+import argparse
+import errno
 import json
 import os
+import pathlib
 import re
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bingo.errors import UserError, file_error
+from bingo.errors import LIMITS, TransientError, UserError, file_error, no_memory
 from bingo.files import REMEDY, check_recorded, first_line
 
 HEAD_BYTES = 512
@@ -34,6 +38,72 @@ BEGINNINGS = (
 )
 
 
+CLASS = re.compile(r"GLOBAL ([\w.]+)|(?:but got|reduce for unrecognized function) <(?:class |.*?)'?([\w.]+)")
+"""How torch names what it does not load, in its several sentences."""
+
+
+def _harmless() -> tuple[Any, ...]:
+    """What checkpoints often hold beside tensors, and what making it cannot do more than make it: the arguments of a
+    script, paths, numbers of NumPy under their old and new names."""
+    import numpy as np
+
+    scalar: Any = np.float64(0).__reduce__()[0]  # what makes every number of NumPy
+    kinds = [
+        type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?", "S", "U")
+    ]
+    named = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    paths = [(path, f"pathlib{inner}.{path.__name__}") for path in PATHS for inner in ("", "._local")]
+    return (argparse.Namespace, np.dtype, *kinds, *named, *paths, _encode())
+
+
+def _encode() -> Callable[..., Any]:
+    """`codecs.encode`, by which pickles of older protocols make bytes: it only turns text into bytes."""
+    import _codecs
+
+    return _codecs.encode
+
+
+PATHS = (pathlib.PosixPath, pathlib.PurePosixPath, pathlib.WindowsPath, pathlib.PureWindowsPath)
+HARMLESS = _harmless()
+
+
+def read_network(path: Path, accepted: str) -> Any:
+    """As `read_torch`, and what the safetensors package wrote, as a state dict; `UserError` without that package."""
+    if os.path.isfile(path) and is_safetensors(path):
+        return _read_safetensors(path)
+    return read_torch(path, accepted)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as the safetensors package writes it: the size of a JSON object, and that object."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise file_error(error, f"cannot read {path}: {error.strerror or error}") from error
+    return _begins_safetensors(head)
+
+
+def _begins_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 1 << 32
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    check_recorded(path)
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(f"{path} is a safetensors file; to read it: pip install 'bingo-distill[teachers]'") from None
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise file_error(error, f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # safetensors raises types of its own on damaged files
+        if no_memory(error):
+            raise TransientError(f"cannot read {path}: {LIMITS[errno.ENOMEM]}") from error
+        raise UserError(f"{path} is truncated or damaged ({_reason(error)}); {REMEDY}") from error
+
+
 def read_torch(path: Path, accepted: str) -> Any:
     """What `torch.save` wrote into `path`, on the CPU: tensors and plain containers, no other Python object.
 
@@ -48,16 +118,19 @@ def read_torch(path: Path, accepted: str) -> Any:
     check_recorded(path)
     try:
         _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(HARMLESS)):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except OSError as error:
         raise file_error(error, f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises many types on damaged files, and each means the same thing here
-        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        if no_memory(error):
+            raise TransientError(f"cannot read {path}: {LIMITS[errno.ENOMEM]}") from error
+        if found := CLASS.search(str(error)):
             raise UserError(
-                f"{path} holds a Python object of class {found[1]}, which is not loaded because that could run any "
-                f"code: save only the state_dict of the network; {accepted}"
+                f"{path} holds a Python object of class {found[1] or found[2]}, which is not loaded because that could "
+                f"run any code: save only the state_dict of the network; {accepted}"
             ) from error
         raise UserError(f"{path} is truncated or damaged ({_reason(error)}); {REMEDY}") from error
 
@@ -106,7 +179,7 @@ def _kind_of_bytes(head: bytes) -> str | None:
             return kind
     if head[257:262] == b"ustar":
         return "a tar archive (unpack it first; one of torch before release 0.2 must be saved again)"
-    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 1 << 32:
+    if _begins_safetensors(head):
         return "a safetensors file (load it with safetensors and torch.save the state_dict)"
     if head[0] == 8 and head[1] < 32 and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x2a", b"\x32", b"\x3a"):
         return "an ONNX model"

@@ -4,17 +4,18 @@ import argparse
 import json
 import pickle
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import numpy as np
 import pytest
 import torch
 
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError
 from bingo.files import hash_file, write_sealed
-from bingo.torch_files import read_torch
+from bingo.torch_files import read_network, read_torch
 
 SAFETENSORS = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 
@@ -31,10 +32,13 @@ def script(path: Path) -> None:
 
 FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "module": (lambda p: torch.save(torch.nn.Linear(2, 2), p), "object of class torch.nn.modules.linear.Linear, which"),
-    "arguments": (lambda p: torch.save({"args": argparse.Namespace(lr=1)}, p), "of class argparse.Namespace, which"),
+    "arguments": (
+        lambda p: torch.save({"args": argparse.Namespace(loss=torch.nn.Linear(1, 1))}, p),
+        "of class torch.nn.modules.linear.Linear, which",
+    ),
     "legacy module": (
-        lambda p: torch.save(argparse.Namespace(), p, _use_new_zipfile_serialization=False),
-        "of class argparse.Namespace",
+        lambda p: torch.save(torch.nn.Linear(1, 1), p, _use_new_zipfile_serialization=False),
+        "of class torch.nn.modules.linear.Linear",
     ),
     "script": (script, "is a TorchScript archive"),
     "pickle": (lambda p: p.write_bytes(pickle.dumps({"a": 1})), "is a bare Python pickle"),
@@ -85,6 +89,45 @@ def test_whole_files_and_parts_of_them(legacy: bool, tmp_path: Path) -> None:
     path.write_bytes(data[: len(data) - 500])
     with pytest.raises(UserError, match="is truncated or damaged"):
         read_torch(path, "")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_scripts_leave_beside_the_tensors_is_read(legacy: bool, tmp_path: Path) -> None:
+    value = {"args": argparse.Namespace(lr=0.1, out=PosixPath("a/b"), nested=argparse.Namespace(x=[1])),
+             "best": np.float64(0.5), "step": np.int64(7), "mean": np.float32(2), "right": np.bool_(True)}  # fmt: skip
+    torch.save(value, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    assert read_torch(tmp_path / "a.pt", "") == value
+
+
+def test_safetensors_are_read_where_a_network_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "a.bin"
+    save_file({"w": torch.arange(6.0)}, path)
+    assert torch.equal(read_network(path, "")["w"], torch.arange(6.0))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(
+        UserError, match=r"a.bin is a safetensors file; to read it: pip install 'bingo-distill\[teachers\]'"
+    ):
+        read_network(path, "")
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match=r"a.bin is truncated or damaged \("):
+        read_network(path, "")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_no_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    torch.save({"w": torch.ones(6)}, tmp_path / "a.pt")
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(TransientError, match=r"cannot read \S+a.pt: the memory of this machine is used up; end other"):
+        read_torch(tmp_path / "a.pt", "")
 
 
 def test_a_part_that_does_not_match_its_checksum_is_named(tmp_path: Path) -> None:

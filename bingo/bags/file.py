@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bingo.errors import UserError, did_you_mean
+from bingo.errors import UserError, did_you_mean, file_error
 from bingo.files import atomic_write, new_hash
 
 KINDS = ("knn", "kmeans", "label", "random")
@@ -175,7 +175,7 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: type `bingo bags` to make it") from None
     except OSError as error:
-        raise UserError(f"cannot read the bag file {path}: {error.strerror or error}") from error
+        raise file_error(error, f"cannot read the bag file {path}: {error.strerror or error}") from error
     try:
         # Whole members first: zipfile checks their CRC before anything in them is believed.
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

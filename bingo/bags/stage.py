@@ -18,10 +18,10 @@ from bingo.bags.neighbours import EXACT, Search, check_engine, kmeans_bags, knn_
 from bingo.config import BagsConfig
 from bingo.distributed import World, shard
 from bingo.errors import UserError
+from bingo.features.alike import open_same
 from bingo.features.extract import load_features
 from bingo.files import write_json
 from bingo.images.dataset import Dataset
-from bingo.images.open import open_dataset
 
 RECALL_ROWS = 1000
 PROBES = 64
@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 
 def run(config: BagsConfig, key: str, world: World) -> dict[str, Any]:
     """Write `bags.npz` and `diagnostics.json`; what the figures mean is said in `bag_diagnostics`."""
-    dataset = open_dataset(config.data)
-    other = load_other(config.compare, dataset) if config.compare else None
+    dataset = open_same(config.data, None, world)
+    compare = config.compare
+    other = world.by_main(lambda: load_other(compare, dataset)) if compare else None
     members, header, found = build(config, dataset, world)
     if not world.main:
         return {}
@@ -50,7 +51,7 @@ def run(config: BagsConfig, key: str, world: World) -> dict[str, Any]:
     found["duplicates"] = int((dataset.duplicates != np.arange(len(dataset))).sum())
     if config.kind == "label" and len(np.unique(dataset.labels)) == 1:
         logger.warning("all images of %s are of one class: label bags are random bags", config.data)
-    measured = diagnose(members, dataset.labels, config.seed, {} if other is None else {str(config.compare): other})
+    measured = diagnose(members, dataset.labels, config.seed, {} if other is None else {str(compare): other})
     write_json(config.out / "diagnostics.json", {**found, **measured})
     figures = {"k": config.k, "purity": measured["purity"]["found"] if measured["purity"] else None}
     figures |= {"hub": measured["in_degree"]["most"]["found"], "orphans": measured["in_degree"]["orphans"]["found"]}

@@ -1,1 +1,1 @@
-"""Accuracy of frozen features, and weights for others."""
+"""Accuracy of frozen features."""

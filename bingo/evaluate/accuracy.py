@@ -6,6 +6,7 @@ no models. Accuracies are fractions in [0, 1]. Letters: N images, D feature dime
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from bingo.errors import UserError, did_you_mean
 SOLVERS = ("lbfgs", "sgd")
 STREAM = 0x66657773686F74  # second Philox key word of the few-shot draws
 PROBE_ELEMENTS = 1 << 24  # largest B×C×D solved at once: L-BFGS keeps about 45 fp64 copies of it
+CHECKED_ROWS = 1024
 LBFGS_ROUNDS = 25
 LBFGS_STEPS = 200  # per round
 LBFGS_GRADIENT = 1e-7  # stop here: below about 3e-8 an fp64 loss no longer tells a better step from a worse one
@@ -47,37 +49,59 @@ def knn_accuracy(
     temperature: float | None = 0.07,
     chunk: int = 4096,
 ) -> float:
-    """Accuracy of a vote among the k nearest training features by cosine similarity.
+    """Accuracy of a vote among the k nearest training features: `knn_accuracies` for one k."""
+    found = knn_accuracies(train_x, train_y, val_x, val_y, ks=(k,), temperature=temperature, chunk=chunk)
+    return found[k]
+
+
+@torch.no_grad()
+def knn_accuracies(
+    train_x: Tensor,
+    train_y: Tensor,
+    val_x: Tensor,
+    val_y: Tensor,
+    *,
+    ks: Sequence[int],
+    temperature: float | None = 0.07,
+    chunk: int = 4096,
+) -> dict[int, float]:
+    """k -> accuracy of a vote among the k nearest training features by cosine similarity, for every k in one search.
 
     Each neighbour votes with exp(similarity / temperature), or with 1 where temperature is None; equal votes go to the
-    lower class, equal similarities to the lower training index. Rows are L2-normalised inside. Memory is about
-    chunk × (chunk + k + C) numbers beyond the normalised features.
-    Sources: BINGO (k = 10); the exponential vote is that of instance discrimination (Wu et al. 2018).
+    lower class, equal similarities to the lower training index. Rows are L2-normalised inside, a tile at a time: memory
+    beyond the features is about chunk × (chunk + D + k + C) numbers for the largest k.
+    Sources: BINGO (k = 10); 20 and 200, and the exponential vote, instance discrimination (Wu et al. 2018).
 
-    `UserError`: shapes or dtypes that do not fit, negative labels, features not finite, k outside 1..N,
+    `UserError`: shapes or dtypes that do not fit, negative labels, features not finite, no k, a k outside 1..N,
     temperature or chunk not positive.
     """
     train_x, train_y, val_x, val_y = _checked(train_x, train_y, val_x, val_y)
-    if not 1 <= k <= len(train_x):
-        raise UserError(f"k = {k} is not between 1 and the number of training images, {len(train_x)}")
+    if wrong := [k for k in ks if not 1 <= k <= len(train_x)]:
+        raise UserError(f"k = {wrong[0]} is not between 1 and the number of training images, {len(train_x)}")
+    if not ks:
+        raise UserError("no k is given: name a number of neighbours")
     if temperature is not None and not temperature > 0:
         raise UserError(f"temperature = {temperature} is not positive: give a positive number, or None for plain votes")
     if chunk < 1:
         raise UserError(f"chunk = {chunk} is not at least 1")
-    train_x, val_x = F.normalize(train_x, dim=1), F.normalize(val_x, dim=1)
     classes = int(torch.maximum(train_y.max(), val_y.max())) + 1
-    right = 0
+    right = dict.fromkeys(ks, 0)
     for x, y in zip(val_x.split(chunk), val_y.split(chunk), strict=True):
-        similarity, neighbour = _nearest(x, train_x, k, chunk)
-        right += int((_vote(similarity, train_y[neighbour], classes, temperature) == y).sum())
-    return right / len(val_y)
+        similarity, neighbour = _nearest(F.normalize(x, dim=1), train_x, max(ks), chunk)
+        # The columns are in index order, so a stable sort leaves equal similarities to the lower index.
+        order = similarity.argsort(dim=1, descending=True, stable=True)
+        for k in right:
+            nearest = order[:, :k].sort(dim=1).values
+            labels = train_y[neighbour.gather(1, nearest)]
+            right[k] += int((_vote(similarity.gather(1, nearest), labels, classes, temperature) == y).sum())
+    return {k: count / len(val_y) for k, count in right.items()}
 
 
 def _nearest(x: Tensor, train_x: Tensor, k: int, chunk: int) -> tuple[Tensor, Tensor]:
     """Similarity and index (rows×k, in index order) of the k nearest, keeping the best so far while tiles stream by."""
     similarity, index = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.long, device=x.device)
     for start in range(0, len(train_x), chunk):
-        tile = x @ train_x[start : start + chunk].T
+        tile = x @ F.normalize(train_x[start : start + chunk], dim=1).T
         place = torch.arange(start, start + tile.shape[1], device=x.device).expand(len(x), -1)
         similarity, index = torch.cat([similarity, tile], 1), torch.cat([index, place], 1)
         best = _top_columns(similarity, min(k, similarity.shape[1]))
@@ -312,13 +336,21 @@ def _top_accuracies(
 ) -> list[float]:
     """Fraction of rows whose class is among the first t logits, for each t; equal logits rank by the lower class."""
     right = [0] * len(tops)
-    place = torch.arange(len(weight), device=x.device)
     for x_part, y_part in zip(x.split(chunk), y.split(chunk), strict=True):
-        logits = F.linear(x_part, weight, bias)
-        own = logits.gather(1, y_part[:, None])
-        rank = ((logits > own) | ((logits == own) & (place < y_part[:, None]))).sum(1)
-        right = [count + int((rank < top).sum()) for count, top in zip(right, tops, strict=True)]
+        found = top_right(F.linear(x_part, weight, bias), y_part, tops)
+        right = [count + more for count, more in zip(right, found, strict=True)]
     return [count / len(y) for count in right]
+
+
+def top_right(logits: Tensor, y: Tensor, tops: tuple[int, ...]) -> list[int]:
+    """How many of N rows (logits N×C, labels y) have their class among the first t logits, for each t.
+
+    Equal logits rank by the lower class. Logits must be finite: a row of NaN would count as right.
+    """
+    own = logits.gather(1, y[:, None])
+    place = torch.arange(logits.shape[1], device=logits.device)
+    rank = ((logits > own) | ((logits == own) & (place < y[:, None]))).sum(1)
+    return [int((rank < top).sum()) for top in tops]
 
 
 def _checked(
@@ -345,7 +377,8 @@ def _checked_pair(name: str, x: Tensor, y: Tensor, classes: int | None) -> tuple
     if len(wrong):
         allowed = "0 or more" if classes is None else f"between 0 and {classes - 1}"
         raise UserError(f"{name} label {int(y[wrong[0]])} at index {int(wrong[0])} is not {allowed}")
-    broken = (~x.isfinite().all(1)).nonzero()[:, 0]
+    # In parts: the test makes a copy of what it looks at.
+    broken = (~torch.cat([part.isfinite().all(1) for part in x.split(CHECKED_ROWS)])).nonzero()[:, 0]
     if len(broken):
         raise UserError(f"{name} feature row {int(broken[0])} is not finite (NaN or infinity): extract it again")
     return x, y

@@ -7,6 +7,7 @@ rows still have its hash. Writes, not a memory map: two nodes that map one page 
 bytes.
 """
 
+import contextlib
 import io
 import logging
 import os
@@ -14,11 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike
 
 from bingo.distributed import World, shard
-from bingo.errors import file_error
+from bingo.errors import TransientError, file_error, remedy
 from bingo.files import HASH_BYTES, atomic_write, new_hash, sync_folder
 from bingo.watch import Watch
 
@@ -49,30 +49,62 @@ def fill_blocks(
     """
     ranges = [(first, min(first + block, shape[0])) for first in range(0, shape[0], block)]
     data, marks = _partial_files(path)
-    try:
-        if world.main and not _matches(data, marks, shape, dtype, block, key):
-            _start(data, marks, shape, dtype, block, key, len(ranges))
-        world.barrier()
-        done = _done(data, marks, ranges, shape, dtype, world)
-        missing = np.flatnonzero(~done)
-        lo, hi = shard(len(missing), world.rank, world.size)
-        mine = [(int(i), ranges[i]) for i in missing[lo:hi]]
-        filled = _fill(data, marks, shape, dtype, mine, compute, advance, world.watch)
-        world.barrier()
-        if world.leaving(now=True):
-            world.leave(filled, f"after {filled} of {len(mine)} blocks")
-        if world.main:
+
+    def begin() -> np.ndarray:
+        with _writing(path):
+            if not _matches(data, marks, shape, dtype, block, key):
+                if data.exists():
+                    log.warning("%s is of other settings, or it or its marks are damaged: it is begun anew", data)
+                _start(data, marks, shape, dtype, block, key, len(ranges))
+            return _done(data, marks, ranges, shape, dtype)
+
+    def finish() -> None:
+        with _writing(path):
+            if world.size > 1:
+                _check_all(_done(data, marks, ranges, shape, dtype), data)
             os.replace(data, path)
             marks.unlink()
             sync_folder(path.parent)
-        world.barrier()
+
+    done = world.by_main(begin)  # one reading, or two ranks could disagree about who does what
+    world.together(lambda: _beginning(data, marks, path), lambda found: {f"the half-done {path}": found})
+    missing = np.flatnonzero(~done)
+    lo, hi = shard(len(missing), world.rank, world.size)
+    mine = [(int(i), ranges[i]) for i in missing[lo:hi]]
+    with _writing(path):
+        filled = _fill(data, marks, shape, dtype, mine, compute, advance, world.watch)
+    world.barrier()
+    if world.leaving(now=True):
+        world.leave(filled, f"after {filled} of {len(mine)} blocks")
+    world.by_main(finish)
+    return int(done.sum())
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise file_error(
             error,
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder, "
+            f"cannot write {path}: {error.strerror or error}; {remedy(error)} or choose another folder, "
             "then type the same command to go on",
         ) from error
-    return int(done.sum())
+
+
+def _beginning(data: Path, marks: Path, path: Path) -> tuple[bytes, int]:
+    """What a rank sees of the file that rank 0 has begun: the first line of its marks, and its size."""
+    with _writing(path), open(marks, "rb") as file:
+        return file.readline(), data.stat().st_size
+
+
+def _check_all(done: np.ndarray, data: Path) -> None:
+    """Other ranks' rows may lie on another disk: then rank 0 does not see them, and zeros would be taken for them."""
+    if not done.all():
+        raise TransientError(
+            f"{int((~done).sum())} of {len(done)} blocks of {data}, the first is block {int(np.argmin(done))}, are not "
+            f"what other ranks wrote: let every node see the same {data.parent}, then type the same command to go on"
+        )
 
 
 def _partial_files(path: Path) -> tuple[Path, Path]:
@@ -121,27 +153,20 @@ def _row_bytes(shape: tuple[int, ...], dtype: DTypeLike) -> int:
     return int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
 
 
-def _done(
-    data: Path, marks: Path, ranges: list[Range], shape: tuple[int, ...], dtype: DTypeLike, world: World
-) -> np.ndarray:
-    """Which blocks are done (bool): rank 0's reading, or two ranks could disagree about who does what.
-
-    Rows that do not have the hash of their mark are damaged, and no more done than those without one.
-    """
-    found = np.zeros(len(ranges), np.uint8)
-    if world.main:
-        begin, row_bytes, nothing = len(_array_header(shape, dtype)), _row_bytes(shape, dtype), bytes(HASH_BYTES)
-        with open(data, "rb") as file, open(marks, "rb") as flags:
-            flags.readline()
-            for number, (first, last) in enumerate(ranges):
-                if (mark := flags.read(HASH_BYTES)) not in (nothing, b""):
-                    file.seek(begin + row_bytes * first)
-                    found[number] = _digest(file.read(row_bytes * (last - first))) == mark
-                    if not found[number]:
-                        log.warning("block %d of %s is damaged: it is computed again", number, data)
-    told = torch.from_numpy(found).to(world.device)
-    world.broadcast([told])
-    return told.cpu().numpy().astype(bool)
+def _done(data: Path, marks: Path, ranges: list[Range], shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
+    """Which blocks are done (bool). Rows that do not have the hash of their mark are damaged, and no more done than
+    those without one."""
+    found = np.zeros(len(ranges), bool)
+    begin, row_bytes, nothing = len(_array_header(shape, dtype)), _row_bytes(shape, dtype), bytes(HASH_BYTES)
+    with open(data, "rb") as file, open(marks, "rb") as flags:
+        flags.readline()
+        for number, (first, last) in enumerate(ranges):
+            if (mark := flags.read(HASH_BYTES)) not in (nothing, b""):
+                file.seek(begin + row_bytes * first)
+                found[number] = _digest(file.read(row_bytes * (last - first))) == mark
+                if not found[number]:
+                    log.warning("block %d of %s is damaged: it is computed again", number, data)
+    return found
 
 
 def _digest(rows: "bytes | memoryview") -> bytes:

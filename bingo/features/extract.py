@@ -12,17 +12,20 @@ from bingo.config import FeaturesConfig
 from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.distributed import World, shard
 from bingo.errors import UserError
+from bingo.features.alike import engine_same, key_of_blocks, load_same, open_same, rounded_by
 from bingo.features.blocks import Range, fill_blocks
-from bingo.features.stored import MOST_HALF, agreed, all_equal, check_rows, open_rows
+from bingo.features.stored import MOST_HALF, all_equal, check_content, check_rows, open_rows
 from bingo.files import hash_file, read_sealed, write_sealed
 from bingo.images.dataset import Dataset
-from bingo.images.open import left_out_now, open_images
-from bingo.models import Encoder, autocast, check_alive, load_encoder
+from bingo.images.open import left_out_now
+from bingo.models import Encoder, autocast
 from bingo.progress import progress_bar
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import evaluation_batches
 
 FILE, HEADER = "features.npy", "features.json"
+AGAIN = "run `bingo features` again"
+STORED = {"fp16": np.float16, "fp32": np.float32}
 BLOCK_IMAGES = 4096
 """About how many images' features are computed before they are written: what a kill costs at most, on each rank."""
 
@@ -79,16 +82,16 @@ def extract(
 
 
 def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
-    """Write `features.npy` (N x D float16) and `features.json` with the hashes of the dataset and the model.
+    """Write `features.npy` (N x D float16 or float32) and `features.json` with the hashes of dataset and model.
 
     All ranks fill the file block by block; a killed run goes on after the blocks that are done. A block is a whole
     number of batches, so who computes it changes nothing.
     """
-    dataset = open_images(config.data, config.loader, tell=world.main)
-    encoder, model_hash = load_encoder(config.model)
-    encoder.to(world.device)
-    check_alive(encoder, config.model, config.augment.size, head=False)
-    path = config.out / FILE
+    dataset = open_same(config.data, config.loader, world)
+    encoder, model_hash = load_same(config.model, config.augment.size, world, head=False, arch=config.arch)
+    rows = min(config.batch, len(dataset))
+    encoder = engine_same(encoder, config.runtime, world, rows=rows, size=config.augment.size)
+    path, key = config.out / FILE, key_of_blocks(key, encoder, config.runtime, world)
 
     def compute(ranges: list[Range]) -> Iterator[np.ndarray]:
         batches = [rows for first, last in ranges for rows in cut(first, last, config.batch)]
@@ -97,61 +100,71 @@ def run(config: FeaturesConfig, key: str, world: World) -> dict[str, Any]:
         )
         for first, last in ranges:
             rows = torch.cat([next(found) for _ in cut(first, last, config.batch)])
-            yield as_half(rows, first, dataset, config.model)
+            yield as_stored(rows, config.dtype, first, dataset, config.model)
 
     with progress_bar("features", unit="blocks", show=world.main) as advance:
         resumed = fill_blocks(
-            path, (len(dataset), encoder.feature_dim), np.float16, key=key, world=world, compute=compute,
+            path, (len(dataset), encoder.feature_dim), STORED[config.dtype], key=key, world=world, compute=compute,
             block=config.batch * max(1, BLOCK_IMAGES // config.batch), advance=advance,
         )  # fmt: skip
     if world.main:
         header = {"dataset": dataset.hash, "teacher": model_hash, "count": len(dataset), "dim": encoder.feature_dim}
+        header |= {"dtype": "fp32"} if config.dtype == "fp32" else {}  # as before where nothing is new
+        header |= {name: value for name, value in rounded_by(encoder, config.runtime, world).items() if value}
         write_sealed(config.out / HEADER, {**header, "hash": hash_file(path)})
     return {
         "images": len(dataset),
         "left_out": left_out_now(dataset) or None,
         "dim": encoder.feature_dim,
         "resumed_blocks": resumed or None,
+        **rounded_by(encoder, config.runtime, world),
     }
 
 
-def as_half(rows: torch.Tensor, first: int, dataset: Dataset, model: Path) -> np.ndarray:
-    """Features (R x D) of the images `first` on as float16 on the host; `UserError`: as for `check_rows`, too large."""
-    half = rows.to(torch.float16).cpu()
+def as_stored(rows: torch.Tensor, dtype: str, first: int, dataset: Dataset, model: Path) -> np.ndarray:
+    """Features (R x D) of the images `first` on in the file's dtype on the host.
+
+    `UserError`: as for `check_rows`; in fp16 too large.
+    """
+    stored = rows.to(torch.float16 if dtype == "fp16" else torch.float32).cpu()
     try:
-        check_rows(half, "features", model, lambda row: dataset.paths[first + row])
+        check_rows(stored, "features", model, lambda row: dataset.paths[first + row])
     except UserError as error:
         largest = float(rows.abs().max())
-        if MOST_HALF < largest < math.inf:
+        if MOST_HALF < largest < math.inf and dtype == "fp16":
             raise UserError(
                 f"the features of the network in {model} reach {largest:.3g}, more than the {MOST_HALF} that "
-                "float16, in which they are stored, can hold: train it again, or give another network"
+                "float16, in which they are stored, can hold: store them with --dtype fp32, or give another network"
             ) from error
         raise
-    return half.numpy()
+    return stored.numpy()
 
 
 def load_features(folder: Path, world: World) -> tuple[np.ndarray, dict[str, Any]]:
-    """(N x D float16, mapped from disk, header) of a features folder; rank 0 compares it with its content hash.
+    """(N x D float16 or float32, mapped from disk, header) of a features folder; each rank compares its content hash.
 
     Called by every rank. `UserError`, the same on each: no or damaged header, a file that is not the one described,
-    features that are the same for every image.
+    features that are the same for every image. `TransientError` where ranks do not see the same.
     """
-    return agreed(world, lambda: _load_features(folder, world.main))
+    path = folder / FILE
+    return world.together(lambda: _load_features(folder), lambda found: {f"the content of {path}": found[1]["hash"]})
 
 
-def _load_features(folder: Path, hashes: bool) -> tuple[np.ndarray, dict[str, Any]]:
+def _load_features(folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     if not (folder / HEADER).exists():
         raise UserError(f"{folder} holds no finished features (no {HEADER} in it); make them with `bingo features`")
-    again = "run `bingo features` again"
     header = read_sealed(
-        folder / HEADER, {"dataset": str, "teacher": str, "count": int, "dim": int, "hash": str}, remedy=again
+        folder / HEADER, {"dataset": str, "teacher": str, "count": int, "dim": int, "hash": str}, remedy=AGAIN
     )
-    content = header["hash"] if hashes else None
-    features = open_rows(folder / FILE, (header["count"], header["dim"]), np.float16, content, again)
+    path = folder / FILE
+    dtype = header.get("dtype", "fp16")
+    if dtype not in STORED:
+        raise UserError(f"{folder / HEADER}: dtype {dtype!r} is not one of {', '.join(STORED)}; {AGAIN}")
+    features = open_rows(path, (header["count"], header["dim"]), STORED[dtype], AGAIN)
+    check_content(path, header["hash"], AGAIN)
     if all_equal(features):
         raise UserError(
-            f"{folder / FILE} holds the same features for each of {len(features)} images: the network that made "
+            f"{path} holds the same features for each of {len(features)} images: the network that made "
             "them is broken, or all images are one; give other features"
         )
     return features, header

@@ -22,13 +22,13 @@ from bingo.config_json import to_json
 from bingo.config_parts import Augmentation
 from bingo.distributed import World
 from bingo.errors import TransientError, UserError
+from bingo.features.alike import engine_same, key_of_blocks, load_same, open_same, rounded_by
 from bingo.features.blocks import Range, fill_blocks
-from bingo.features.stored import agreed, all_equal, check_rows, open_rows
+from bingo.features.stored import all_equal, check_content, check_rows, open_rows
 from bingo.files import hash_file, hash_json, read_object, write_json
 from bingo.images.dataset import Dataset
-from bingo.images.open import open_images
 from bingo.kernels.transfer import to_device
-from bingo.models import Encoder, autocast, check_alive, load_encoder
+from bingo.models import Encoder, autocast
 from bingo.progress import progress_bar
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import ONE_ROW_EACH, CropStream, Group, augmenter, view_dtype
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "bingo-keys-1"
 FILE, HEADER = "keys.npy", "keys.json"
+AGAIN = "run `bingo keys` again"
 # numpy has no bf16: its bits are stored as whole numbers.
 STORED: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "fp16": np.dtype("<f2")}
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,27 +55,30 @@ def run(config: KeysConfig, key: str, world: World) -> dict[str, Any]:
 
     The bytes do not depend on the number of ranks (on a CPU: at the same threads per rank).
     """
-    dataset = open_images(config.data, config.loader, tell=world.main)
-    teacher, teacher_hash = load_encoder(config.teacher)
+    dataset = open_same(config.data, config.loader, world)
+    teacher, teacher_hash = load_same(config.teacher, config.augment.size, world, head=True, arch=config.arch)
     shape = (len(dataset), config.views, teacher.dim)
-    check_space(config, shape, world)
-    world.barrier()  # every rank has seen the free space before the first of them takes some
+    world.by_main(lambda: check_space(config, shape))
     with progress_bar("keys", unit="blocks", show=world.main) as advance:
         maker = KeyMaker(config, dataset, teacher, world)
         path, stored, block = config.out / FILE, STORED[config.dtype], images_per_block(config)
+        key = key_of_blocks(key, maker.teacher, config.runtime, world)
         fill_blocks(path, shape, stored, block=block, key=key, world=world, compute=maker.blocks, advance=advance)
+    rounded = rounded_by(maker.teacher, config.runtime, world)
     if world.main:
         header = {
             "format": FORMAT, "dataset": dataset.hash, "teacher": teacher_hash, "images": shape[0], "views": shape[1],
-            "dim": shape[2], "dtype": config.dtype, "precision": config.runtime.precision, "seed": config.seed,
+            "dim": shape[2], "dtype": config.dtype, "precision": rounded["precision"] or "fp32", "seed": config.seed,
             "augment": to_json(config.augment), "bytes": path.stat().st_size, "hash": hash_file(path),
         }  # fmt: skip
+        header |= {"engine": rounded["engine"]} if rounded["engine"] else {}  # as before where nothing is new
         write_json(config.out / HEADER, {**header, "header_hash": hash_json(header)})
     return {
         "images": shape[0],
         "views": shape[1],
         "dim": shape[2],
         "gigabytes": round(array_bytes(config, shape) / 1e9, 3),
+        **rounded,
     }
 
 
@@ -88,7 +92,7 @@ def array_bytes(config: KeysConfig, shape: tuple[int, int, int]) -> int:
     return int(np.prod(shape, dtype=np.int64)) * STORED[config.dtype].itemsize
 
 
-def check_space(config: KeysConfig, shape: tuple[int, int, int], world: World) -> None:
+def check_space(config: KeysConfig, shape: tuple[int, int, int]) -> None:
     """Say how large the file will be; `TransientError` if the disk lacks room for what is not written yet."""
     there = sum(512 * part.stat().st_blocks for part in config.out.glob(f".{FILE}.partial"))
     size, free = array_bytes(config, shape), shutil.disk_usage(config.out).free
@@ -97,11 +101,10 @@ def check_space(config: KeysConfig, shape: tuple[int, int, int], world: World) -
             f"keys of {shape[0]} images x {shape[1]} views need {size / 1e9:.1f} GB, {config.out} has room for "
             f"{free / 1e9:.1f} GB more; choose another --out, or lower --views"
         )
-    if world.main:
-        log.info(
-            "keys of %d images x %d views x %d channels in %s: %.3g GB; %s has %.3g GB free",
-            *shape, config.dtype, size / 1e9, config.out, free / 1e9,
-        )  # fmt: skip
+    log.info(
+        "keys of %d images x %d views x %d channels in %s: %.3g GB; %s has %.3g GB free",
+        *shape, config.dtype, size / 1e9, config.out, free / 1e9,
+    )  # fmt: skip
 
 
 class KeyMaker:
@@ -109,12 +112,13 @@ class KeyMaker:
 
     def __init__(self, config: KeysConfig, dataset: Dataset, teacher: Encoder, world: World) -> None:
         self.config, self.dataset, self.world = config, dataset, world
-        self.teacher = teacher.to(world.device).eval().requires_grad_(False)
-        check_alive(self.teacher, config.teacher, config.augment.size, head=True)
         if config.runtime.channels_last:
-            self.teacher.to(memory_format=torch.channels_last)
+            teacher.to(memory_format=torch.channels_last)
+        images, dtype = images_per_block(config), view_dtype(config.runtime, world.device)
+        rows = images * min(config.views, max(1, config.batch // images))
+        self.teacher = engine_same(teacher, config.runtime, world, rows=rows, size=config.augment.size, dtype=dtype)
         self.plan = Plan(dataset.sizes, 1, config.augment, config.seed)
-        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
+        self.augment = augmenter(config.augment, dtype)
 
     def blocks(self, ranges: list[Range]) -> Iterator[np.ndarray]:
         """Keys of each range of images, as stored: (past - first) x M x C. An undecodable image stops it by name."""
@@ -187,37 +191,42 @@ class CachedKeys:
 
 
 def load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: World) -> CachedKeys:
-    """Open the cache in `folder`; rank 0 reads all of it once, to compare its content hash and to look at its numbers.
+    """Open the cache in `folder`; each rank reads all of it once, as it does in training, to compare its content hash.
+
+    Rank 0 also looks at its numbers.
 
     Called by every rank. `UserError`, the same on each, one sentence: no finished cache, altered header, other dataset,
     other augmentation, truncated or altered file, keys that are not finite, have no length or are all equal.
     """
-    return agreed(world, lambda: _load_keys(folder, dataset, augment, world))
+    path = folder / FILE
+    rows, header = world.together(
+        lambda: _load_keys(folder, dataset, augment), lambda found: {f"the content of {path}": found[1]["hash"]}
+    )
+    world.by_main(lambda: _check_numbers(rows, header, path, dataset))
+    return CachedKeys(rows, header["dtype"], header["teacher"], world.device)
 
 
-def _load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: World) -> CachedKeys:
+def _load_keys(folder: Path, dataset: Dataset, augment: Augmentation) -> tuple[np.ndarray, dict[str, Any]]:
     header = _header(folder)
     if header["dataset"] != dataset.hash:
         raise UserError(f"{folder} holds keys of another dataset than {dataset.path}; run `bingo keys` on that one")
-    wanted, found = to_json(augment), header["augment"]
+    wanted, found = to_json(augment), {"blur": Augmentation().blur, **header["augment"]}  # caches before it say nothing
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise UserError(
                 f"{folder} holds keys with augment.{name}={found.get(name)}, this run has {wanted.get(name)}: "
                 f"set --augment.{name.replace('_', '-')} to the cache's, or run `bingo keys` with this run's"
             )
-    path, shape = folder / FILE, (header["images"], header["views"], header["dim"])
-    content = header["hash"] if world.main else None
-    rows = open_rows(path, shape, STORED[header["dtype"]], content, "run `bingo keys` again")
-    if world.main:
-        _check_content(rows, header["dtype"], path, dataset)
-    return CachedKeys(rows, header["dtype"], header["teacher"], world.device)
+    shape = (header["images"], header["views"], header["dim"])
+    rows = open_rows(folder / FILE, shape, STORED[header["dtype"]], AGAIN)
+    check_content(folder / FILE, header["hash"], AGAIN)
+    return rows, header
 
 
-def _check_content(rows_NMC: np.ndarray, dtype: str, path: Path, dataset: Dataset) -> None:
+def _check_numbers(rows_NMC: np.ndarray, header: dict[str, Any], path: Path, dataset: Dataset) -> None:
     step = max(1, CHECKED_NUMBERS // (rows_NMC.shape[1] * rows_NMC.shape[2]))
     for first in range(0, len(rows_NMC), step):
-        part = torch.from_numpy(np.array(rows_NMC[first : first + step])).view(TORCH[dtype])
+        part = torch.from_numpy(np.array(rows_NMC[first : first + step])).view(TORCH[header["dtype"]])
         check_keys(part, first, path, dataset)
     if all_equal(rows_NMC):
         raise UserError(
@@ -235,13 +244,12 @@ def check_keys(keys: torch.Tensor, first: int, source: Path, dataset: Dataset) -
 def _header(folder: Path) -> dict[str, Any]:
     if not (folder / HEADER).exists():
         raise UserError(f"{folder} holds no finished key cache (no {HEADER} in it); make one with `bingo keys`")
-    again = "run `bingo keys` again"
-    header = read_object(folder / HEADER, remedy=again)
+    header = read_object(folder / HEADER, remedy=AGAIN)
     if header.get("format") != FORMAT:
         raise UserError(f"{folder / HEADER} was not written by this release's `bingo keys`; run it again")
     if header.pop("header_hash", None) != hash_json(header):
-        raise UserError(f"{folder / HEADER} was altered after it was written; {again}")
-    read_object(folder / HEADER, FIELDS, remedy=again)
+        raise UserError(f"{folder / HEADER} was altered after it was written; {AGAIN}")
+    read_object(folder / HEADER, FIELDS, remedy=AGAIN)
     if header["dtype"] not in STORED:
-        raise UserError(f"{folder / HEADER}: dtype {header['dtype']!r} is not one of {', '.join(STORED)}; {again}")
+        raise UserError(f"{folder / HEADER}: dtype {header['dtype']!r} is not one of {', '.join(STORED)}; {AGAIN}")
     return header

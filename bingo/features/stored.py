@@ -5,59 +5,49 @@ Legend: N images, D numbers of each.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from bingo.distributed import World
 from bingo.errors import UserError, file_error
 from bingo.files import hash_file
 
-T = TypeVar("T")
 MOST_HALF = 65504
 """The largest fp16 number."""
 
 
-def open_rows(path: Path, shape: tuple[int, ...], dtype: DTypeLike, content: str | None, again: str) -> np.ndarray:
+def open_rows(path: Path, shape: tuple[int, ...], dtype: DTypeLike, again: str) -> np.ndarray:
     """The .npy file `path`, mapped from disk.
 
-    content: the content hash that it must have, None where another rank compares it. again: how to make the file anew.
-    `UserError`, one sentence: missing, unreadable, truncated, of other bytes, shape, dtype or order.
+    again: how to make the file anew. `UserError`, one sentence: missing, unreadable, truncated, of another shape, dtype
+    or order.
     """
     try:
         rows = np.load(path, mmap_mode="r")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; {again}") from None
-    except PermissionError as error:
-        raise file_error(error, f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # a damaged head makes NumPy raise many types
+        if isinstance(error, OSError) and error.errno and not isinstance(error, IsADirectoryError):
+            raise file_error(error, f"cannot read {path}: {error.strerror}") from error
         raise UserError(f"{path} is truncated or cannot be read ({type(error).__name__}); {again}") from error
     length = 0 if not isinstance(rows, np.memmap) else rows.offset + rows.nbytes
     if rows.shape != shape or rows.dtype != np.dtype(dtype) or not rows.flags.c_contiguous:
         found = f"{rows.dtype} of shape {rows.shape}" + ("" if rows.flags.c_contiguous else " in Fortran order")
         raise UserError(f"{path} holds {found}, its header says {np.dtype(dtype)} of shape {shape}; {again}")
-    if path.stat().st_size != length or (content is not None and hash_file(path) != content):
-        raise UserError(
-            f"{path} is not the file that its header describes (content hash): damaged or replaced; {again}"
-        )
+    if path.stat().st_size != length:
+        raise _other(path, again)
     return rows
 
 
-def agreed(world: World, read: Callable[[], T]) -> T:
-    """What `read` returns on this rank; where it is refused on any rank, the same `UserError` on every rank."""
-    found: list[T] = []
-    # Not the exception itself: it would hold this frame, and the process group with it.
-    refusals: list[tuple[type[UserError], str]] = []
-    try:
-        found.append(read())
-    except UserError as error:
-        refusals.append((type(error), str(error)))
-    world.barrier()  # which waits longer than the exchange would: rank 0 may have gigabytes to read
-    for kind, sentence in world.gather_lists(refusals):
-        raise kind(sentence)
-    return found[0]
+def check_content(path: Path, content: str, again: str) -> None:
+    """`UserError` unless the file has this content hash."""
+    if hash_file(path) != content:
+        raise _other(path, again)
+
+
+def _other(path: Path, again: str) -> UserError:
+    return UserError(f"{path} is not the file that its header describes (content hash): damaged or replaced; {again}")
 
 
 def check_rows(

@@ -28,6 +28,7 @@ bytes) are counted and listed, and stay.
 """
 
 import contextlib
+import errno
 import glob
 import os
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bingo.errors import file_error, of_process
+from bingo.errors import PASSING, TransientError, file_error, of_process, remedy
 from bingo.images.convert import MOST_PIXELS, ConversionError
 from bingo.images.digests import image_digest
 from bingo.images.headers import CONVERTIBLE_FORMATS, too_many_pixels
@@ -47,6 +48,7 @@ from bingo.images.journal import SAVE_SECONDS, Journal
 from bingo.images.jpeg_markers import JpegError, parse_jpeg
 from bingo.images.jpeg_strict import DIED, NEEDS, StrictDecoder
 from bingo.images.listing import Listing, Unreadable
+from bingo.images.names import printable
 from bingo.images.parallel import Advance, in_order
 from bingo.images.sources import list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, NOTES, Verdicts
@@ -151,7 +153,7 @@ def _journal_errors(journal: Path | None) -> Iterator[None]:
             raise
         reason = error.strerror or error
         raise file_error(
-            error, f"cannot write {journal}: {reason}; free space and repeat the command to go on"
+            error, f"cannot write {journal}: {reason}; {remedy(error)} and repeat the command to go on"
         ) from error
 
 
@@ -184,6 +186,8 @@ def inspect_image(listing: Listing, index: int, *, decoder: StrictDecoder, conve
     try:
         data = listing.read(int(index))
     except Unreadable as error:
+        if error.number in PASSING and error.number != errno.EIO:  # EIO: a bad block of a disk, as a rule
+            raise TransientError(f"{printable(path)}: {error}; repeat the command to go on") from error
         return Inspection(FileVerdict(path, "bad", str(error)), b"", bytes(16))
     verdict = judge(path, data, decoder=decoder)
     if not convert or verdict.verdict == "bad":

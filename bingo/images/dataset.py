@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bingo.errors import UserError
+from bingo.errors import UserError, file_error
 from bingo.files import HASH_BYTES, new_hash
 from bingo.images.digests import first_with_digest, image_digest
 from bingo.images.names import Names
@@ -202,9 +202,9 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
             header = json.loads(file["header"].tobytes())
             known = isinstance(header, dict) and (header.get("kind"), header.get("version")) == (KIND, VERSION)
             columns = {name: file[name] for name in COLUMNS} if known else {}
-    except PermissionError:
-        raise UserError(f"{index} cannot be read: permission denied") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise file_error(error, f"{index} cannot be read: {error.strerror}") from error
         raise UserError(f"{index} is truncated or not an index written by bingo pack; pack the images again") from error
     if not isinstance(header, dict) or header.get("kind") != KIND:
         raise UserError(f"{index} was not written by bingo pack; name the folder of a packed dataset")
@@ -239,4 +239,4 @@ def _map_images(file: Path, size: int) -> npt.NDArray[np.uint8]:
     try:
         return np.asarray(np.memmap(file, dtype=np.uint8, mode="r"))
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        raise file_error(error, f"{file} cannot be read: {error.strerror}") from error

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from bingo.config import DemoDataConfig
-from bingo.errors import UserError, file_error
-from bingo.files import BEGUN, new_hash, read_object, remove_tree, sync_folder, write_json
+from bingo.errors import UserError, file_error, remedy
+from bingo.files import BEGUN, REPLACED, new_hash, read_object, remove_tree, sync_folder, write_json
 from bingo.images.held_folder import held_folder
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def write_digits(out: Path, *, size: int = 32) -> dict[str, int]:
     with held_folder(out, "demo-data"), _errors(out):
         if (out / STAGING).exists() and ((out / STAGING / MANIFEST).exists() or (out / MANIFEST).exists()):
             _move(out)
-        if any(name[0] != "." and name not in BEGUN for name in os.listdir(out)):
+        mine = PARTS if (out / REPLACED).exists() else ()  # else whatever is there
+        if any(name[0] != "." and name not in BEGUN and (not mine or name in mine) for name in os.listdir(out)):
             return _existing(out, size)
         pixels, targets = _load()
         val = split(targets)
@@ -135,7 +136,7 @@ def _errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = f"cannot write {out}: {error.strerror or error}; free space or choose another folder"
+        reason = f"cannot write {out}: {error.strerror or error}; {remedy(error)} or choose another folder"
         raise file_error(error, reason) from error
     finally:
         with contextlib.suppress(OSError):

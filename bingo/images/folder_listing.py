@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bingo.errors import UserError, escaped, file_error
+from bingo.errors import PASSING, UserError, escaped, file_error
 from bingo.files import new_hash
 from bingo.images.left_out import OUTSIDE, LeftOut, foreign, left_out_line
 from bingo.images.listing import LAYOUT, Listing, class_warnings
@@ -53,10 +53,12 @@ def scan(folder: Path | str, left_out: LeftOut, relative: str = "") -> Entries:
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a folder or leads to one; a link to itself does not."""
+    """Whether an entry is a folder or leads to one; a link to itself does not. `OSError` where storage is away."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
         return False
 
 
@@ -66,10 +68,12 @@ def has_classes(folder: Path) -> bool:
 
 
 def file_state(path: str | Path) -> str:
-    """Size and modification time of a file; links followed, dangling ones allowed."""
+    """Size and modification time of a file; links followed, dangling ones allowed. `TransientError`: storage away."""
     try:
         found = os.stat(path)
-    except OSError:
+    except OSError as error:
+        if error.errno in PASSING:
+            raise file_error(error, f"cannot read {printable(path)}: {error.strerror}") from error
         return "-"
     if stat.S_ISDIR(found.st_mode):  # its time is that of files that are not read
         return "folder"

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bingo.errors import UserError, of_process
+from bingo.errors import PASSING, TransientError, UserError, of_process
 from bingo.files import HASH_BYTES, atomic_write, hash_json, new_hash
 from bingo.images.dataset import JPEG, PNG, Dataset, json_column
 from bingo.images.digests import image_digest
@@ -27,6 +27,7 @@ from bingo.images.listing import Listing, Unreadable, read_regular
 from bingo.images.names import first_few, printable
 from bingo.images.parallel import Advance, in_order
 from bingo.images.sources import list_source
+from bingo.paths import quoted
 from bingo.variables import cache_folder
 
 SCAN_VERSION = 2
@@ -100,7 +101,9 @@ class ImageFolder(Dataset):
 
     def verify(self, *, workers: int = 0, advance: Advance | None = None) -> list[str]:
         """`UserError`: nothing is known about the files of a folder that they could be compared with."""
-        raise UserError(f"{self.path} is not packed, so nothing to verify it with; type `bingo check {self.path}`")
+        raise UserError(
+            f"{self.path} is not packed, so nothing to verify it with; type `bingo check {quoted(self.path)}`"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageFolder, (self.path,)
@@ -130,6 +133,8 @@ def _header(path: str) -> tuple[int, int, int, int, str]:
     try:
         return read_regular(path, _identify)
     except Unreadable as error:
+        if error.number in PASSING:  # to leave it out would be another dataset, and the cache would keep that
+            raise TransientError(f"{printable(path)} {error}; repeat the command once it can be read") from error
         return 0, 0, 0, 0, str(error)
 
 
@@ -138,7 +143,7 @@ def _identify(file: BinaryIO) -> tuple[int, int, int, int, str]:
         found, _, width, height, _ = identify(file, ("JPEG", "PNG"))
         size = os.fstat(file.fileno()).st_size
     except Exception as error:  # Pillow lets anything out on hostile bytes: struct.error, SyntaxError, ValueError, ...
-        if of_process(error):
+        if of_process(error) or (isinstance(error, OSError) and error.errno in PASSING):
             raise
         file.seek(0)
         start = file.read(4)

@@ -28,7 +28,11 @@ Value = TypeVar("Value")
 
 
 class Unreadable(Exception):
-    """One image cannot be read; says why in a short phrase."""
+    """One image cannot be read; says why in a short phrase. number: of the system's error, where there is one."""
+
+    def __init__(self, why: str, number: int | None = None) -> None:
+        super().__init__(why)
+        self.number = number
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Listing:
         except FileNotFoundError:
             raise Unreadable("the tar file is gone") from None
         except OSError as error:
-            raise Unreadable(f"cannot be read ({error.strerror})") from None
+            raise Unreadable(f"cannot be read ({error.strerror})", error.errno) from None
 
 
 def read_regular(path: str, read: Callable[[BinaryIO], Value]) -> Value:
@@ -113,7 +117,7 @@ def read_regular(path: str, read: Callable[[BinaryIO], Value]) -> Value:
         if of_process(error):
             raise
         link = error.errno == errno.ELOOP
-        raise Unreadable("a link to itself" if link else f"cannot be read ({error.strerror})") from None
+        raise Unreadable("a link to itself" if link else f"cannot be read ({error.strerror})", error.errno) from None
 
 
 def require_size(size: int) -> None:

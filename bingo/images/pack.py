@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bingo.config import PackConfig
-from bingo.errors import UserError, file_error
-from bingo.files import BEGUN, atomic_write, new_hash, sync_folder
+from bingo.errors import UserError, file_error, remedy
+from bingo.files import BEGUN, REPLACED, atomic_write, new_hash, sync_folder
 from bingo.images.check import inspect_images
 from bingo.images.convert import shrunk_size
 from bingo.images.dataset import (
@@ -43,6 +43,7 @@ from bingo.images.names import printable
 from bingo.images.parallel import Advance
 from bingo.images.sources import list_source
 from bingo.images.verdicts import ACTIONS, CHECK_WORDS, FORMATS, Verdicts
+from bingo.paths import quoted
 from bingo.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _check_place(source: Path, out: Path) -> None:
         raise UserError(f"cannot pack into {out}: it is a file; name a new folder")
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"cannot pack into {out}: it lies inside the image folder {source}; name a folder elsewhere")
-    if out.exists() and not (out / INDEX).exists():
+    if out.exists() and not ((out / INDEX).exists() or (out / REPLACED).exists()):
         names = [name for name in sorted(os.listdir(out)) if name[0] != "." and name not in BEGUN]
         foreign = [name for name in names if not FLAT_FILE.fullmatch(name)]
         if foreign:
@@ -187,7 +188,7 @@ def _errors(out: Path) -> Iterator[None]:
         reason = error.strerror or error
         raise file_error(
             error,
-            f"cannot write the images to {out}: {reason}{kept}; free space and repeat the command to go on, "
+            f"cannot write the images to {out}: {reason}{kept}; {remedy(error)} and repeat the command to go on, "
             f"or delete {out}/.pack* and choose another folder",
         ) from error
 
@@ -207,7 +208,7 @@ def _refuse(verdicts: Verdicts, convert: bool, allow_bad: bool) -> None:
         for index in refused[:LISTED]
     ]
     if len(refused) > LISTED:
-        names.append(f"  and {len(refused) - LISTED} more (bingo check {source} lists all)")
+        names.append(f"  and {len(refused) - LISTED} more (bingo check {quoted(source)} lists all)")
     bad = int(np.count_nonzero(verdict[refused] == BAD))
     ways = [
         f"--allow-bad leaves out the bad files ({bad})" if bad else "",

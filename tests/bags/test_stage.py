@@ -92,7 +92,7 @@ def test_copies_are_counted_and_collapsed(digits: Path, bags: Path, tmp_path: Pa
         object.__setattr__(dataset, "digests", digests)
         return dataset
 
-    monkeypatch.setattr("bingo.bags.stage.open_dataset", with_copies)
+    monkeypatch.setattr("bingo.features.alike.open_dataset", with_copies)
     features = bags.parent / "features"
     kept = run_stage(stage(digits, tmp_path / "kept", features=features))
     collapsed = run_stage(stage(digits, tmp_path / "collapsed", features=features, duplicates="collapse"))

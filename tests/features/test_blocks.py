@@ -51,13 +51,17 @@ def test_continues_where_it_stopped(path: Path, stop: int) -> None:
     assert np.array_equal(np.load(path), values(0, 23))
 
 
-def test_another_key_starts_anew_and_keeps_the_old_file_until_then(path: Path) -> None:
+def test_another_key_starts_anew_and_keeps_the_old_file_until_then(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(path)
     before = path.read_bytes()
     with pytest.raises(Killed):
         fill(path, key="other", stop=2)
     assert path.read_bytes() == before
+    assert "begun anew" not in caplog.text
     assert len(fill(path, key="third")) == BLOCKS
+    assert ".rows.npy.partial is of other settings, or it or its marks are damaged: it is begun anew" in caplog.text
 
 
 def test_a_block_written_without_its_mark_is_done_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +92,46 @@ def test_ranks_and_another_number_of_them_after_a_kill(path: Path, ranks: int) -
     assert path.read_bytes() == alone
     asked = [rows for _, out in results for rows in eval(out.splitlines()[-1].partition(" ")[2])]
     assert sorted(asked) == [(4, 8), (8, 12), (12, 16), (16, 20), (20, 23)]
+
+
+# One rank of two, of which the second writes to a disk of its own, or does not see what the first has begun.
+APART = """
+import os, sys
+from pathlib import Path
+os.environ["SLURMD_NODENAME"] = f"c{os.environ['RANK']}"
+from bingo.config_parts import Runtime
+from bingo.distributed import world
+from bingo.features import blocks
+from tests.support.blocks import fill
+path, fault = Path(sys.argv[1]), sys.argv[2]
+if os.environ["RANK"] == "1" and fault == "writes":
+    blocks._fill = lambda data, marks, shape, dtype, mine, *_: len(mine)
+if os.environ["RANK"] == "1" and fault == "sees":
+    blocks._partial_files = lambda path: (path.parent / "none" / "data", path.parent / "none" / "marks")
+try:
+    with world(Runtime(device="cpu", threads=1)) as peers:
+        fill(path, peers)
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("writes", "TransientError: 3 of 6 blocks of {path.parent}/.rows.npy.partial, the first is block 3, are not"),
+        ("sees", "TransientError: rank 1 on c1: cannot write {path}: No such file or directory"),
+    ],
+)
+def test_a_rank_on_another_disk(path: Path, fault: str, said: str) -> None:
+    """Rows that rank 0 does not see would be zeros in the finished file."""
+    results = finish(start_ranks([path, fault], 2, ["-c", APART]))
+    assert [status for status, _ in results] == [0, 0], results
+    assert all(out.splitlines()[-1].startswith(said.format(path=path)) for _, out in results), results
+    assert not path.exists()
+    if fault == "writes":
+        assert len(fill(path)) == 3, "what the first rank has written counts"
 
 
 def test_full_disk_is_one_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

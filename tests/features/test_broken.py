@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from bingo.config import DistillConfig, EvalConfig, ExportConfig, FeaturesConfig
+from bingo.config import DistillConfig, FeaturesConfig
+from bingo.config_evaluation import EvalConfig, ExportConfig
 from bingo.config_parts import Augmentation, Runtime
 from bingo.errors import UserError
-from bingo.features.extract import as_half
+from bingo.features.extract import as_stored
 from bingo.images.open import open_dataset
 from bingo.models import Encoder, check_alive, load_encoder, save_encoder, seeded_encoder
 from bingo.stages import Stage, run_stage
@@ -104,10 +105,10 @@ def test_features_that_float16_cannot_hold(digits: Path, config: DistillConfig, 
 
 def test_one_bad_row_is_blamed_on_its_image(digits: Path, teacher: Path) -> None:
     dataset, rows = open_dataset(digits / "train"), torch.ones(20, 4)
-    assert (as_half(rows, 5, dataset, teacher) == 1).all()
+    assert (as_stored(rows, "fp16", 5, dataset, teacher) == 1).all()
     rows[3, 1] = torch.nan
     with pytest.raises(UserError) as caught:
-        as_half(rows, 5, dataset, teacher)
+        as_stored(rows, "fp16", 5, dataset, teacher)
     assert f"the features of {dataset.paths[8]} are not finite" in str(caught.value)
     assert "look at that image" in str(caught.value)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.config import FeaturesConfig
+from bingo.bags.file import load_bags
+from bingo.config import BagsConfig, FeaturesConfig
 from bingo.config_parts import Augmentation, Runtime
 from bingo.distributed import World
 from bingo.errors import UserError
@@ -76,6 +77,30 @@ def test_the_file_holds_what_extract_computes(whole: Path, digits: Path, teacher
     ]  # fmt: skip
 
 
+def test_single_precision_is_stored_as_it_is(whole: Path, digits: Path, teacher: Path, tmp_path: Path) -> None:
+    """And bags are made of it; the header of the usual format says nothing about it, as in earlier releases."""
+    dataset, (encoder, _) = open_dataset(digits / "train"), load_encoder(teacher)
+    runtime, augment = Runtime(device="cpu", threads=1), Augmentation(size=16)
+    config = FeaturesConfig(
+        digits / "train", teacher, tmp_path / "features", dtype="fp32", augment=augment, batch=BATCH, runtime=runtime
+    )
+    run_stage(Stage("features", "features", config))
+    world = World(0, 1, torch.device("cpu"), 1)
+    found, header = load_features(config.out, world)
+    expected = extract(encoder, dataset, augment, BATCH, runtime, world).numpy()
+    assert (found.dtype, header["dtype"]) == (np.float32, "fp32")
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(found.astype(np.float16).astype(np.float32), expected)
+    assert "dtype" not in json.loads((whole / "features.json").read_text())
+    bags = BagsConfig(data=digits / "train", out=tmp_path / "bags", features=config.out, runtime=runtime)
+    run_stage(Stage("bags", "bags", bags))
+    members = load_bags(bags.out / "bags.npz", dataset_hash=dataset.hash, teacher_hash=header["teacher"]).members
+    unit = expected.astype(np.float64) / np.linalg.norm(expected.astype(np.float64), axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -2)
+    assert (np.sort(members[:50]) == np.sort(np.argsort(-similarity[:50], axis=1)[:, :5])).mean() > 0.99
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "victim", "after"), [(2, 1, 9), (1, 0, 3)])
 def test_sigkill_of_a_rank_then_the_same_bytes_by_two_ranks(
@@ -99,7 +124,7 @@ def test_sigkill_of_a_rank_then_the_same_bytes_by_two_ranks(
 
 
 def test_blocks_of_other_settings_are_not_continued(digits: Path, teacher: Path, tmp_path: Path) -> None:
-    """Refused in the same folder; and where the record is gone, the block file itself tells."""
+    """Refused in the same folder; and where record and settings are gone, the block file itself tells."""
     out = tmp_path / "features"
     processes = start_ranks(command(digits, teacher, out), 1, ("-c", PROGRAM))
     wait_for(lambda: marks(out) >= 2, *processes)
@@ -110,7 +135,8 @@ def test_blocks_of_other_settings_are_not_continued(digits: Path, teacher: Path,
     with pytest.raises(UserError, match=r"holds features made with augment.size=16, not 8; choose another --out"):
         run_stage(Stage("features", "features", config))
     assert marks(out) >= 2, "a refused run leaves the work of the other"
-    (out / "stage.json").unlink()
+    for name in ("stage.json", "config.json"):
+        (out / name).unlink()
     assert run_stage(Stage("features", "features", config))["figures"]["resumed_blocks"] is None
 
 

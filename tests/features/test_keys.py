@@ -233,9 +233,8 @@ def test_a_stand_in_for_a_bad_image_has_its_own_key_and_the_queue_the_planned_on
     planned, drawn = plan.anchors(0, 0), plan.cached_views(0, 0, VIEWS)[:, 0]
     bad, other = int(planned[5]), int(plan.anchors(0, 1)[0])
     step = plan.step(0, instead={bad: other})
-    ((key,),), new_keys = method._cached_keys([step], 1)
+    ((key,),), new = method._cached_keys(method.cache, [step])
     assert torch.equal(key[5:6], method.cache.read(np.array([other]), drawn[5:6]))
-    new = new_keys()
     assert new is not None
     assert torch.equal(new, method.cache.read(planned, drawn))
     assert not torch.equal(new[5], key[5])
@@ -245,7 +244,7 @@ def test_no_teacher_is_read(config: DistillConfig, monkeypatch: pytest.MonkeyPat
     def refuse(_: Path) -> None:
         raise AssertionError("the teacher was loaded")
 
-    monkeypatch.setattr("bingo.train.distill.load_encoder", refuse)
+    monkeypatch.setattr("bingo.features.alike.load_encoder", refuse)
     for negatives in ("queue", "cache"):
         changed = replace(config, out=config.out.with_name(negatives), cached_negatives=negatives)
         assert run_stage(Stage(negatives, "distill", changed))["figures"]["steps"] == 32

@@ -82,12 +82,25 @@ def test_a_cache_that_does_not_fit_is_one_sentence(
             {"augment": replace(SMALL, hue=0.05)},
             r"holds keys with augment.hue=0.1, this run has 0.05: set --augment.hue",
         ),
+        ({"augment": replace(SMALL, blur="pil")}, r"holds keys with augment.blur=gaussian, this run has pil"),
         ({"contrast": Contrast(dim=8, hidden=32, queue=100)}, r"dim=8 but .*keys has 16-d keys; set --contrast.dim 16"),
     ],
 )
 def test_a_run_that_does_not_fit_the_cache(config: DistillConfig, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(replace(config, **change), "key", ALONE)
+
+
+def test_a_cache_of_before_there_was_a_choice_of_blur(config: DistillConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    shutil.copytree(config.keys, folder)
+    header = json.loads((folder / "keys.json").read_text())
+    del header["augment"]["blur"]
+    altered_header(folder, augment=header["augment"])
+    dataset = open_dataset(config.data)
+    assert load_keys(folder, dataset, SMALL, ALONE).views == load_keys(config.keys, dataset, SMALL, ALONE).views
+    with pytest.raises(UserError, match=r"holds keys with augment.blur=gaussian, this run has pil"):
+        load_keys(folder, dataset, replace(SMALL, blur="pil"), ALONE)
 
 
 def test_all_of_the_file_is_read_once_per_start(config: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Arrays on disk that are not what their header says, and rows that teach nothing."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from bingo.errors import UserError
 from bingo.features.extract import load_features
 from bingo.features.stored import all_equal, check_rows
 from bingo.files import hash_file, write_json, write_sealed
+from bingo.images.pack import pack_folder
+from tests.support.bad_images import encode, picture
+from tests.support.bad_images import write as write_files
 from tests.support.cached_keys import ALONE
 from tests.support.ranks import finish, start_ranks
 
@@ -132,6 +136,49 @@ def test_every_rank_says_what_one_of_them_found(tmp_path: Path) -> None:
         assert (code, text.strip()) == (0, f"{folder / 'features.npy'} {DAMAGED}")
 
 
+@pytest.mark.slow
+def test_a_rank_that_sees_others_of_the_same_header(tmp_path: Path) -> None:
+    """In one row of many, and in the sizes of images, which their content hash does not cover."""
+    rows = np.arange(1500, dtype=np.float16).reshape(300, 5)
+    images = {f"a/{number}.jpg": encode(picture(number, 40, 50), quality=90) for number in range(2)}
+    pack_folder(write_files(tmp_path / "images", images), tmp_path / "0" / "packed", workers=1)
+    (tmp_path / "0" / "features").mkdir()
+    write(tmp_path / "0" / "features", rows, count=300)
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    rows[1] += 1
+    with open(tmp_path / "1" / "features" / "features.npy", "wb") as file:
+        np.save(file, rows)
+    index = tmp_path / "1" / "packed" / "index.npz"
+    with np.load(index) as file:
+        columns = dict(file)
+    np.savez(index, **columns | {"height": columns["height"] + 1})
+    results = finish(start_ranks([tmp_path], 2, ("-c", OTHER)))
+    assert [code for code, _ in results] == [0, 0], results
+    for _, text in results:
+        features, sizes = text.splitlines()[-2:]
+        assert features.startswith(f"TransientError: rank 1 on c1: features/features.npy {DAMAGED}"), text
+        assert sizes.startswith("TransientError: the ranks do not see the same: the sizes of the images of packed"), (
+            text
+        )
+
+
+OTHER = """
+import os, sys
+from pathlib import Path
+from bingo.config_parts import Runtime
+from bingo.distributed import world
+from bingo.errors import UserError
+from bingo.features.alike import open_same
+from bingo.features.extract import load_features
+os.chdir(Path(sys.argv[1], os.environ["RANK"]))
+os.environ["SLURMD_NODENAME"] = f"c{os.environ['RANK']}"
+with world(Runtime(device="cpu", threads=1)) as peers:
+    for read in (lambda: load_features(Path("features"), peers), lambda: open_same(Path("packed"), None, peers)):
+        try:
+            print(read())
+        except UserError as error:
+            print(f"{type(error).__name__}: {error}")
+"""
 DAMAGED = "is not the file that its header describes (content hash): damaged or replaced; run `bingo features` again"
 READ = """
 import sys

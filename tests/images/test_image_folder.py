@@ -1,9 +1,11 @@
 """An image folder without packing: the packed dataset's bytes, a cached scan, bad files named or left out."""
 
+import errno
 import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,14 @@ import torch
 
 from bingo.config_parts import Augmentation, Loader
 from bingo.distributed import World
-from bingo.errors import UserError
-from bingo.images import image_folder
+from bingo.errors import TransientError, UserError
+from bingo.images import image_folder, listing
 from bingo.images.dataset import JPEG, PNG
 from bingo.images.image_folder import ImageFolder
 from bingo.images.open import open_dataset, open_images
 from bingo.images.pack import pack_folder
 from bingo.views.decode_failures import Failures
-from bingo.views.loader import evaluation_batches, training_batches
+from bingo.views.loader import CropStream, evaluation_batches, training_batches
 from bingo.views.plan import Plan
 from tests.support import bad_images
 from tests.support.bad_images import encode, jpeg, picture, png, write
@@ -126,6 +128,76 @@ def test_files_that_go_away_or_change_are_named(tmp_path: Path) -> None:
         data.paths.index("b/deep/03.jpg"): "cannot be read: No such file or directory",
         data.paths.index("a/deep/04.jpg"): "(500, 400) pixels instead of (44, 86)",
     }
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize(("module", "name"), [(listing, "open"), (os, "stat")])
+def test_a_file_that_cannot_be_read_now_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, number: int
+) -> None:
+    """It would be another dataset, and the scan's cache would keep it."""
+    source = make(tmp_path / "images")
+    does = getattr(module, name, open)
+
+    def fails(path: Any, *more: Any, **others: Any) -> Any:
+        if str(path).endswith("03.jpg"):
+            raise OSError(number, os.strerror(number), path)
+        return does(path, *more, **others)
+
+    monkeypatch.setattr(module, name, fails, raising=False)
+    with pytest.raises(TransientError, match=rf"03\.jpg.* \(?{os.strerror(number)}"):
+        open_images(source, Loader(allow_bad=True))
+    monkeypatch.setattr(module, name, does, raising=False)
+    assert len(open_images(source, Loader(allow_bad=True))) == 21
+
+
+@pytest.mark.parametrize("fault", ["for a moment", "for longer", "the folder", "no memory"])
+def test_an_image_that_cannot_be_read_now_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Another one in its place would be other weights for good."""
+    data = open_dataset(make(tmp_path / "images"))
+    plan = Plan(data.sizes, 21, AUGMENT, views=(1,))
+
+    def crops(failures: Failures) -> torch.Tensor:
+        (batch,) = training_batches(data, plan, World(0, 1, CPU, 1), start=0, stop=1, failures=failures)
+        return batch.crops[0][0]
+
+    whole, failures = crops(Failures(data, None)), Failures(data, None)
+    file, away = Path(data.file(3)), tmp_path / "away"
+    decodes = CropStream._decodes
+
+    def comes_back(stream: CropStream, image: int) -> bool:
+        done = decodes(stream, image)
+        if away.exists():
+            away.rename(file)
+        return done
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "away")
+
+    if fault == "the folder":
+        data.path.rename(away)
+        data.path.mkdir()
+    elif fault == "no memory":
+        monkeypatch.setattr(CropStream, "_start", lambda *_: (Starved(), []))
+    else:
+        file.rename(away)
+    if fault == "for a moment":
+        monkeypatch.setattr(CropStream, "_decodes", comes_back)
+    monkeypatch.setattr(ImageFolder, "encoded", fails)
+    with pytest.raises(MemoryError if fault == "no memory" else TransientError):
+        crops(failures)
+    assert not failures.found
+    if fault == "for a moment":
+        assert torch.equal(crops(failures), whole)
+
+
+class Starved:
+    """A pipeline without memory."""
+
+    def run(self) -> None:
+        raise RuntimeError("Critical error in pipeline:\nencountered:\n\nstd::bad_alloc")
 
 
 @pytest.mark.slow

@@ -83,7 +83,10 @@ def test_a_file_that_could_not_be_read_is_read_again(tmp_path: Path, monkeypatch
 
 def test_a_journal_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / ".verdicts.journal").mkdir()
-    with pytest.raises(UserError, match=r"cannot write .*\.verdicts\.journal: Is a directory; free space and repeat"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot write .*\.verdicts\.journal: Is a directory; move away what is in its place and repeat",
+    ):
         check_folder(bad_images.png_folder(tmp_path / "images"), workers=1, journal=tmp_path / ".verdicts.journal")
 
 

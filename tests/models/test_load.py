@@ -85,7 +85,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
         load_encoder(tmp_path / "text.pt")
     torch.save({"weights": 1}, tmp_path / "other.pt")
     with pytest.raises(
-        UserError, match=r"neither a bingo model nor a MoCo-v2 checkpoint \(it holds: weights\); give a run"
+        UserError, match=r"is no network of a kind that is known here \(it holds: weights\); give a run"
     ):
         load_encoder(tmp_path / "other.pt")
 

@@ -1,7 +1,8 @@
-"""The export: plain weights of torchvision's classifier."""
+"""The export stage: what it writes in plain form, and what it refuses."""
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,16 @@ import pytest
 import torch
 import torchvision.models as zoo
 
-from bingo.config import EvalConfig, ExportConfig, PretrainConfig
+from bingo.cli import main
+from bingo.config import PretrainConfig
+from bingo.config_evaluation import EvalConfig, ExportConfig
 from bingo.config_json import to_json
 from bingo.config_parts import Augmentation, Runtime
 from bingo.errors import UserError
+from bingo.evaluate.input import input_of
 from bingo.files import read_sealed, write_json
+from bingo.identity import identify
+from bingo.inputs import augmentation_of
 from bingo.models import build_classifier, save_encoder, seeded_encoder
 from bingo.stages import Stage, run_stage
 
@@ -78,7 +84,7 @@ def test_what_the_weights_are_shown_is_written_beside_them(tmp_path: Path, caplo
     run = run_folder(tmp_path / "run")
     found = described(ExportConfig(model=run, out=tmp_path / "export", classes=7))
     assert found["input"] == {
-        "size": 32, "resize": 37, "crop": "centre", "interpolation": "bilinear, antialiased",
+        "size": 32, "resize": 36, "crop": "centre", "interpolation": "bilinear, antialiased",
         "mean": [0.5, 0.5, 0.5], "std": [0.229, 0.224, 0.225],
     }  # fmt: skip
     assert (found["classes"], found["class_names"]) == (7, None)
@@ -135,6 +141,7 @@ CLASSIFIERS: dict[str, tuple[Any, str]] = {
     "missing": ({"weight": GOOD["weight"]}, "is no linear classifier"),
     "tensor": (GOOD["weight"], "is no linear classifier"),
     "model": (torch.nn.Linear(32, 3), "holds a Python object of class torch.nn.modules.linear.Linear"),
+    "unit": ({**GOOD, "normalise": True}, r"acts on features of unit length \(--protocol simreg\), which no linear"),
     "names": ({**GOOD, "classes": ["a", "b"]}, "has 3 outputs but not as many class names"),
     "numbers": ({**GOOD, "classes": [1, 2, 3]}, "has 3 outputs but not as many class names"),
 }
@@ -149,3 +156,78 @@ def test_files_that_are_no_classifier(kind: str, tmp_path: Path) -> None:
         run_stage(Stage("export", "export", config))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "export" / "weights.pt").exists()
+
+
+FORMATS = {
+    "tiny, safetensors": (
+        "tiny-8",
+        ("safetensors",),
+        "timm has no network with the weights of tiny-8: leave safetensors",
+    ),
+    "tiny, detectron2": (
+        "tiny-8",
+        ("torchvision", "detectron2"),
+        "backbones are resnet18, resnet34, resnet50 here, not",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FORMATS)
+def test_formats_that_cannot_hold_a_network(case: str, tmp_path: Path) -> None:
+    """Nothing is written, not even the formats that could."""
+    name, formats, message = FORMATS[case]
+    save_encoder(tmp_path / "model.pt", seeded_encoder(name, dim=8, hidden=16, seed=0))
+    config = ExportConfig(model=tmp_path / "model.pt", out=tmp_path / "export", format=formats)
+    with pytest.raises(UserError, match=message) as caught:
+        run_stage(Stage("export", "export", config))
+    assert "\n" not in str(caught.value)
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("safetensors", "timm"), ("safetensors", "safetensors"), ("onnx", "onnxscript"), ("onnx", "onnxruntime")],
+)
+def test_a_package_that_is_missing(name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    config = ExportConfig(model=run_folder(tmp_path / "run"), out=tmp_path / "export", format=(name,))
+    wanted = (
+        rf"--format {name} needs the package {module}, which does not import \(.*\): type `pip install 'bingo-distill"
+    )
+    with pytest.raises(UserError, match=wanted) as caught:
+        run_stage(Stage("export", "export", config))
+    assert "\n" not in str(caught.value)
+    assert not config.out.exists()
+
+
+def test_formats_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for formats in ((), ("onnx", "onnx")):
+        with pytest.raises(
+            UserError, match=r"format=.* is not allowed: name some of torchvision, safetensors, onnx, dete"
+        ):
+            ExportConfig(model=Path("m"), out=Path("o"), format=formats)
+    assert main(["export", "--model", "m", "--out", "o", "--format", "onxx"]) == 2
+    assert "--format: 'onxx' is not allowed; did you mean 'onnx'?" in capsys.readouterr().err
+
+
+def test_the_usual_format_leaves_old_records_valid(tmp_path: Path) -> None:
+    """An export of a release without `format` is known as done; one of other formats is another stage."""
+    run = run_folder(tmp_path / "run")
+    config = ExportConfig(model=run, out=tmp_path / "export", classes=3)
+    assert "format" not in identify("export", config).settings
+    other = ExportConfig(model=run, out=tmp_path / "export", classes=3, format=("torchvision", "onnx"))
+    assert identify("export", other).settings["format"] == ["torchvision", "onnx"]
+    run_stage(Stage("export", "export", config))
+    with pytest.raises(
+        UserError, match=r"export holds exported weights made with format=torchvision, not torchvision,onnx; choo"
+    ):
+        run_stage(Stage("export", "export", other))
+
+
+def test_a_network_of_others_is_described_as_it_sees_images(tmp_path: Path) -> None:
+    """A library's network is not shown ImageNet's usual colours only because no run of ours trained it."""
+    seen = augmentation_of(Path("timm:tf_efficientnet_lite0"))
+    assert seen is not None
+    shown = input_of(seen)
+    assert (shown["size"], shown["mean"]) == (224, [0.5, 0.5, 0.5])
+    assert augmentation_of(tmp_path) is None
