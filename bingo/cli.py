@@ -17,7 +17,7 @@ from bingo.variables import forget_ranks, place
 from bingo.watch import Leaving, Watch
 
 log = logging.getLogger(__name__)
-PRINTED = ("doctor", "check", "status", "logs", "history", "bench", "completion")
+PRINTED = ("doctor", "check", "status", "logs", "history", "prune", "bench", "completion")
 """Verbs whose result is what they print."""
 STAGES = ("data", "method")
 """Groups of verbs that may be one rank of several."""
@@ -67,8 +67,8 @@ def ended(verb: str, words: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe (`| head`) has left: not an error of ours, and nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.filename is None and not of_process(error) and (why := streams.silence(probe="\n")):
+    except (OSError, MemoryError) as error:
+        if not of_process(error) and getattr(error, "filename", None) is None and (why := streams.silence(probe="\n")):
             return unread(verb, why)
         if not (told := refusal(error)):
             raise
@@ -86,7 +86,7 @@ def answer(verb: str, words: list[str]) -> int:
             os.getcwd()
         except OSError as error:
             raise UserError(f"the current folder cannot be used: {error.strerror}; go to another one: cd") from None
-        if VERBS[verb].group not in STAGES and verb != "doctor" and (told := forget_ranks()):
+        if VERBS[verb].group not in STAGES and verb != "doctor" and words[:1] != ["roof"] and (told := forget_ranks()):
             log.warning("%s does not count here: `bingo %s` is one process", " ".join(told), verb)
         return VERBS[verb].run(words)
     if verb not in ("-h", "--help", "help", "--version"):
@@ -120,11 +120,11 @@ def stage_verb(kind: str) -> Callable[[list[str]], int]:
 def run_kind(kind: str, argv: list[str], parser: Parser) -> int:
     """Read the flags of one kind of stage and run it."""
     from bingo.flags import stage_of
-    from bingo.stages import KINDS, run_stage
+    from bingo.stages import run_stage
 
     stage, watch = stage_of(kind, argv, parser=parser), Watch()
     place()  # wrong variables are refused before there is any work
-    if KINDS[kind].resumable:  # the others would only hear, and never leave
+    if stage.resumable:  # the others would only hear, and never leave
         watch.listen()
     return say(run_stage(stage, watch=watch), stage.out)
 
@@ -193,13 +193,8 @@ def check_flags() -> Parser:
     parser.add_argument("--json", type=Path, metavar="FILE", help=verdicts)
     parser.add_argument("--class-from", default="", metavar="NAME", help=classes)
     parser.add_argument("--ext", default="", metavar="NAME", help=endings)
-    parser.add_argument(
-        "--workers",
-        type=between(0, MOST_THREADS),
-        default=0,
-        metavar="N",
-        help="decoding threads (default 0: all cores)",
-    )
+    text = "decoding threads (default 0: all cores)"
+    parser.add_argument("--workers", type=between(0, MOST_THREADS), default=0, metavar="N", help=text)
     return parser
 
 
@@ -248,10 +243,10 @@ def submit(argv: list[str]) -> int:
 
 
 def sweep(argv: list[str]) -> int:
-    """`bingo sweep VERB --cluster FILE --set NAME=VALUES --out ROOT -- FLAGS`."""
+    """`bingo sweep RECIPE|VERB --cluster FILE --set NAME=VALUES --out ROOT -- FLAGS`."""
     from bingo.launch.command import sweep as send
 
-    return send(argv)
+    return send(argv, report)
 
 
 def repair(argv: list[str]) -> int:
@@ -279,6 +274,13 @@ def look(name: str) -> Callable[[list[str]], int]:
     return run
 
 
+def prune(argv: list[str]) -> int:
+    """`bingo prune [ROOT]`."""
+    from bingo.launch.status.prune import prune as run
+
+    return run(argv)
+
+
 def explain(argv: list[str]) -> int:
     """`bingo explain OUT`."""
     from bingo.explain import explain as run
@@ -287,18 +289,21 @@ def explain(argv: list[str]) -> int:
 
 
 def report_flags() -> Parser:
-    parser = Parser("bingo report", "One self-contained HTML page about a finished recipe.", "bingo report runs/digits")
-    parser.add_argument("root", type=Path, metavar="ROOT", help="the folder given to `bingo run`")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: ROOT/report.html)")
+    about = "Runs, benchmarks and jobs, any of them together, as one self-contained HTML page."
+    parser = Parser("bingo report", about, "bingo report runs/a runs/b step.json --out report.html")
+    given = "folders of trainings, of `bingo run` or `bingo submit`; result files of `bingo bench --json`"
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help=given)
+    usual = "report.html, in the folder of `bingo run` or `bingo submit` if that alone is given"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default: {usual})")
     return parser
 
 
 def report(argv: list[str]) -> int:
-    """`bingo report ROOT`."""
+    """`bingo report PATH...`."""
     options = report_flags().parse_args(argv)
-    from bingo.bench.report.page import write_report
+    from bingo.bench.report.page import write_reports
 
-    for text in write_report(options.root, options.out or options.root / "report.html"):
+    for text in write_reports(options.paths, options.out):
         print(text)
     return 0
 
@@ -321,13 +326,12 @@ def doctor(argv: list[str]) -> int:
         return doctor_cluster(options.cluster if options.cluster.name else None, options.json)
     from bingo.doctor import examine, show
 
-    findings = examine()
-    print(json.dumps(findings, indent=2) if options.json else show(findings))
+    print(json.dumps(examine(), indent=2) if options.json else show(examine()))
     return 0
 
 
 def bench(argv: list[str]) -> int:
-    """`bingo bench env | aot | kernels | step | loader | bags | gpu`."""
+    """`bingo bench MEASUREMENT`, see `bingo.bench.command`."""
     from bingo.bench.command import main as bench_main
 
     return bench_main(argv)
@@ -356,11 +360,12 @@ def parsers() -> dict[str, Parser]:
     from bingo.flags import DOORS, flags_of
     from bingo.launch import command
     from bingo.launch.status import command as looks
+    from bingo.launch.status.prune import prune_flags
 
     found = {"doctor": doctor_flags(), "explain": explain_flags(), "check": check_flags(), "report": report_flags()}
     found |= {kind: flags_of(kind) for kind in DOORS} | {"pack": pack_flags(), "completion": completion_flags()}
     found |= {"run": command.run_flags(), "submit": command.submit_flags(), "sweep": command.sweep_flags()}
-    found |= {"repair": command.repair_flags(), "cancel": command.cancel_flags()}
+    found |= {"repair": command.repair_flags(), "cancel": command.cancel_flags(), "prune": prune_flags()}
     found |= {"status": looks.status_flags(), "logs": looks.logs_flags(), "history": looks.history_flags()}
     return found | {f"bench {name}": measurement.flags() for name, measurement in MEASUREMENTS.items()}
 
@@ -372,21 +377,23 @@ VERBS = {
     "demo-data": Verb("data", "write scikit-learn's handwritten digits as JPEG files", stage_verb("demo-data")),
     "pack": Verb("data", "images as flat files with an index; --verify looks for damage", pack),
     "pretrain": Verb("method", "MoCo-v2: make a teacher, or the undistilled baseline", stage_verb("pretrain")),
+    "teacher": Verb("method", "a network of others as a teacher: a head for its keys", stage_verb("teacher")),
     "features": Verb("method", "pooled teacher features of every image", stage_verb("features")),
     "bags": Verb("method", "nearest neighbours (or clusters, labels, random) of every image", stage_verb("bags")),
     "keys": Verb("method", "teacher keys of many views of every image, once, for distill --keys", stage_verb("keys")),
     "distill": Verb("method", "train a student on bags under a frozen teacher", stage_verb("distill")),
-    "eval": Verb("method", "linear, kNN and few-label accuracy of a run", stage_verb("eval")),
-    "export": Verb("method", "plain torchvision weights", stage_verb("export")),
+    "eval": Verb("method", "linear, kNN, few-label, fine-tuned and transfer accuracy of a run", stage_verb("eval")),
+    "export": Verb("method", "weights for torchvision, timm, ONNX and detectron2", stage_verb("export")),
     "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
-    "report": Verb("whole", "one self-contained HTML page about a recipe's run", report),
+    "report": Verb("whole", "one self-contained HTML page about runs, benchmarks and jobs", report),
     "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", submit),
-    "sweep": Verb("cluster", "a verb with every combination of some settings, as one array of jobs", sweep),
+    "sweep": Verb("cluster", "a recipe, or a verb, with every combination of some settings", sweep),
     "status": Verb("cluster", "what every job of a chain does now, and why; what to type next", look("status")),
     "logs": Verb("cluster", "what the ranks of a job printed; -f follows the whole chain", look("logs")),
     "history": Verb("cluster", "every start of every job: its time, its lost steps, why it ended", look("history")),
     "repair": Verb("cluster", "send again what failed, was cancelled or never sent; what is done stays", repair),
     "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", cancel),
-    "bench": Verb("measure", "env, aot, kernels, step, loader, bags, gpu", bench),
+    "prune": Verb("cluster", "what old submissions left behind, shown; --yes deletes it, results never", prune),
+    "bench": Verb("measure", "speed, measured, predicted and compared: kernels, step, loader, scaling and more", bench),
     "completion": Verb("shell", "completion of verbs and flags for bash and zsh", completion),
 }

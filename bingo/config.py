@@ -19,11 +19,10 @@ from bingo.config_parts import (
     require,
     within,
 )
-from bingo.errors import UserError, brief
+from bingo.errors import UserError
 
 Objective = Literal["paper", "release"]
 BagKind = Literal["knn", "kmeans", "label", "random"]
-EvalKind = Literal["linear", "knn", "fewshot"]
 
 
 @dataclass(frozen=True)
@@ -87,19 +86,31 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         within(self, ["seed"], 0, MOST_SEED)
 
+    def need_a_batch(self, setting: str, chosen: bool) -> None:
+        """`UserError` where statistics of the batch are asked for, and it is a single image."""
+        if chosen and self.optim.batch < 2:
+            raise UserError(
+                f"{setting} takes statistics of the batch, which is one image: set --optim.batch to 2 or more"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig):
     """MoCo-v2 on unlabelled images: makes a teacher, and is the baseline a distilled student must beat."""
 
     model: str = "resnet50"
-    """Any torchvision classifier by name, or tiny-WIDTH."""
+    """Any torchvision classifier by name, timm:NAME, or tiny-WIDTH."""
     key_momentum: float = 0.999
     """Share of the key encoder's weights that a step keeps; the rest comes from the query encoder."""
+
+    key_bn: Literal["eman", "shuffle"] = "eman"
+    """Batch norm of the key encoder: `eman`, an average of the query encoder's statistics; `shuffle`, those of blocks
+    of 32 images of the shuffled global batch, as MoCo's code does, which sends every image to every rank."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.key_momentum < 1, "key-momentum", self.key_momentum, "in [0, 1)")
+        self.need_a_batch("key-bn=shuffle", self.key_bn == "shuffle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,33 +120,51 @@ class DistillConfig(TrainingConfig):
     bags: Path
     """A folder made by `bingo bags`, or its bags.npz."""
     teacher: Path | None = None
-    """A run folder, its model.pt, or a MoCo-v2 checkpoint; this or `keys`."""
+    """A run folder, its model.pt, a checkpoint, timm:NAME or torchvision:NAME; this or `keys`."""
     keys: Path | None = None
     """A folder made by `bingo keys`: no teacher runs, and a step decodes and augments two views only."""
     cached_negatives: Literal["queue", "cache"] = "queue"
     """With `keys`: `queue` holds the keys of past steps, as with a teacher; `cache` draws new ones every epoch."""
     student: str = "resnet18"
-    """Any torchvision classifier by name, or tiny-WIDTH."""
+    """Any torchvision classifier by name, timm:NAME, or tiny-WIDTH."""
     objective: Objective = "release"
     """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: two queries, one key."""
     warm_epochs: int = 11
     """Release objective: epochs in which only each image's own key is a positive."""
     cutmix: bool = True
     """Release objective: a third query, the image with a patch of its bag mate."""
+    cutmix_block: int = 0
+    """Anchors of the global batch that share a box of CutMix, 32 in the release; 0: one box for the whole step."""
     key_view: Literal["cross", "same"] = "cross"
     """`cross`: keys from a second view, as published; `same`: keys from the query's own view, as SEED does."""
     view_norm: Literal["per-view", "joint"] = "per-view"
     """Batch-norm statistics of the student: one set per view, or one over all views of the step."""
+    teacher_bn: Literal["eval", "batch"] = "eval"
+    """Batch norm of the teacher: `eval`, its running statistics; `batch`, those of blocks of 32 images of the shuffled
+    global batch, as the release does, which sends every key view to every rank."""
+    arch: str = ""
+    """Network of a checkpoint that does not name its own: torchvision's name or timm:NAME. Empty: as it looks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, ["warm_epochs"], 0, MOST)
+        within(self, ("warm_epochs", "cutmix_block"), 0, MOST)
+        self.need_a_batch("teacher-bn=batch", self.teacher_bn == "batch")
         if (self.teacher is None) == (self.keys is None):
             given = "neither is" if self.teacher is None else "both are"
             raise UserError(f"keys come from a teacher or from a cache, {given} given: set --teacher or --keys")
         if self.keys is None and self.cached_negatives != "queue":
             raise UserError(
                 f"cached-negatives={self.cached_negatives} needs cached keys: set --keys (see `bingo keys`)"
+            )
+        if self.keys is not None and self.teacher_bn != "eval":
+            raise UserError(
+                "teacher-bn=batch needs the teacher on the batch of each step, which no cache holds: "
+                "set --teacher instead of --keys, or --teacher-bn eval"
+            )
+        if self.teacher_bn == "batch" and self.runtime.engine not in ("auto", "plain"):
+            raise UserError(
+                f"runtime.engine={self.runtime.engine} has the teacher's batch norm inside its convolutions, and "
+                "teacher-bn=batch needs it on each batch: leave out --runtime.engine, or set --teacher-bn eval"
             )
         if self.keys is not None and self.key_view == "same":
             raise UserError(
@@ -151,7 +180,7 @@ class KeysConfig:
     data: Path
     """Images to learn from: a folder made by `bingo pack`, or an image folder."""
     teacher: Path
-    """A run folder, its model.pt, or a MoCo-v2 checkpoint."""
+    """A run folder, its model.pt, a checkpoint, timm:NAME or torchvision:NAME."""
     out: Path
     """Folder of the cached keys."""
     views: int = 16
@@ -165,11 +194,43 @@ class KeysConfig:
     loader: Loader = field(default_factory=Loader)
     seed: int = 0
     """Seed of everything that is drawn: crops and colours of the views."""
+    arch: str = ""
+    """Network of a checkpoint that does not name its own: torchvision's name or timm:NAME. Empty: as it looks."""
 
     def __post_init__(self) -> None:
         within(self, ["views"], 1, 256)
         within(self, ["batch"], 1, MOST)
         within(self, ["seed"], 0, MOST_SEED)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """A network of others as a teacher: with its own projection head, or with one made of its features or by a seed."""
+
+    model: Path
+    """The network: a run folder, its model.pt, a checkpoint, timm:NAME or torchvision:NAME."""
+    out: Path
+    """Folder of the teacher."""
+    head: Literal["own", "pca", "orthogonal"] = "own"
+    """What gives keys: the network's own head, the first principal components of `features`, or fixed directions."""
+    features: Path | None = None
+    """`pca`: a folder made by `bingo features` with this network."""
+    dim: int = 128
+    """`pca`, `orthogonal`: channels of a key; the kernels of a GPU take 64, 128 and 256."""
+    whiten: bool = False
+    """`pca`: give all components the same variance."""
+    seed: int = 0
+    """`orthogonal`: seed of the directions."""
+    augment: Augmentation = field(default_factory=Augmentation)
+    loader: Loader = field(default_factory=Loader)
+    arch: str = ""
+    """Network of a checkpoint that does not name its own: torchvision's name or timm:NAME. Empty: as it looks."""
+
+    def __post_init__(self) -> None:
+        within(self, ["dim"], 1, 8192)
+        within(self, ["seed"], 0, MOST_SEED)
+        if self.head == "pca" and self.features is None:
+            raise UserError("--head pca needs features: give --features DIR (made by `bingo features`)")
 
 
 @dataclass(frozen=True)
@@ -179,14 +240,18 @@ class FeaturesConfig:
     data: Path
     """Images: a folder made by `bingo pack`, or an image folder."""
     model: Path
-    """The teacher: a run folder, its model.pt, or a MoCo-v2 checkpoint."""
+    """The teacher: a run folder, its model.pt, a checkpoint, timm:NAME or torchvision:NAME."""
     out: Path
     """Folder of the features."""
+    dtype: Literal["fp16", "fp32"] = "fp16"
+    """Format of the stored features: fp32 takes twice the disk, and gives the bags of the release to the last digit."""
     augment: Augmentation = field(default_factory=Augmentation)
     batch: int = 256
     """Images that are decoded and pass the network at once."""
     runtime: Runtime = field(default_factory=Runtime)
     loader: Loader = field(default_factory=Loader)
+    arch: str = ""
+    """Network of a checkpoint that does not name its own: torchvision's name or timm:NAME. Empty: as it looks."""
 
     def __post_init__(self) -> None:
         within(self, ["batch"], 1, MOST)
@@ -240,62 +305,3 @@ class BagsConfig:
             raise UserError("--index ivf is faiss's: leave out --engine triton, which searches everything")
         if self.nlist and self.nprobe > self.nlist:
             raise UserError(f"--nprobe {self.nprobe} is more than the {self.nlist} lists of --nlist: make it smaller")
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """Frozen-feature evaluation of a trained model on a labelled train/validation pair."""
-
-    run: Path
-    """A run folder, or a model file."""
-    train: Path
-    """Labelled images to fit on: a packed dataset, or an image folder."""
-    val: Path
-    """Labelled images to judge on, of the same classes: a packed dataset, or an image folder."""
-    out: Path
-    """Folder of the results."""
-    kinds: tuple[EvalKind, ...] = ("linear", "knn", "fewshot")
-    """What is measured: linear, knn, fewshot."""
-    k: int = 10
-    """knn: neighbours that vote."""
-    shots: int = 2
-    """fewshot: labelled images per class."""
-    draws: int = 20
-    """fewshot: draws of the labelled images; accuracies are averaged over them."""
-    solver: Literal["lbfgs", "sgd"] = "sgd"
-    """linear: `sgd` is the ImageNet protocol (lr 30, 100 epochs); `lbfgs` the exact optimum, for small data."""
-    linear_lr: float = 30.0
-    """linear, sgd: learning rate of the first epochs."""
-    linear_epochs: int = 100
-    """linear, sgd: epochs."""
-    augment: Augmentation = field(default_factory=Augmentation)
-    batch: int = 256
-    """Images that are decoded and pass the network at once."""
-    runtime: Runtime = field(default_factory=Runtime)
-    loader: Loader = field(default_factory=Loader)
-    seed: int = 0
-    """linear, sgd: seed of the order of the images; fewshot: seed of the draws."""
-
-    def __post_init__(self) -> None:
-        within(self, ("k", "shots", "draws", "linear_epochs", "batch"), 1, MOST)
-        within(self, ["seed"], 0, MOST_SEED)
-        require(0 < self.linear_lr <= 1e6, "linear-lr", self.linear_lr, "> 0 and at most 1000000")
-        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
-            raise UserError(f"kinds={brief(self.kinds)} is not allowed: name linear, knn or fewshot, each once")
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """A trained backbone as plain torchvision weights."""
-
-    model: Path
-    """The trained model: a run folder, or a model.pt."""
-    out: Path
-    """Folder of weights.pt and weights.json."""
-    classifier: Path | None = None
-    """An evaluation folder whose linear classifier goes with the backbone; without one a zero classifier is written."""
-    classes: int = 1000
-    """Without a classifier: outputs of the one that is written."""
-
-    def __post_init__(self) -> None:
-        within(self, ["classes"], 1, 100_000)

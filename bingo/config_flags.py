@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from bingo.arguments import Parser, Switch, listed, number, one_of, path, whole
+from bingo.config_json import type_hints
 from bingo.paths import as_text
 
 C = TypeVar("C")
@@ -35,7 +36,7 @@ class Setting(NamedTuple):
 
 def settings(cls: type, prefix: str = "") -> Iterator[Setting]:
     """All settings of a config class, in its order."""
-    hints, texts = typing.get_type_hints(cls), descriptions(cls)
+    hints, texts = type_hints(cls), descriptions(cls)
     values = defaults(cls)
     for field in dataclasses.fields(cls):
         hint = hints[field.name]
@@ -82,7 +83,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def build(cls: type[C], values: Mapping[str, Any], prefix: str = "") -> C:
     """The config with these values by dotted name; its class refuses wrong ones with a `UserError`."""
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)  # type: ignore[arg-type]
     found = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         name = prefix + field.name
@@ -94,7 +95,7 @@ def build(cls: type[C], values: Mapping[str, Any], prefix: str = "") -> C:
 def add_setting(group: "Parser | argparse._ArgumentGroup", setting: Setting, usual: str = "") -> None:
     """The setting as a flag; without it the parser's result has no such name. usual: its default in words."""
     flags = [setting.flag]
-    if setting.type is bool:
+    if setting.type in (bool, bool | None):
         parent, dot, leaf = setting.flag[2:].rpartition(".")
         flags.append(f"--{parent}{dot}no-{leaf}")
     end = "required" if setting.default is MISSING and not usual else f"default: {usual or shown(setting.default)}"
@@ -114,7 +115,7 @@ def shown(value: Any) -> str:
 def reading(hint: Any) -> dict[str, Any]:
     """How argparse reads a value of this type."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is bool:
+    if hint in (bool, bool | None):
         return {"action": Switch}
     if origin in (types.UnionType, typing.Union):
         how = reading(args[0])
@@ -123,6 +124,8 @@ def reading(hint: Any) -> dict[str, Any]:
         return {"choices": args}
     if origin is tuple and typing.get_origin(args[0]) is Literal:
         return {"type": listed(one_of(typing.get_args(args[0]))), "metavar": "NAME,..."}
+    if origin is tuple and args[-1] is Ellipsis:
+        return {"type": listed(reading(args[0])["type"]), "metavar": f"{reading(args[0])['metavar']},..."}
     if origin is tuple:
         return {"type": listed(number, len(args)), "metavar": ",".join("X" * len(args))}
     return {

@@ -1,6 +1,7 @@
 """Settings as JSON and back: unknown keys and wrong values are refused, with what is close."""
 
 import dataclasses
+import functools
 import os
 import types
 import typing
@@ -15,6 +16,12 @@ C = TypeVar("C")
 MOST_TEXT = 200
 """Characters of a name."""
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+@functools.cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """`typing.get_type_hints` of a config class, which takes longer than all the rest of reading one."""
+    return typing.get_type_hints(cls)
 
 
 def to_json(config: Any) -> Any:
@@ -70,7 +77,7 @@ def from_json(cls: type[C], values: Any, where: str = "config") -> C:
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: {brief(values)} is not allowed: it must be an object of settings")
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(hints)):
         raise UserError(f"{where}: unknown key {brief(unknown[0])}; {did_you_mean(unknown[0], hints)}")
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -116,6 +123,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
 
 def _coerce_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     many = args[-1] is Ellipsis
+    if many and not isinstance(value, list | tuple | Mapping | type(None)):
+        value = [value]  # so earlier releases wrote settings that take several values now
     if not isinstance(value, list | tuple) or not (many or len(value) == len(args)):
         count = "" if many else f" of {len(args)} values"
         raise UserError(f"{where}: {brief(value)} is not allowed: it must be a list{count}")

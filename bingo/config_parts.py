@@ -1,10 +1,11 @@
 """Groups of settings that several stages share; see `bingo.config`."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bingo.errors import UserError, brief
 
@@ -18,7 +19,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
+Engine = Literal["auto", "plain", "folded", "compiled"]
 Impl = Literal["auto", "reference", "chunked", "triton", "hopper"]
 
 
@@ -46,6 +48,8 @@ class Augmentation:
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Smallest and largest standard deviation of the blur, in pixels."""
+    blur: Literal["gaussian", "pil"] = "gaussian"
+    """`gaussian`: a sampled Gaussian, as torchvision's; `pil`: PIL's, as the release: it blurs below 0.4 pixels too."""
     flip_p: float = 0.5
     """Probability that left and right are swapped."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -67,13 +71,24 @@ class Augmentation:
 
     @property
     def blur_kernel(self) -> int:
-        """Odd kernel width of about a tenth of the image (SimCLR's rule): 23 at 224 pixels, never below 3."""
-        return max(3, 2 * (self.size // 20) + 1)
+        """Odd kernel width of about a tenth of the image (SimCLR's rule): 23 at 224 pixels, never below 3.
+
+        PIL has no such rule: its blur takes what the largest sigma needs (three boxes), as far as the image goes.
+        """
+        width = max(3, 2 * (self.size // 20) + 1)
+        if self.blur == "gaussian":
+            return width
+        reach = 3 * (int((math.sqrt(4 * self.blur_sigma[1] ** 2 + 1) - 1) / 2) + 1)
+        return max(width, 2 * min(reach, self.size - 1) + 1)
 
     @property
     def eval_resize(self) -> int:
-        """Shorter side before the centre crop: 256 for 224."""
-        return round(self.size * 256 / 224)
+        """Shorter side before the centre crop: 256 for 224.
+
+        The margin is even, so that the crop, whose offset is a whole number, lies in the middle: half a pixel of a
+        small image is much.
+        """
+        return self.size + 2 * round(self.size * 16 / 224)
 
 
 @dataclass(frozen=True)
@@ -111,12 +126,17 @@ class Runtime:
 
     device: Device = "auto"
     """`auto`: a GPU if there is one."""
-    precision: Precision = "fp32"
-    """`bf16`: autocast to bfloat16; weights stay fp32."""
+    precision: Precision = "auto"
+    """`bf16`: autocast to bfloat16; weights that are trained stay fp32. `auto`: bf16 on a GPU, fp32 on a CPU."""
+    engine: Engine = "auto"
+    """How a frozen network runs: `plain`, as it is; `folded`: batch norm inside its convolutions; `compiled`: that, and
+    by torch.compile. `auto`: compiled on a GPU, plain on a CPU."""
     channels_last: bool = True
     """Channels-last memory layout, faster on GPUs."""
-    compile: bool = False
-    """torch.compile the student; a minute or more at the start."""
+    compile: bool | None = None
+    """torch.compile the student; a minute or more at the start. `none`: on a GPU, from 10000 steps on."""
+    graph: Literal["auto", "yes", "no"] = "auto"
+    """A training step as a CUDA graph; `auto`: on a GPU, where launches take longer than what they launch."""
     threads: int = 0
     """CPU threads per rank; 0 shares the machine's cores among its ranks."""
     impl: Impl = "auto"
@@ -125,10 +145,39 @@ class Runtime:
     """Steps between checkpoints; one more is written at each epoch's end, and the newest two are kept."""
     log_every: int = 50
     """Steps between flushes of metrics.jsonl (every step is in it; on a GPU each flush is one synchronisation)."""
+    profile: str = ""
+    """Steps of a training to profile, such as `10:15` (10 to 14) or `10:15@0,3` of ranks 0 and 3; the traces go to
+    `profile/` in `out`, for `bingo bench profile --of`."""
 
     def __post_init__(self) -> None:
+        profile_window(self.profile)
         within(self, ["threads"], 0, MOST_THREADS, "runtime.")
         within(self, ("checkpoint_every", "log_every"), 1, MOST, "runtime.")
+
+
+MOST_PROFILED = 100
+"""Steps of a profile: the trace of one has megabytes."""
+
+
+class Window(NamedTuple):
+    """Steps first .. past - 1, from 0, that some ranks profile."""
+
+    first: int
+    past: int
+    ranks: tuple[int, ...]
+
+
+def profile_window(text: str) -> Window | None:
+    """What `runtime.profile` asks for; None for nothing. `UserError` for what is none."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,9}):(\d{1,9})(?:@(\d{1,6}(?:,\d{1,6})*))?", text)
+    allowed = f"FIRST:PAST or FIRST:PAST@RANK,..., FIRST below PAST by at most {MOST_PROFILED}, such as 10:15@0"
+    require(bool(found), "runtime.profile", text, allowed)
+    assert found is not None
+    first, past = int(found[1]), int(found[2])
+    require(0 < past - first <= MOST_PROFILED, "runtime.profile", text, allowed)
+    return Window(first, past, tuple(sorted({int(rank) for rank in (found[3] or "0").split(",")})))
 
 
 @dataclass(frozen=True)
@@ -181,8 +230,8 @@ class Contrast:
     """Hidden units of the projection head."""
     queue: int = 65536
     """Past keys that serve as negatives; fewer than the images."""
-    queue_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Format of the keys in the queue."""
+    queue_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Format of the keys in the queue; `auto`: that of the precision."""
     temperature: float = 0.2
     """Temperature of the softmax over keys."""
     negatives: Literal["all", "strangers"] = "all"
@@ -207,6 +256,35 @@ class Monitor:
 
     def __post_init__(self) -> None:
         within(self, ["every"], 1, MOST, "monitor.")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Fine-tuning on a few labels; rates and schedule are those of SwAV's script (`eval_semisup.py`)."""
+
+    fraction: float = 0.01
+    """Share of the training images whose labels are used, equally many of each class, drawn from the seed."""
+    names: Path | None = None
+    """Text file with one image's name per line, in place of `fraction`, such as SimCLR's 1percent.txt."""
+    epochs: int = 20
+    """Passes over these images; rates are divided by 5 after 3/5 and 4/5 of them."""
+    batch: int = 256
+    """Images per step, of all ranks together; the last ones of an epoch that fill no step are left out of it."""
+    lr: float = 0.01
+    """Learning rate of the network."""
+    head_lr: float = 0.2
+    """Learning rate of the new classifier."""
+    weight_decay: float = 0.0
+    """Weight decay of SGD."""
+    every: int = 1
+    """Epochs between measurements of the accuracy; the last epoch is always measured."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.fraction <= 1, "finetune.fraction", self.fraction, "> 0 and at most 1")
+        within(self, ("epochs", "batch", "every"), 1, MOST, "finetune.")
+        for name, value in (("lr", self.lr), ("head-lr", self.head_lr)):
+            require(0 < value <= 1e6, f"finetune.{name}", value, "> 0 and at most 1000000")
+        within(self, ["weight_decay"], 0, 1000, "finetune.")
 
 
 def require(ok: bool, name: str, value: object, allowed: str) -> None:

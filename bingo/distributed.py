@@ -1,21 +1,24 @@
 """Ranks: this process among its peers, and what they do together."""
 
 import contextlib
+import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from bingo.config_parts import Runtime
-from bingo.errors import UserError
-from bingo.rendezvous import meet
-from bingo.variables import place
+from bingo.errors import PeerError, TransientError, UserError, of_peer
+from bingo.files import first_line
+from bingo.rendezvous import LINGER_S, POLL_S, meet
+from bingo.variables import Place, node, place
 from bingo.watch import Leaving, Watch
 
 log = logging.getLogger(__name__)
@@ -23,6 +26,21 @@ TIMEOUT_S = 300.0
 """Longest wait for a peer inside a step, in seconds: a rank that hangs holds every node of a job."""
 # At a barrier ranks wait for work of unequal length: rank 0 alone may pack a dataset. A dead peer is noticed at once.
 PATIENCE = timedelta(days=7)
+T = TypeVar("T")
+MOST_TOLD = 3
+"""Differences between ranks that a message names."""
+
+
+class Said(NamedTuple):
+    """What a rank tells its peers of what it has just read: facts that must be the same on all, or why it failed.
+
+    error: of a `UserError` its sentence, of another exception also its type; own: it is such another one.
+    """
+
+    node: str
+    facts: Mapping[str, Any] = {}
+    error: str = ""
+    own: bool = False
 
 
 class Question:
@@ -92,6 +110,60 @@ class World:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(group=self.patient)
+
+    def together(self, work: Callable[[], T], facts: Callable[[T], Mapping[str, Any]] | None = None) -> T:
+        """What `work` returns on this rank, once all ranks have done it and have seen the same.
+
+        work: waits for no other rank. facts: name -> value (picklable) of what it found, equal on every rank.
+        Whatever a rank raises is told to all, so that none waits for one that has failed. Raises on every rank the
+        `UserError` that each of them had; `TransientError`, which names ranks, nodes and values, where only some had
+        one or facts differ. Where a rank raises anything else it does so itself, and the others `PeerError`.
+        """
+        if self.size == 1:
+            return work()
+        try:
+            found = work()
+            said = Said(node(), dict(facts(found)) if facts else {})
+        except Exception as error:
+            own = not isinstance(error, UserError)
+            text = f"{type(error).__name__}: {first_line(error)}" if own else str(error)
+            compare(self.everyone(Said(node(), error=text, own=own)), self.rank)
+            raise
+        compare(self.everyone(said), self.rank)
+        return found
+
+    def agree(self, what: str, value: object) -> None:
+        """`TransientError` on every rank, naming ranks, nodes and values, unless all ranks have the same value."""
+        self.together(lambda: {what: value}, dict)
+
+    def by_main(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0 (picklable), on every rank; waits for it as a barrier does.
+
+        A `UserError` and `Leaving` of rank 0 are raised on every rank; for anything else the others raise `PeerError`.
+        """
+        if self.size == 1:
+            return work()
+        told: list[Any] = [None]
+        if self.main:
+            try:
+                told[0] = work(), None, ""
+            except Exception as error:
+                kind = type(error) if isinstance(error, UserError | Leaving) else PeerError
+                text = str(error) if kind is not PeerError else f"rank 0 on {node()}: {type(error).__name__}: {error}"
+                dist.broadcast_object_list([(None, kind, text)], 0, group=self.patient)
+                raise
+        dist.broadcast_object_list(told, 0, group=self.patient)
+        found, kind, text = told[0]
+        if kind is not None:
+            raise kind(text)
+        return found
+
+    def everyone(self, value: T) -> list[T]:
+        """Every rank's value (picklable), in rank order; waits as a barrier does."""
+        values: list[Any] = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value, group=self.patient)
+        return values
 
     def leaving(self, *, now: bool = False) -> bool:
         """Whether a rank was asked to leave; all ranks get the same answer at the same call.
@@ -177,13 +249,53 @@ class World:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
-    def main_says(self, answer: bool) -> bool:
-        """Rank 0's answer, on every rank; waits for it as a barrier does."""
-        if self.size == 1:
-            return answer
-        told = torch.tensor(int(answer and self.main))
-        dist.all_reduce(told, dist.ReduceOp.MAX, group=self.patient)
-        return bool(told)
+
+def compare(said: Sequence[Said], rank: int) -> None:
+    """Raise what `World.together` raises on `rank`; nothing where that rank raises its own error, or all agree."""
+    own = [number for number, one in enumerate(said) if one.own]
+    if own and rank not in own:
+        raise PeerError("; ".join(f"{_place(n, said)}: {said[n].error}" for n in own[:MOST_TOLD]))
+    errors = _by_value([one.error for one in said])
+    if own or (len(errors) == 1 and said[0].error):
+        return
+    if len(errors) > 1:
+        parts = [f"{_places(ranks, said)}: {text}" for text, ranks in errors.items() if text]
+        rest = "; the other ranks do not see that" if "" in errors else ""
+        raise TransientError("; ".join(parts[:MOST_TOLD]) + rest)
+    names = dict.fromkeys(name for one in said for name in one.facts)
+    parts = []
+    for name in names:
+        values = _by_value([repr(one.facts[name]) if name in one.facts else "missing" for one in said])
+        if len(values) > 1:
+            shown = ", ".join(f"{_short(value)} on {_places(ranks, said)}" for value, ranks in values.items())
+            parts.append(f"{name} is {shown}")
+    if parts:
+        more = f"; and {len(parts) - MOST_TOLD} more" if len(parts) > MOST_TOLD else ""
+        raise TransientError(
+            f"the ranks do not see the same: {'; '.join(parts[:MOST_TOLD])}{more}; a node may see old files or another "
+            "disk: compare what it has mounted there"
+        )
+
+
+def _by_value(values: Sequence[str]) -> dict[str, list[int]]:
+    """Value -> the ranks that have it, in rank order."""
+    found: dict[str, list[int]] = {}
+    for rank, value in enumerate(values):
+        found.setdefault(value, []).append(rank)
+    return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _place(rank: int, said: Sequence[Said]) -> str:
+    return f"rank {rank} on {said[rank].node}"
+
+
+def _places(ranks: Sequence[int], said: Sequence[Said]) -> str:
+    """`rank 1 on c2`, or the first and the number of the others."""
+    return _place(ranks[0], said) + (f" and {len(ranks) - 1} more" if len(ranks) > 1 else "")
 
 
 def shard(count: int, rank: int, world: int) -> tuple[int, int]:
@@ -199,19 +311,21 @@ def world(
 
     timeout_s: how long a rank waits for its peers at the start, and in a collective inside a step for one; 300 s by
     default and at most. ranks: how many a run that is begun here counts as, where fewer processes may have to do
-    (`World.ranks`). Raises what `place` and `meet` do, before there is a group.
+    (`World.ranks`). Raises what `place` and `meet` do, before there is a group; `PeerError` for a peer that is lost.
     """
     here = place()
     rank, size = here.rank, here.size
-    device = pick_device(runtime, here.local_rank)
+    device, wrong = _device(runtime, here.local_rank, alone=size == 1)
     threads = runtime.threads or max(1, len(os.sched_getaffinity(0)) // here.local_size)
     torch.set_num_threads(threads)
     watch, limit_s = watch or Watch(), min(timeout_s or TIMEOUT_S, TIMEOUT_S)
     timeout = timedelta(seconds=limit_s)
     if size > 1:
+        store = meet(here, watch, limit_s)
+        _check_devices(store, here, device, wrong)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=meet(here, watch, limit_s),
+            store=store,
             timeout=timeout,
             rank=rank,
             world_size=size,
@@ -221,12 +335,46 @@ def world(
         patient: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if size > 1 else None
         agree: Any = dist.new_group(backend="gloo", timeout=timeout) if size > 1 else None
         watch.event("joined", rank=rank, size=size)
-        yield World(
-            rank, size, device, threads, patient, Question(agree) if size > 1 else None, watch, planned=ranks or 0
-        )
+        control = Question(agree) if size > 1 else None
+        try:
+            yield World(rank, size, device, threads, patient, control, watch, planned=ranks or 0)
+        except RuntimeError as error:
+            if size > 1 and of_peer(error):
+                raise PeerError(f"lost another rank, whose own output says why: {first_line(error)}") from error
+            raise
     finally:
         if size > 1:
             dist.destroy_process_group()
+
+
+def _device(runtime: Runtime, local_rank: int, *, alone: bool) -> tuple[torch.device, str]:
+    """The rank's device, and with peers, which must hear of it, why there is none, or ""."""
+    try:
+        return pick_device(runtime, local_rank), ""
+    except UserError as error:
+        if alone:
+            raise
+        return torch.device("cpu"), str(error)
+
+
+def _check_devices(store: dist.Store, here: Place, device: torch.device, wrong: str) -> None:
+    """As `World.together`, before there is a group: a node that has lost its GPU would wait in one of another kind."""
+    mine = Said(node(), {} if wrong else {"the device": device.type}, wrong)
+    try:
+        store.set(f"device/{here.rank}", json.dumps(mine))
+        said = [Said(*json.loads(store.get(f"device/{rank}"))) for rank in range(here.size)]
+        store.add("heard", 1)
+    except RuntimeError as error:  # DistNetworkError and others of the store's
+        raise PeerError(f"lost rank 0 before all {here.size} ranks had begun: {first_line(error)}") from error
+    try:
+        compare(said, here.rank)
+        if wrong:
+            raise UserError(wrong)
+    except UserError:
+        end = time.monotonic() + LINGER_S  # the store ends with rank 0's process
+        while here.rank == 0 and store.add("heard", 0) < here.size and time.monotonic() < end:
+            time.sleep(POLL_S)
+        raise
 
 
 def pick_device(runtime: Runtime, local_rank: int = 0) -> torch.device:

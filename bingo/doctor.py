@@ -28,6 +28,18 @@ NEEDS = {
     "rich": ("rich", "no progress bars"),
     "matplotlib": ("matplotlib", "`bingo report` is missing: pip install 'bingo-distill[report]'"),
     "jinja2": ("jinja2", "`bingo report` is missing: pip install 'bingo-distill[report]'"),
+    "timm": (
+        "timm",
+        "vision transformers, `timm:NAME` and `bingo export --format safetensors` are missing: "
+        "pip install 'bingo-distill[teachers]'",
+    ),
+    "safetensors": (
+        "safetensors",
+        "safetensors files cannot be read, nor written by `bingo export`: pip install 'bingo-distill[teachers]'",
+    ),
+    "onnx": ("onnx", "`bingo export --format onnx` is missing: pip install 'bingo-distill[export]'"),
+    "onnxscript": ("onnxscript", "`bingo export --format onnx` is missing: pip install 'bingo-distill[export]'"),
+    "onnxruntime": ("onnxruntime", "`bingo export --format onnx` is missing: pip install 'bingo-distill[export]'"),
     "sklearn": ("scikit-learn", "`bingo demo-data` is missing: pip install 'bingo-distill[demo]'"),
 }
 

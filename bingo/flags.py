@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bingo.arguments import Parser
-from bingo.config import EvalKind
+from bingo.config_evaluation import EvalKind
 from bingo.config_flags import MISSING, Setting, add_setting, build, defaults, settings, shown, values_of
 from bingo.config_json import from_record
+from bingo.config_parts import Finetune
 from bingo.errors import UserError
 from bingo.files import read_object
-from bingo.inputs import check_input, kind_of, recorded
+from bingo.inputs import MODEL, check_input, kind_of, recorded, seen_by
+from bingo.paths import library_name
 from bingo.recipes import DISTILL
 from bingo.stages import KINDS, Stage
 from bingo.variables import place
@@ -22,12 +24,18 @@ from bingo.variables import place
 log = logging.getLogger(__name__)
 
 # Parts of the shared groups that a stage which trains nothing, or draws no views, does not read.
-TRAINING = ("runtime.compile", "runtime.impl", "runtime.checkpoint_every", "runtime.log_every")
-DRAWN = ("scale", "brightness", "contrast", "saturation", "hue", "jitter_p", "grey_p", "blur_p", "blur_sigma", "flip_p")
+TRAINING = (
+    *("runtime.compile", "runtime.graph", "runtime.impl", "runtime.checkpoint_every", "runtime.log_every"),
+    "runtime.profile",
+)
+DRAWN: tuple[str, ...] = ("scale", "brightness", "contrast", "saturation", "hue", "jitter_p", "grey_p", "flip_p")
+DRAWN += ("blur_p", "blur_sigma", "blur")
 VIEWS = tuple(f"augment.{name}" for name in DRAWN)
+LOADING = tuple(f"loader.{name}" for name in ("hw_decoder_load", "size_hints", "prefetch", "allow_bad", "verify"))
 # How a network sees images. A key cache answers for what was drawn too: `distill` refuses one with other views.
 SEEN = ("augment.size", "augment.mean", "augment.std", "loader.fancy_upsampling")
 INHERITED: dict[str, dict[str, tuple[str, ...]]] = {
+    "teacher": {"model": SEEN},
     "features": {"model": SEEN},
     "keys": {"teacher": SEEN},
     "distill": {"teacher": SEEN, "keys": ("augment.", "loader.fancy_upsampling")},
@@ -61,20 +69,27 @@ DOORS = {
     ),
     "pretrain": Door(
         "--data DIR --out DIR",
-        "--data data/train --out runs/teacher --model resnet50 --runtime.precision bf16",
+        "--data data/train --out runs/teacher --model resnet50",
         ("data", "out", "model", *FIT),
+        unused=("runtime.engine",),
+    ),
+    "teacher": Door(
+        "--model PATH --out DIR",
+        "--model swav_RN50w2_400ep_pretrain.pth.tar --out runs/teacher",
+        ("model", "out", "head", "features", "dim", "whiten", "seed"),
+        unused=(*VIEWS, *LOADING),
     ),
     "features": Door(
         "--data DIR --model PATH --out DIR",
         "--data data/train --model runs/teacher --out runs/features",
-        ("data", "model", "out", "batch", *HOW),
+        ("data", "model", "out", "dtype", "batch", *HOW),
         unused=(*VIEWS, "runtime.channels_last", *TRAINING),
     ),
     "bags": Door(
         "--data DIR --features DIR --out DIR",
         "--data data/train --features runs/features --out runs/bags --k 5",
         ("data", "features", "out", "kind", "k", "engine", "runtime.device", "seed"),
-        unused=("runtime.precision", "runtime.channels_last", *TRAINING),
+        unused=("runtime.precision", "runtime.engine", "runtime.channels_last", *TRAINING),
     ),
     "keys": Door(
         "--data DIR --teacher PATH --out DIR",
@@ -88,15 +103,18 @@ DOORS = {
         ("data", "teacher", "keys", "bags", "out", "student", "objective", *FIT),
     ),
     "eval": Door(
-        "linear|knn|fewshot RUN",
-        "knn runs/r18 --val data/val",
-        ("val", "train", "out", "k", "shots", "draws", "solver", *HOW),
-        unused=("kinds", "run", *VIEWS, "runtime.channels_last", *TRAINING),
+        "linear|knn|fewshot|finetune|transfer RUN",
+        "linear runs/r18 --val data/val --protocol release",
+        ("val", "train", "out", "protocol", "k", "shots", "draws", "solver", *HOW, "seed"),
+        unused=(
+            *("kinds", "run", *VIEWS, "runtime.channels_last", "runtime.compile", "runtime.graph", "runtime.impl"),
+            "runtime.profile",
+        ),
     ),
     "export": Door(
         "--model PATH --out DIR",
         "--model runs/r18 --classifier runs/r18/eval/linear --out runs/export",
-        ("model", "classifier", "out"),
+        ("model", "classifier", "out", "format"),
     ),
 }
 
@@ -111,12 +129,24 @@ class Use(NamedTuple):
 
 MONITORED = Use(("monitor.every",), "with --monitor.val", lambda v: v["monitor.val"] is not None)
 COUNTED = Use(("loader.max_bad",), "without --loader.allow-bad", lambda v: not v["loader.allow_bad"])
+FINETUNED = tuple(setting.name for setting in settings(Finetune, "finetune."))
 USES = {
     "pretrain": (MONITORED, COUNTED),
+    "teacher": (
+        Use(("features", "whiten"), "with --head pca", lambda v: v["head"] == "pca"),
+        Use(("dim",), "with --head pca or orthogonal", lambda v: v["head"] != "own"),
+        Use(("seed",), "with --head orthogonal", lambda v: v["head"] == "orthogonal"),
+    ),
     "distill": (
+        Use(("arch",), "with --teacher", lambda v: v["teacher"] is not None),
         MONITORED,
         COUNTED,
-        Use(("warm_epochs", "cutmix"), "with --objective release", lambda v: v["objective"] == "release"),
+        Use(
+            ("warm_epochs", "cutmix", "cutmix_block"),
+            "with --objective release",
+            lambda v: v["objective"] == "release",
+        ),
+        Use(("cutmix_block",), "with --cutmix", lambda v: v["cutmix"]),
     ),
     "bags": (
         Use(("clusters",), "with --kind kmeans", lambda v: v["kind"] == "kmeans"),
@@ -125,9 +155,32 @@ USES = {
     "eval": (
         Use(("k",), "by `eval knn`", lambda v: "knn" in v["kinds"]),
         Use(("shots", "draws"), "by `eval fewshot`", lambda v: "fewshot" in v["kinds"]),
-        Use(("solver", "linear_lr", "linear_epochs"), "by `eval linear`", lambda v: "linear" in v["kinds"]),
-        Use(("linear_lr", "linear_epochs"), "with --solver sgd", lambda v: v["solver"] == "sgd"),
-        Use(("seed",), "by `eval linear` and `eval fewshot`", lambda v: v["kinds"] != ("knn",)),
+        Use(
+            ("protocol", "solver", "linear_lr", "linear_min_lr", "linear_epochs", "linear_batch"),
+            "by `eval linear`",
+            lambda v: "linear" in v["kinds"],
+        ),
+        Use(("solver",), "with --protocol cached", lambda v: v["protocol"] == "cached"),
+        Use(("linear_min_lr",), "with --protocol release", lambda v: v["protocol"] == "release"),
+        Use(
+            ("linear_lr", "linear_epochs", "linear_batch"),
+            "with --solver sgd",
+            lambda v: v["solver"] == "sgd" or v["protocol"] != "cached",
+        ),
+        Use(
+            ("crop_scale", "flip_p", "runtime.checkpoint_every", "runtime.log_every"),
+            "by `eval finetune`, and by `eval linear` with --protocol release, moco or simreg",
+            lambda v: "finetune" in v["kinds"] or ("linear" in v["kinds"] and v["protocol"] != "cached"),
+        ),
+        Use(("runtime.engine",), "by all but `eval finetune`", lambda v: v["kinds"] != ("finetune",)),
+        Use(FINETUNED, "by `eval finetune`", lambda v: "finetune" in v["kinds"]),
+        Use(("finetune.fraction",), "without --finetune.names", lambda v: v["finetune.names"] is None),
+        Use(("transfer_l2", "holdout"), "by `eval transfer`", lambda v: "transfer" in v["kinds"]),
+        Use(
+            ("seed",),
+            "by `eval linear`, `eval fewshot`, `eval finetune` and `eval transfer`",
+            lambda v: v["kinds"] != ("knn",),
+        ),
     ),
     "export": (Use(("classes",), "without --classifier", lambda v: v["classifier"] is None),),
 }
@@ -142,7 +195,7 @@ def stage_of(kind: str, argv: list[str], *, parser: Parser | None = None, mixed:
     parser = parser or flags_of(kind)
     given = vars(parser.parse_args(leading(argv, DOORS[kind].words)))
     config, recipe = given.pop("config", None), given.pop("recipe", None)
-    usual = of_run(given["run"], given["kinds"]) if kind == "eval" else starting_point(kind, config, recipe)
+    usual = of_run(given["run"], given) if kind == "eval" else starting_point(kind, config, recipe)
     if config is None and recipe is None:
         usual = inherit(kind, usual, given, tell=not mixed)
     if kind == "distill" and {"keys", "teacher"} & set(given):  # one takes the place of the other
@@ -187,8 +240,8 @@ def flags_of(kind: str) -> Parser:
     parser = Parser(f"bingo {kind}", inspect.cleandoc(config.__doc__ or ""), f"bingo {kind} {door.example}", usage)
     if kind == "eval":
         kinds = typing.get_args(EvalKind)
-        parser.add_argument("kinds", action=_Kind, choices=kinds, metavar="linear|knn|fewshot", help="what is measured")
-        parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a model.pt")
+        parser.add_argument("kinds", action=_Kind, choices=kinds, metavar="|".join(kinds), help="what is measured")
+        parser.add_argument("run", type=Path, metavar="RUN", help=MODEL.words)
     for name in door.usual:
         setting = found.pop(name)
         add_setting(parser, setting, usual_value(kind, setting))
@@ -201,9 +254,9 @@ def flags_of(kind: str) -> Parser:
 def usual_value(kind: str, setting: Setting) -> str:
     """The default in words, where it is not the config class that says it."""
     if kind == "eval" and setting.name == "out":
-        return "RUN/eval/KIND"
+        return "RUN/eval/KIND; with -PROTOCOL or -FRACTION where there is one"
     if kind == "eval" and setting.name in ("train", "val"):
-        return "the run's"
+        return "the run's, but for transfer"
     sources = [name for name, parts in INHERITED.get(kind, {}).items() if setting.name.startswith(parts)]
     whose = " or ".join(f"the {name}'" + ("" if name.endswith("s") else "s") for name in sources)
     return f"{whose}, or {shown(setting.default)}" if sources else ""
@@ -252,12 +305,23 @@ def starting_point(kind: str, config: Path | None, recipe: str | None) -> dict[s
     return defaults(cls)
 
 
-def of_run(run: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """The settings that a run folder's own config.json answers; what it does not stays required."""
+def of_run(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run folder's own config.json answers; what it does not stays required. given: what was typed.
+
+    Each protocol and each fraction of the labels has a folder of its own.
+    """
     check_input("run", run)
     values = defaults(KINDS["eval"].config)
-    values["out"] = (run if run.is_dir() else run.parent) / "eval" / kinds[0]
-    if found := recorded(run):
+    (name,) = given["kinds"]
+    if name == "linear" and given.get("protocol", "cached") != "cached":
+        name = f"{name}-{given['protocol']}"
+    if name == "finetune" and not given.get("finetune.names"):
+        name = f"{name}-{given.get('finetune.fraction', values['finetune.fraction']):g}"
+    folder = run if run.is_dir() else run.parent
+    if library := library_name(run):
+        folder = Path("runs", library.replace(":", "-"))
+    values["out"] = folder / "eval" / name
+    if (found := recorded(run)) and name != "transfer":  # which is about other images than the run's
         values["train"] = found[0].data
         values["val"] = found[0].monitor.val or MISSING
     return values
@@ -270,12 +334,20 @@ def inherit(kind: str, usual: dict[str, Any], given: Mapping[str, Any], *, tell:
     """
     parts = INHERITED.get(kind, {})
     source = next((name for name in parts if given.get(name)), None)
-    found = recorded(given[source]) if source else None
-    if source is None or found is None:
+    known = _known_of(given[source]) if source else None
+    if source is None or known is None:
         return usual
-    known, file = found
-    taken = {name: value for name, value in values_of(known).items() if name.startswith(parts[source])}
+    values, file = known
+    taken = {name: value for name, value in values.items() if name.startswith(parts[source])}
     news = [f"{name}={shown(value)}" for name, value in taken.items() if name not in given and value != usual[name]]
     if news and tell and place().rank == 0:
         log.info("%s: as %s says; flags say otherwise", " ".join(news), file)
     return {**usual, **taken}
+
+
+def _known_of(path: Path) -> tuple[dict[str, Any], Path | str] | None:
+    """What is known of how the network, or the key cache, at `path` sees images, and who says so."""
+    if found := recorded(path):
+        return values_of(found[0]), found[1]
+    seen = seen_by(path)
+    return (seen, library_name(path) or path) if seen else None

@@ -36,8 +36,7 @@ class Pace:
 
     def rate(self, done: int) -> str:
         seconds, images = self.clock() - self.began, (done - self.start) * self.images
-        rate = images / seconds if seconds > 0 else 0
-        return f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s" if rate > 0 else ""
+        return rate_words(images / seconds if seconds > 0 else 0)
 
     def left(self, done: int, total: int | None) -> str:
         seconds, units = self.clock() - self.began, done - self.start
@@ -116,6 +115,11 @@ def _bar(label: str, total: int | None, start: int, pace: Pace) -> Iterator[Call
             bar.update(task, completed=done, total=total, told=told)  # None leaves the total as it is
 
         yield advance
+
+
+def rate_words(rate: float) -> str:
+    """Such as `1234 images/s`, `0.52 images/s`; nothing for none."""
+    return f"{rate:.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s" if rate > 0 else ""
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ one only hears signals; `bingo.launch` puts one in its place that also writes wh
 """
 
 import signal
+from pathlib import Path
 from typing import Any
 
 LEAVE_SIGNALS = (signal.SIGUSR2, signal.SIGTERM)
@@ -35,3 +36,7 @@ class Watch:
 
     def beat(self, step: int) -> None:
         """The run is alive and has done `step` steps (or blocks) of its stage; cheap, called at every step."""
+
+    def saved(self, key: str, out: Path) -> int | None:
+        """The step of the newest checkpoint that earlier attempts of this run have written to `out`, where known."""
+        return None

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bingo.kernels.dispatch import reference_or_triton
 from bingo.kernels.transfer import to_device
-from bingo.kernels.view_params import BRIGHTNESS, CONTRAST, GREY_WEIGHTS, HUE, SATURATION, ViewParams, gaussian_taps
+from bingo.kernels.view_params import BLURS, BRIGHTNESS, CONTRAST, GREY_WEIGHTS, HUE, SATURATION, ViewParams
 
 CACHED_PIXELS = 100_000
 # On a CPU the blur's matrices are cut to the band around their diagonal, this many rows at a time.
@@ -37,23 +37,27 @@ def augment(
     blur_kernel: int,
     dtype: torch.dtype = torch.float32,
     impl: str = "auto",
+    blur: str = "gaussian",
 ) -> Tensor:
     """The whole chain: jitter, grey, blur, flip, normalise.
 
     images: (N, H, W, 3) uint8, left unchanged. mean, std: per channel, of values in 0..1. blur_kernel: odd, pixels.
     impl: "reference" (PyTorch), "triton", or "auto": Triton on CUDA, PyTorch elsewhere. They differ where a blurred
-    value lies between two levels within rounding. Returns (N, 3, H, W) in `dtype`, channels-last in memory. ValueError
-    for other shapes and dtypes, and for an impl that cannot run.
+    value lies between two levels within rounding. blur: "gaussian" as torchvision's, or "pil" as PIL's. Returns
+    (N, 3, H, W) in `dtype`, channels-last in memory. ValueError for other shapes, dtypes and blurs, and for an impl
+    that cannot run.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must be (N, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}")
     if len(params) != len(images):
         raise ValueError(f"there are {len(images)} images but parameters for {len(params)}")
     _check_blur(blur_kernel, *images.shape[1:3])
+    if blur not in BLURS:
+        raise ValueError(f"blur is {blur!r}; it must be one of {', '.join(BLURS)}")
     if _choose_impl(impl, images.device.type) == "triton":
         from bingo.kernels.triton_augment import augment_triton
 
-        return augment_triton(images, params, mean, std, blur_kernel, dtype)
+        return augment_triton(images, params, mean, std, blur_kernel, dtype, blur)
     count, height, width, _ = images.shape
     views = _fresh((count, height, width, 3), dtype, images.device).permute(0, 3, 1, 2)
     # On a CPU a few images at a time: their levels then stay in the core's own cache from one operation to the next.
@@ -63,7 +67,8 @@ def augment(
             rows = slice(first, first + group)
             levels = images[rows].permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
             levels = to_grey(colour_jitter(levels, params[rows]), params.grey[rows])
-            levels = horizontal_flip(gaussian_blur(levels, params.blur_sigma[rows], blur_kernel), params.flip[rows])
+            levels = gaussian_blur(levels, params.blur_sigma[rows], blur_kernel, blur)
+            levels = horizontal_flip(levels, params.flip[rows])
             views[rows] = _scaled(levels, mean, std)
     return views
 
@@ -181,8 +186,10 @@ def to_grey(levels: Tensor, chosen: NDArray[np.bool_]) -> Tensor:
     return _on(levels, chosen, lambda part: part.copy_(_luma(part).floor_()))
 
 
-def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Tensor:
+def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int, blur: str = "gaussian") -> Tensor:
     """Gaussian blur with reflected borders, rounded, of the images whose sigma (N, pixels) is above 0.
+
+    blur: whose taps, a key of `view_params.BLURS`.
 
     Each pass is a product with a banded matrix per image, which holds the taps and the reflection: at these sizes that
     is faster than a grouped convolution. TF32 products, if the caller allows them, can move a pixel by one level.
@@ -193,11 +200,11 @@ def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Te
     indices = np.flatnonzero(sigma > 0)
     if len(indices) == 0:
         return levels
-    taps_NT = to_device(gaussian_taps(sigma[indices], kernel), levels.device)
+    taps_NT = to_device(BLURS[blur](sigma[indices], kernel), levels.device)
     across = _bands(taps_NT, width)
     down = across if height == width else _bands(taps_NT, height)
 
-    def blur(sharp: Tensor) -> Tensor:
+    def blurred_of(sharp: Tensor) -> Tensor:
         count = len(sharp)
         planes, half = sharp.reshape(3 * count, height, width), torch.empty_like(sharp)
         lines, blurred = half.view(count, 3 * height, width), torch.empty_like(sharp)
@@ -209,7 +216,7 @@ def gaussian_blur(levels: Tensor, sigma: NDArray[np.float32], kernel: int) -> Te
                 blurred.view_as(lines)[:, :, pixels] = lines[:, :, sources].bmm(matrix.transpose(1, 2))
         return blurred.round_()
 
-    return _on(levels, indices, blur)
+    return _on(levels, indices, blurred_of)
 
 
 def _check_blur(kernel: int, height: int, width: int) -> None:
@@ -271,18 +278,12 @@ def cutmix(a: Tensor, b: Tensor, box: tuple[int, int, int, int], *, impl: str = 
     """Images `a` with the pixels of `b` inside one box, and the share of pixels that is still `a`'s.
 
     a, b: (N, C, H, W), same shape, dtype and device, without gradients; box: (y0, x0, y1, x1), whole pixels, ends
-    exclusive, possibly empty; impl: as in `augment`. Returns the mixed images in a's memory format and 1 - box area /
-    image area. ValueError for a box outside the image.
+    exclusive, possibly empty; impl: as in `augment`. Returns the mixed images in a's memory format and `share_left`.
+    ValueError for a box outside the image.
     """
     height, width = a.shape[2:]
     y0, x0, y1, x1 = box
-    if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
-        raise ValueError(
-            "cutmix needs two batches of one shape, dtype and device, not "
-            f"{tuple(a.shape)} {a.dtype} on {a.device} and {tuple(b.shape)} {b.dtype} on {b.device}"
-        )
-    if a.requires_grad or b.requires_grad:
-        raise ValueError("cutmix passes no gradient on, but its images want one; detach them")
+    _check_mixed(a, b)
     if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
         raise ValueError(f"box {box} must satisfy 0 <= y0 <= y1 <= {height} and 0 <= x0 <= x1 <= {width}")
     if _choose_impl(impl, a.device.type) == "triton":
@@ -292,4 +293,32 @@ def cutmix(a: Tensor, b: Tensor, box: tuple[int, int, int, int], *, impl: str = 
     else:
         mixed = a.clone()
         mixed[:, :, y0:y1, x0:x1] = b[:, :, y0:y1, x0:x1]
-    return mixed, 1 - (y1 - y0) * (x1 - x0) / (height * width)
+    return mixed, share_left(box, height, width)
+
+
+def share_left(box: tuple[int, int, int, int], height: int, width: int) -> float:
+    """1 - box area / image area."""
+    y0, x0, y1, x1 = box
+    return 1 - (y1 - y0) * (x1 - x0) / (height * width)
+
+
+def cutmix_on_device(a: Tensor, b: Tensor, box: Tensor) -> Tensor:
+    """`cutmix` with a box (int64 (4)) that lies on the images' device, and must lie in the images: nobody looks.
+
+    So a captured step can have another box at each replay.
+    """
+    _check_mixed(a, b)
+    y0, x0, y1, x1 = box
+    rows, columns = (torch.arange(side, device=box.device) for side in a.shape[2:])
+    inside = ((rows >= y0) & (rows < y1))[:, None] & ((columns >= x0) & (columns < x1))
+    return torch.where(inside, b, a, out=torch.empty_like(a))
+
+
+def _check_mixed(a: Tensor, b: Tensor) -> None:
+    if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+        raise ValueError(
+            "cutmix needs two batches of one shape, dtype and device, not "
+            f"{tuple(a.shape)} {a.dtype} on {a.device} and {tuple(b.shape)} {b.dtype} on {b.device}"
+        )
+    if a.requires_grad or b.requires_grad:
+        raise ValueError("cutmix passes no gradient on, but its images want one; detach them")

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from bingo.kernels.splits import ceil_div
 from bingo.kernels.transfer import to_device
-from bingo.kernels.view_params import BRIGHTNESS, CONTRAST, GREY_WEIGHTS, SATURATION, ViewParams, gaussian_taps
+from bingo.kernels.view_params import BLURS, BRIGHTNESS, CONTRAST, GREY_WEIGHTS, SATURATION, ViewParams
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Words of an image's row of `params`: what is done, in order; factor of each operation (hue: sixths of a turn); what
 # the other image of a blend is multiplied with; then single words, and from TAPS on the blur. SLOT is the image's place
-# among the blurred ones, or -1; row s holds in IMAGE the one at place s.
+# among the blurred ones, or -1; row s holds in IMAGE the one at place s, or -1.
 ORDER, FACTOR, REST = tl.constexpr(0), tl.constexpr(4), tl.constexpr(8)
 OPERATIONS, BEFORE_CONTRAST, LUMA_SUM = tl.constexpr(12), tl.constexpr(13), tl.constexpr(14)
 GREY, FLIP, SLOT, IMAGE = tl.constexpr(15), tl.constexpr(16), tl.constexpr(17), tl.constexpr(18)
@@ -167,17 +167,19 @@ def blur_rows_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """First pass, down the columns of one plane: a tile of uint8 levels (S, 3, H, W) to fp32 `blurred` (S, 3, H, W)."""
     plane = tl.program_id(0)
-    taps = floats_ptr + tl.load(params_ptr + plane // 3 * STRIDE + IMAGE) * STRIDE + TAPS
-    y, x = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    mask = (y < H)[:, None] & (x < W)[None, :]
-    base = plane.to(tl.int64) * (H * W)
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for t in range(T):
-        # Rows past the image are not stored: any row that exists will do for them.
-        source = reflect(tl.minimum(y, H - 1) + (t - T // 2), H)
-        level = tl.load(levels_ptr + base + source[:, None] * W + x[None, :], mask=(x < W)[None, :], other=0)
-        total = tl.fma(level.to(tl.float32), tl.load(taps + t), total)
-    tl.store(blurred_ptr + base + y[:, None] * W + x[None, :], total, mask=mask)
+    image = tl.load(params_ptr + plane // 3 * STRIDE + IMAGE)
+    if image >= 0:
+        taps = floats_ptr + image * STRIDE + TAPS
+        y, x = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+        mask = (y < H)[:, None] & (x < W)[None, :]
+        base = plane.to(tl.int64) * (H * W)
+        total = tl.zeros([ROWS, COLUMNS], tl.float32)
+        for t in range(T):
+            # Rows past the image are not stored: any row that exists will do for them.
+            source = reflect(tl.minimum(y, H - 1) + (t - T // 2), H)
+            level = tl.load(levels_ptr + base + source[:, None] * W + x[None, :], mask=(x < W)[None, :], other=0)
+            total = tl.fma(level.to(tl.float32), tl.load(taps + t), total)
+        tl.store(blurred_ptr + base + y[:, None] * W + x[None, :], total, mask=mask)
 
 
 @triton.jit
@@ -188,25 +190,26 @@ def blur_columns_kernel(  # type: ignore[no-untyped-def]
     """Second pass, along the rows of a tile of all three planes; then rounded, flipped, normalised, to `out`."""
     slot = tl.program_id(0)
     image = tl.load(params_ptr + slot * STRIDE + IMAGE)
-    taps = floats_ptr + image * STRIDE + TAPS
-    y, x = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
-    live = (y < H)[:, None]
-    mask = live & (x < W)[None, :]
-    rows = blurred_ptr + slot.to(tl.int64) * (H * W * 3) + y[:, None] * W
-    red = tl.zeros([ROWS, COLUMNS], tl.float32)
-    green, blue = red, red
-    for t in range(T):
-        source = rows + reflect(tl.minimum(x, W - 1) + (t - T // 2), W)[None, :]
-        tap = tl.load(taps + t)
-        red = tl.fma(tl.load(source, mask=live, other=0.0), tap, red)
-        green = tl.fma(tl.load(source + H * W, mask=live, other=0.0), tap, green)
-        blue = tl.fma(tl.load(source + 2 * H * W, mask=live, other=0.0), tap, blue)
-    target = tl.where(tl.load(params_ptr + image * STRIDE + FLIP) != 0, W - 1 - x, x)
-    first = out_ptr + image.to(tl.int64) * (H * W * 3) + (y[:, None] * W + target[None, :]) * 3
-    red, green, blue = red + ROUNDER - ROUNDER, green + ROUNDER - ROUNDER, blue + ROUNDER - ROUNDER
-    tl.store(first, normalised(red, mean_r, std_r).to(out_ptr.dtype.element_ty), mask=mask)
-    tl.store(first + 1, normalised(green, mean_g, std_g).to(out_ptr.dtype.element_ty), mask=mask)
-    tl.store(first + 2, normalised(blue, mean_b, std_b).to(out_ptr.dtype.element_ty), mask=mask)
+    if image >= 0:
+        taps = floats_ptr + image * STRIDE + TAPS
+        y, x = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+        live = (y < H)[:, None]
+        mask = live & (x < W)[None, :]
+        rows = blurred_ptr + slot.to(tl.int64) * (H * W * 3) + y[:, None] * W
+        red = tl.zeros([ROWS, COLUMNS], tl.float32)
+        green, blue = red, red
+        for t in range(T):
+            source = rows + reflect(tl.minimum(x, W - 1) + (t - T // 2), W)[None, :]
+            tap = tl.load(taps + t)
+            red = tl.fma(tl.load(source, mask=live, other=0.0), tap, red)
+            green = tl.fma(tl.load(source + H * W, mask=live, other=0.0), tap, green)
+            blue = tl.fma(tl.load(source + 2 * H * W, mask=live, other=0.0), tap, blue)
+        target = tl.where(tl.load(params_ptr + image * STRIDE + FLIP) != 0, W - 1 - x, x)
+        first = out_ptr + image.to(tl.int64) * (H * W * 3) + (y[:, None] * W + target[None, :]) * 3
+        red, green, blue = red + ROUNDER - ROUNDER, green + ROUNDER - ROUNDER, blue + ROUNDER - ROUNDER
+        tl.store(first, normalised(red, mean_r, std_r).to(out_ptr.dtype.element_ty), mask=mask)
+        tl.store(first + 1, normalised(green, mean_g, std_g).to(out_ptr.dtype.element_ty), mask=mask)
+        tl.store(first + 2, normalised(blue, mean_b, std_b).to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["y0", "x0", "y1", "x1"])  # or a box at 1 or at 16 would be compiled anew
@@ -225,7 +228,7 @@ def cutmix_kernel(  # type: ignore[no-untyped-def]
     tl.store(out_ptr + base + at, tl.where(inside, pasted, kept), mask=live)
 
 
-def pack(params: ViewParams, blur_kernel: int) -> NDArray[np.int32]:
+def pack(params: ViewParams, blur_kernel: int, blur: str = "gaussian") -> NDArray[np.int32]:
     """(N, TAPS + T) words: everything that the host decides, in the layout above."""
     words = np.zeros((len(params), TAPS.value + blur_kernel), np.int32)
     floats = words.view(np.float32)
@@ -240,16 +243,31 @@ def pack(params: ViewParams, blur_kernel: int) -> NDArray[np.int32]:
     blurred = np.flatnonzero(params.blur_sigma > 0)
     words[:, SLOT.value] = -1
     words[blurred, SLOT.value] = np.arange(len(blurred))
+    words[:, IMAGE.value] = -1
     words[: len(blurred), IMAGE.value] = blurred
-    floats[blurred, TAPS.value :] = gaussian_taps(params.blur_sigma[blurred], blur_kernel)
+    floats[blurred, TAPS.value :] = BLURS[blur](params.blur_sigma[blurred], blur_kernel)
     return words
 
 
 def augment_triton(
     images: Tensor, params: ViewParams, mean: Sequence[float], std: Sequence[float], blur_kernel: int,
-    dtype: torch.dtype,
+    dtype: torch.dtype, blur: str = "gaussian",
 ) -> Tensor:  # fmt: skip
     """`augment.augment` after its checks; ValueError for other dtypes and images of more than MOST_PIXELS pixels."""
+    words = to_device(pack(params, blur_kernel, blur), images.device)
+    slots = int((params.blur_sigma > 0).sum())
+    return augment_words(images, words, mean, std, blur_kernel, dtype, slots, lumas=bool(params.jitter.any()))
+
+
+def augment_words(
+    images: Tensor, words: Tensor, mean: Sequence[float], std: Sequence[float], blur_kernel: int, dtype: torch.dtype,
+    slots: int, *, lumas: bool = True,
+) -> Tensor:  # fmt: skip
+    """The chain on what `pack` made, on the device: the same launches whatever is in it, so that a graph holds them.
+
+    words: written to; good for one call. slots: places for blurred images, at least as many as there are. lumas:
+    whether any image is jittered. Values do not depend on either. ValueError as `augment_triton`.
+    """
     count, height, width, _ = images.shape
     if dtype not in DTYPES:
         raise ValueError(f"impl 'triton' gives float16, bfloat16 or float32, not {dtype}; pass impl='reference'")
@@ -260,14 +278,12 @@ def augment_triton(
     out = images.new_empty((count, height, width, 3), dtype=dtype)
     if count == 0:
         return out.permute(0, 3, 1, 2)
-    images, words = images.contiguous(), to_device(pack(params, blur_kernel), images.device)
-    floats, stride, size = words.view(torch.float32), words.shape[1], (height, width)
+    images, floats, stride, size = images.contiguous(), words.view(torch.float32), words.shape[1], (height, width)
     constants = [*map(float, mean), *map(float, std)]
     pixels = {"STRIDE": stride, "PIXELS": PIXELS, **OPTIONS}
     blocks = ceil_div(height * width, PIXELS)
-    if params.jitter.any():
+    if lumas:
         luma_kernel[(count, blocks)](images, words, floats, *size, **pixels)
-    slots = int((params.blur_sigma > 0).sum())
     levels = images.new_empty((slots, 3, *size))
     colour_kernel[(count, blocks)](images, words, floats, levels, out, *size, *constants, **pixels)
     if slots:

@@ -68,3 +68,25 @@ def gaussian_taps(sigma: NDArray[np.float32], kernel: int) -> NDArray[np.float32
     distance = np.arange(kernel) - kernel // 2
     taps = np.exp(-0.5 * (distance / sigma[:, None].astype(np.float64)) ** 2)
     return (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def box_taps(sigma: NDArray[np.float32], kernel: int) -> NDArray[np.float32]:
+    """Normalised taps (N, kernel) of PIL's GaussianBlur: a box with fractional ends, three times over.
+
+    Its variance is sigma^2 however small sigma is, where a sampled Gaussian below 0.4 is hardly more than its centre.
+    Source: Gwosdek et al. 2011, equations 7, 11 and 14; PIL rounds to levels after each pass, which is left out here.
+    """
+    half = kernel // 2
+    taps = np.zeros((len(sigma), kernel))
+    for row, variance in zip(taps, np.asarray(sigma, np.float64) ** 2 / 3, strict=True):
+        inner = int((np.sqrt(12 * variance + 1) - 1) / 2)
+        edge = (2 * inner + 1) * (inner * (inner + 1) - 3 * variance) / (6 * (variance - (inner + 1) ** 2))
+        box = np.array([edge, *[1.0] * (2 * inner + 1), edge])
+        thrice = np.convolve(np.convolve(box, box), box)
+        reach = min(3 * (inner + 1), half)
+        middle = len(thrice) // 2
+        row[half - reach : half + reach + 1] = thrice[middle - reach : middle + reach + 1]
+    return (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+BLURS = {"gaussian": gaussian_taps, "pil": box_taps}

@@ -4,7 +4,7 @@ import copy
 import logging
 import time
 import warnings
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,18 +14,25 @@ from bingo.config import TrainingConfig
 from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.evaluate.accuracy import knn_accuracy
+from bingo.features.alike import open_same
 from bingo.features.extract import extract
 from bingo.files import first_line
 from bingo.images.classes import check_labels
 from bingo.images.dataset import Dataset
-from bingo.images.open import left_out_now, open_images
+from bingo.images.open import left_out_now
 from bingo.kernels import resolve_impl
-from bingo.models import Encoder, autocast, save_encoder
+from bingo.models import Encoder, autocast, compiled_or_not, save_encoder
 from bingo.progress import progress_bar
-from bingo.train.checkpoint import load_newest, save_checkpoint
+from bingo.train.arithmetic import arithmetic, unusual
+from bingo.train.background import Background
+from bingo.train.checkpoint import go_on, leave_saved, save_beside
+from bingo.train.graph import make_step
 from bingo.train.health import Health
 from bingo.train.metrics import Metrics
-from bingo.train.shares import Method, backward
+from bingo.train.optimiser import load_sgd, sgd
+from bingo.train.profile import StepProfile
+from bingo.train.shares import Method
+from bingo.train.telemetry import Speed
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import training_batches, view_dtype
 from bingo.views.plan import Plan
@@ -39,7 +46,7 @@ class PerView(nn.Module):
     def __init__(self, encoder: Encoder, *, joint: bool, compiled: bool) -> None:
         super().__init__()
         self.encoder, self.joint = encoder, joint
-        self._project = torch.compile(encoder.project) if compiled else encoder.project
+        self._project = compiled_or_not(encoder.project, encoder.name) if compiled else encoder.project
 
     def forward(self, *views: torch.Tensor) -> list[torch.Tensor]:
         if self.joint:
@@ -55,7 +62,7 @@ def wrap(encoder: Encoder, config: TrainingConfig, world: World, *, views: int =
     check_student(encoder, config, world, joint=joint)
     if config.runtime.channels_last:
         encoder.to(memory_format=torch.channels_last)
-    model: nn.Module = PerView(encoder, joint=joint, compiled=config.runtime.compile)
+    model: nn.Module = PerView(encoder, joint=joint, compiled=bool(config.runtime.compile))
     if world.size > 1:
         ids = [world.device.index] if world.device.type == "cuda" else None
         with warnings.catch_warnings():
@@ -133,16 +140,27 @@ def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
         raise UserError(f"runtime.impl={config.runtime.impl}: {error}") from error
 
 
+def open_data(config: TrainingConfig, world: World) -> tuple[Dataset, Dataset | None]:
+    """The images to train on and those of the monitor, if it has any; the same on every rank, with the same classes."""
+    dataset = open_same(config.data, config.loader, world)
+    val = open_same(config.monitor.val, config.loader, world) if config.monitor.val else None
+    if val:
+        check_labels(dataset, val, tell=world.main)
+    return dataset, val
+
+
 def resume(config: TrainingConfig, key: str, world: World) -> tuple[dict[str, Any] | None, World]:
-    """The state to go on from, if there is one, and the processes as the ranks that the run was begun with."""
-    state = load_newest(config.out / "checkpoints", key, world.device)
-    return state, world.counting_as(state["ranks"]) if state and "ranks" in state else world
+    """The state to go on from, if there is one, and the processes as the ranks that the run was begun with.
+
+    Tensors are on the CPU. `TransientError` where the run has saved more than its folder holds now.
+    """
+    return go_on(config.out, key, world)
 
 
 def train(
     config: TrainingConfig,
     key: str,
-    dataset: Dataset,
+    data: tuple[Dataset, Dataset | None],
     plan: Plan,
     method: Method,
     world: World,
@@ -150,24 +168,24 @@ def train(
 ) -> dict[str, Any]:
     """Run the training, or go on from `state`; returns the figures for the stage record.
 
-    Asked to leave, all ranks save a checkpoint at the same step boundary and raise `Leaving`.
+    data: see `open_data`. Asked to leave, all ranks save a checkpoint at the same step boundary and raise `Leaving`.
     Writes `model.pt`, `metrics.jsonl` and `checkpoints/` below `config.out`. Bit-exact on the CPU for a fixed number of
     processes and threads: killed at any point and started again, it ends with the weights of an uninterrupted run. So
     does one of two ranks that goes on in one process; fewer processes than ranks change roundings at most.
     """
-    val = open_images(config.monitor.val, config.loader, tell=world.main) if config.monitor.val else None
-    if val:
-        check_labels(dataset, val, tell=world.main)
+    dataset, val = data
     per_epoch = plan.steps_per_epoch
     total = config.optim.epochs * per_epoch
-    optimiser = torch.optim.SGD(
-        method.model.parameters(),
-        lr=config.optim.lr,
-        momentum=config.optim.momentum,
-        weight_decay=config.optim.weight_decay,
-    )
+    optimiser = sgd(method.model.parameters(), config.optim)
+    train_on = make_step(config, method, optimiser, world)
     folder = config.out / "checkpoints"
     start = state["step"] if state else 0
+    if start > total:
+        raise UserError(
+            f"{folder} holds a checkpoint of step {start}, but this run has {total} steps in all; move that file away, "
+            "or choose another --out"
+        )
+    profile = StepProfile(config.runtime.profile, config.out, range(start, total), world)
     if state:
         _restore(state, method, optimiser)
         world.watch.event("resumed", step=start, ranks=world.ranks, size=world.size)
@@ -186,25 +204,23 @@ def train(
         settings=config.loader,
         failures=failures,
     )
-    began = time.perf_counter()
+    began, speed = time.perf_counter(), Speed(config.optim.batch, world)
     method.encoder.train()
-    with progress_bar("step", total, start, images=config.optim.batch, show=world.main) as advance:
+    bar = progress_bar("step", total, start, images=config.optim.batch, show=world.main)
+    with Background() as background, bar as advance:
         for step in range(start, total):
-            shares = [next(batches) for _ in range(world.shares)]
+            profile.at(step)
+            shares = speed.take(batches, world.shares)
             learning_rate = config.optim.lr_at(step, per_epoch)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate
             done = step + 1
             epoch_ends = done % per_epoch == 0
-            optimiser.zero_grad(set_to_none=True)
             measure = epoch_ends or done % config.runtime.log_every == 0
-            loss, measures = backward(method, shares, config.seed * 1_000_003 + step, measure=measure)
-            optimiser.step()
-            method.after_step()
+            loss, measures = train_on(shares, learning_rate, config.seed * 1_000_003 + step, measure=measure)
             line = {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
-            metrics.step(loss, line, measures)
+            metrics.step(loss, line | (speed.figures() if measure else {}), measures)
             if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
-                knn, left_out = monitor(method.encoder, failures, val_failures, config, world)
+                with speed.aside():
+                    knn, left_out = monitor(method.encoder, failures, val_failures, config, world)
                 metrics.evaluation(done, done // per_epoch, knn, left_out)
             world.watch.beat(done)
             leaves = done < total and world.leaving()
@@ -212,40 +228,48 @@ def train(
             if saves or done % config.runtime.log_every == 0:
                 metrics.bad(done, failures)
             if saves:
-                written = metrics.state()
-                if world.main:
-                    _save(folder, done, _state(method, optimiser, key, written, world), world)
+                written = {**metrics.state(), "arithmetic": arithmetic(config)}
+                now = partial(_state, method, optimiser, key, written, world)
+                save_beside(background, config.out, done, now, world)
+                speed.tell(done)
             elif done % config.runtime.log_every == 0:
                 metrics.flush()
             if epoch_ends and world.main:
                 losses, count = metrics.epochs[step // per_epoch]
                 health.look(step // per_epoch, losses / count, metrics.newest["spread"])
             advance(done, note=_note(step // per_epoch, config.optim.epochs, metrics.newest))
+            background.look()
             if leaves:
-                world.barrier()  # until the checkpoint is there: who ends first may take the others with it
-                world.leave(done, f"at step {done}")
+                leave_saved(background, world, done)
+        background.wait()
+    profile.at(total)
     world.settle()
     weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
     seconds = time.perf_counter() - began
     metrics.close()
+    told = speed.whole(method.work(), config.augment.size, config.runtime.precision)
     return {
         "bad_images": len(metrics.bad_images) or None,
         "left_out": left_out_now(dataset) or None,
+        "lost_lines": metrics.lost or None,
         "steps": total,
         "ranks": world.ranks,
         "resumed_from": start,
         "knn": metrics.newest.get("knn"),
+        **unusual(config),
         "weights": weights,
         "steps_per_second": round((total - start) / max(seconds, 1e-9), 2),
+        **told,
     }
 
 
 def _note(epoch: int, epochs: int, newest: dict[str, float]) -> str:
     """Where a training is, for people."""
     words = (("loss", "loss"), ("top-1", "top1"), ("kNN", "knn"))
-    return ", ".join(
-        [f"epoch {epoch + 1} of {epochs}", *(f"{word} {newest[name]:.3g}" for word, name in words if name in newest)]
-    )
+    told = [f"{word} {newest[name]:.3g}" for word, name in words if name in newest]
+    waits = newest.get("loader_wait", 0)
+    told += [f"{100 * waits:.0f} % waiting for images"] if waits >= 0.005 else []
+    return ", ".join([f"epoch {epoch + 1} of {epochs}", *told])
 
 
 def monitor(
@@ -269,12 +293,6 @@ def monitor(
     return knn_accuracy(*parts, k=min(10, len(parts[0]))), left_out
 
 
-def _save(folder: Path, done: int, state: dict[str, Any], world: World) -> None:
-    began = time.perf_counter()
-    save_checkpoint(folder, done, state)
-    world.watch.event("checkpoint", step=done, seconds=round(time.perf_counter() - began, 3))
-
-
 def _state(
     method: Method, optimiser: torch.optim.Optimizer, key: str, written: dict[str, Any], world: World
 ) -> dict[str, Any]:
@@ -292,5 +310,5 @@ def _state(
 def _restore(state: dict[str, Any], method: Method, optimiser: torch.optim.Optimizer) -> None:
     for name, module in method.modules().items():
         module.load_state_dict(state["modules"][name], strict=True)
-    optimiser.load_state_dict(state["optimiser"])
+    load_sgd(optimiser, state["optimiser"])
     method.queue.load(state["queue"])

@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
 def contrastive_loss(q: Tensor, k: Tensor, queue: Tensor, temperature: float, **options: Unpack[Options]) -> Tensor:
     """InfoNCE with one positive per row, as in MoCo: the mean over rows of ce(q, k). q, k: (B, C). Returns a scalar."""
     _check_views(q, k)
-    return _view_losses([q], [k], [[1.0]], queue, temperature, options).mean()
+    return _view_losses([q], [k], _ones(queue, 1), queue, temperature, options).mean()
 
 
 def paper_loss(
@@ -55,7 +55,7 @@ def paper_loss(
     All three (B, C): student on the anchor, student on an instance of its bag, teacher on another view of the anchor.
     """
     _check_views(q_anchor, q_positive, k_anchor)
-    losses = _view_losses([q_anchor, q_positive], [k_anchor], [[1.0], [1.0]], queue, temperature, options)
+    losses = _view_losses([q_anchor, q_positive], [k_anchor], _ones(queue, 2), queue, temperature, options)
     return losses.mean() * 2
 
 
@@ -80,15 +80,45 @@ def release_loss(
 
     All (B, C). `q_mixed` is the student on the CutMix of the two images and `mix` the share of the anchor's pixels in
     it; without it (None) the mean is over the two other views. The weights are numbers or 0-d tensors (a tensor keeps
-    a compiled step from being compiled again when its value changes). Returns a scalar.
+    a compiled step from being compiled again when its value changes). `mix` may be (B), one share per row: the mixed
+    view then passes the queue twice, once for each positive. Returns a scalar.
     """
-    views, weights = [q_anchor, q_positive], [[lambdas[0], lambdas[1]], [lambdas[1], lambdas[0]]]
-    if q_mixed is not None:
-        if mix is None:
-            raise UserError("q_mixed is given without mix; pass the share of the anchor's pixels in the mixed image")
-        views, weights = [*views, q_mixed], [*weights, [mix, 1 - mix]]
-    _check_views(*views, k_anchor, k_positive)
-    return _view_losses(views, [k_anchor, k_positive], weights, queue, temperature, options).mean()
+    if q_mixed is not None and mix is None:
+        raise UserError("q_mixed is given without mix; pass the share of the anchor's pixels in the mixed image")
+    mix = None if q_mixed is None else mix
+    weights_VM = _on_device(release_weights(lambdas, mix), _accumulated(queue), queue.device)
+    views = [q_anchor, q_positive, *([] if q_mixed is None else [q_mixed])]
+    per_row = mix if isinstance(mix, Tensor) and mix.ndim == 1 else None
+    return weighted_release_loss(views, [k_anchor, k_positive], weights_VM, per_row, queue, temperature, **options)
+
+
+def release_weights(lambdas: tuple[Scalar, Scalar], mix: Scalar | None) -> list[list[Scalar]]:
+    """V x 2 weights of the release's views: two, with CutMix three, and where rows differ (mix is (B)) four."""
+    weights: list[list[Scalar]] = [[lambdas[0], lambdas[1]], [lambdas[1], lambdas[0]]]
+    if mix is None:
+        return weights
+    if isinstance(mix, Tensor) and mix.ndim == 1:
+        return [*weights, [1.0, 0.0], [0.0, 1.0]]
+    return [*weights, [mix, 1 - mix]]
+
+
+def weighted_release_loss(
+    views: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    weights_VM: Tensor,
+    mix: Tensor | None,
+    queue: Tensor,
+    temperature: float,
+    **options: Unpack[Options],
+) -> Tensor:
+    """`release_loss` by weights that lie on the device already (`release_weights`), so that a captured step may read
+    others at each replay. views: two or three (B, C); mix: (B) where rows differ, else None."""
+    _check_views(*views, *keys)
+    if mix is not None:
+        views = [*views, views[-1]]
+        losses_VB = _view_losses(views, keys, weights_VM, queue, temperature, options).view(4, -1)
+        return (losses_VB[0] + losses_VB[1] + mix * losses_VB[2] + (1 - mix) * losses_VB[3]).mean() / 3
+    return _view_losses(views, keys, weights_VM, queue, temperature, options).mean()
 
 
 @torch.no_grad()
@@ -120,19 +150,26 @@ def contrast_measures(q: Tensor, k: Tensor, queue: Tensor, **options: Unpack[Opt
 def _view_losses(
     views: Sequence[Tensor],
     keys: Sequence[Tensor],
-    weights: Sequence[Sequence[Scalar]],
+    weights_VM: Tensor,
     queue: Tensor,
     temperature: float,
     options: Options,
 ) -> Tensor:
     """Loss per row of V views (B, C) against the same M keys (B, C) with one weight per view and key: (V * B)."""
-    weights_VM = _on_device(weights, torch.promote_types(queue.dtype, torch.float32), queue.device)
     try:
         return bag_loss(
             torch.cat(list(views)), torch.stack(list(keys), dim=1), weights_VM, queue, temperature, **options
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _accumulated(queue: Tensor) -> torch.dtype:
+    return torch.promote_types(queue.dtype, torch.float32)
+
+
+def _ones(queue: Tensor, views: int) -> Tensor:
+    return torch.ones(views, 1, dtype=_accumulated(queue), device=queue.device)
 
 
 def _on_device(weights: Sequence[Sequence[Scalar]], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
 """metrics.jsonl: a line per training step and evaluation, each step once whatever happens to the job."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -11,12 +12,15 @@ from typing import Any
 import torch
 
 from bingo.distributed import World
-from bingo.errors import PASSING, UserError, file_error
-from bingo.files import hash_file, new_hash
-from bingo.train.lines import read_lines
+from bingo.errors import PASSING, UserError, file_error, remedy
+from bingo.files import atomic_write, hash_file, new_hash
+from bingo.train.lines import in_words, parse, ranges, read_lines
+from bingo.train.telemetry import of_every_rank
 from bingo.views.decode_failures import Failures
 
 log = logging.getLogger(__name__)
+ALL_THERE = "every step has a line, but not all are what was written"
+CONTRAST_CURE = "lower --optim.lr or raise --contrast.temperature"
 MEASURES = ("top1", "top5", "spread")
 """What a measured step's line has besides the loss, see `contrast_measures`."""
 
@@ -25,13 +29,17 @@ class Metrics:
     """Appends on rank 0. Losses stay on the device until a flush, so logging costs one synchronisation per flush.
 
     begun: the checkpoint's state, of a run that goes on. `newest` has the last loss, measures and `knn` that are known;
-    `bad_images` the numbers of the images found undecodable; `epochs` the sum and the number of an epoch's losses.
+    `bad_images` the numbers of the images found undecodable; `epochs` the sum and the number of an epoch's losses;
+    `lost` how many steps before `begun` have no line any more. cure: what to do about a loss that is not finite.
     """
 
-    def __init__(self, path: Path, world: World, begun: Mapping[str, Any] | None = None) -> None:
-        self.path, self.world = path, world
+    def __init__(
+        self, path: Path, world: World, begun: Mapping[str, Any] | None = None, cure: str = CONTRAST_CURE
+    ) -> None:
+        self.path, self.world, self.cure = path, world, cure
         self.newest: dict[str, float] = {}
         self.bad_images: set[int] = set()
+        self.lost = 0
         self.epochs: dict[int, tuple[float, int]] = {}
         self._losses: list[torch.Tensor] = []
         self._measures: dict[int, torch.Tensor] = {}  # by the place of their line
@@ -47,24 +55,56 @@ class Metrics:
         with open(self.path, "a+b") as file:
             file.seek(0)
             kept = file.read(offset)
-            self._hash.update(kept)
-            if len(kept) < offset or self._hash.hexdigest() != begun.get("metrics_hash", self._hash.hexdigest()):
-                kept = kept[: kept.rfind(b"\n") + 1]
-                self._hash = new_hash()
-                self._hash.update(kept)
-                log.warning(
-                    "%s has lost or damaged lines of steps before %d, where the checkpoint goes on: the training goes "
-                    "on without them; its weights and figures do not depend on them",
-                    self.path, begun["step"],
-                )  # fmt: skip
-            file.truncate(len(kept))
-        self._size = len(kept)
-        if "metrics_figures" in begun:
-            self._know(begun["metrics_figures"]["knn"], begun["metrics_figures"]["bad_images"])
-        elif offset:  # a checkpoint of an earlier release
-            lines = read_lines(self.path)
-            scores = [line["knn"] for line in lines if line["kind"] == "eval"]
-            self._know(scores[-1] if scores else None, [line["index"] for line in lines if line["kind"] == "bad"])
+            self._take(kept)
+            intact = len(kept) == offset and self._hash.hexdigest() == begun.get("metrics_hash")
+            if intact or not offset:
+                file.truncate(offset)
+        figures = begun.get("metrics_figures")
+        self.lost = (figures or {}).get("lost_lines", 0)
+        if offset and not intact:
+            lines = self._mend(kept, begun["step"], told="metrics_hash" in begun)
+            if figures is None:  # a checkpoint of an earlier release
+                scores = [line["knn"] for line in lines if line["kind"] == "eval"]
+                bad = [line["index"] for line in lines if line["kind"] == "bad"]
+                figures = {"knn": scores[-1] if scores else None, "bad_images": bad}
+        if figures is not None:
+            self._know(figures["knn"], figures["bad_images"])
+
+    def _take(self, text: bytes) -> None:
+        """The file holds this and nothing else."""
+        self._hash, self._size = new_hash(), len(text)
+        self._hash.update(text)
+
+    def _mend(self, damaged: bytes, step: int, *, told: bool) -> list[dict[str, Any]]:
+        """Keep the sound lines of what `step` steps have written, each once, and say which steps have none any more.
+
+        told: also where none is missing. The file is whole or as it was, whenever this process is killed.
+        """
+        lines: dict[tuple[Any, ...], tuple[bytes, dict[str, Any]]] = {}
+        texts = damaged.split(b"\n")[:-1]
+        for text in texts:
+            line = parse(text)
+            if (
+                line
+                and line["kind"] in ("train", "eval", "accuracy", "bad")
+                and 0 <= line["step"] <= step - (line["kind"] == "train")
+            ):
+                lines.setdefault((line["kind"], line["step"], line.get("index")), (text, line))
+        have = {place[1] for place in lines if place[0] == "train"}
+        gaps = ranges(number for number in range(step) if number not in have)
+        self.lost = sum(last + 1 - first for first, last in gaps)
+        marks = [{"kind": "gap", "step": step, "first": first, "last": last} for first, last in gaps]
+        text = b"".join(text + b"\n" for text in [*(text for text, _ in lines.values()), *map(_text, marks)])
+        with atomic_write(self.path) as file:
+            file.write(text)
+        self._take(text)
+        if told or gaps or len(lines) < len(texts):
+            log.warning(
+                "%s has lost or damaged lines of steps before %d, where the checkpoint goes on (%s): the training goes "
+                "on without them; its weights and figures do not depend on them",
+                self.path, step, f"lost: steps {in_words(gaps)}" if gaps else ALL_THERE,
+            )  # fmt: skip
+        return [line for _, line in lines.values()]
 
     def _know(self, knn: float | None, bad: list[int]) -> None:
         if knn is not None:
@@ -75,10 +115,13 @@ class Metrics:
         """Flush; what a checkpoint holds of this file: its size and hash, and the figures that come from its lines."""
         self.flush()
         figures = {"knn": self.newest.get("knn"), "bad_images": sorted(self.bad_images)}
+        if self.lost:
+            figures["lost_lines"] = self.lost
         return {"metrics_offset": self._size, "metrics_hash": self._hash.hexdigest(), "metrics_figures": figures}
 
     def step(self, loss: torch.Tensor, line: dict[str, Any], measures: torch.Tensor | None = None) -> None:
-        """Record one step; `line` carries `step`, `epoch`, `lr`; measures: see `contrast_measures`."""
+        """Record one step; `line` carries `step`, `epoch`, `lr`, may carry `Speed.figures`, of which `loader_wait` is
+        written as the largest of all ranks; measures: see `contrast_measures`."""
         if measures is not None:
             self._measures[len(self._lines)] = measures
         self._losses.append(loss.detach().float())
@@ -91,16 +134,20 @@ class Metrics:
         """
         if self._lines:
             losses, measures = torch.stack(self._losses), list(self._measures.values())
-            self.world.average([losses, *measures])
+            waiting = [line for line in self._lines if "loader_wait" in line]
+            waits = of_every_rank([line["loader_wait"] for line in waiting], self.world, losses.device)
+            self.world.average([losses, *measures, waits])
+            for line, each in zip(waiting, waits.tolist(), strict=True):
+                line["loader_wait"] = round(max(each), 4)  # the slowest rank's: it is waited for
             for place, values in zip(self._measures, (values.tolist() for values in measures), strict=True):
                 self._lines[place] |= dict(zip(MEASURES, values, strict=True))
             for loss, line in zip(losses.tolist(), self._lines, strict=True):
                 if loss != loss or loss in (float("inf"), float("-inf")):
-                    raise UserError(_not_finite(loss, line["step"]))
+                    raise UserError(_not_finite(loss, line["step"], self.cure))
                 line["loss"] = loss
                 total, count = self.epochs.get(line["epoch"], (0.0, 0))
                 self.epochs[line["epoch"]] = total + loss, count + 1
-                self.newest |= {name: line[name] for name in ("loss", *MEASURES) if name in line}
+                self.newest |= {name: line[name] for name in ("loss", *MEASURES, "loader_wait") if name in line}
             self.write(*self._lines)
             self._losses, self._lines, self._measures = [], [], {}
 
@@ -109,6 +156,12 @@ class Metrics:
         self.flush()
         self.newest["knn"] = knn
         self.write({"kind": "eval", "step": step, "epoch": epoch, "knn": knn, "left_out": left_out})
+
+    def accuracy(self, step: int, epoch: int, top1: float, top5: float) -> None:
+        """Record what a classifier reached after `step` steps."""
+        self.flush()
+        self.newest["top1"] = top1
+        self.write({"kind": "accuracy", "step": step, "epoch": epoch, "top1": top1, "top5": top5})
 
     def bad(self, step: int, failures: Failures) -> None:
         """Record images found undecodable up to this step, by any rank; `UserError` on all once they are too many."""
@@ -132,7 +185,7 @@ class Metrics:
         `TransientError` when the disk is full: what stands half-written behind the last checkpoint goes on a resume.
         """
         if self.world.main and lines:
-            text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+            text = b"".join(_text(line) + b"\n" for line in lines)
             with self._writing(), open(self.path, "ab") as file:
                 file.write(text)
                 file.flush()
@@ -145,15 +198,23 @@ class Metrics:
         try:
             yield
         except OSError as error:
-            remedy = "free space" if error.errno in PASSING else "delete it or make it writable"
+            first = (
+                remedy(error)
+                if error.errno in (*PASSING, errno.EROFS, errno.ENOENT)
+                else "delete it or make it writable"
+            )
             raise file_error(
-                error, f"cannot write {self.path}: {error.strerror}; {remedy} and type the same command to go on"
+                error, f"cannot write {self.path}: {error.strerror}; {first} and type the same command to go on"
             ) from error
 
 
-def _not_finite(loss: float, step: int) -> str:
-    cause = "lower --optim.lr or raise --contrast.temperature"
-    if step == 0:
+def _text(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line).encode()
+
+
+def _not_finite(loss: float, step: int, cure: str) -> str:
+    cause = cure
+    if step == 0 and cure == CONTRAST_CURE:
         cause = (
             "nothing was learned yet, so the teacher, its keys or the images may hold such numbers: look at them, or "
             + cause

@@ -2,6 +2,7 @@
 
 One departure from MoCo-v2: the key encoder runs in eval mode on an exponential average of the batch-norm statistics
 (EMAN, Cai et al. 2021) instead of shuffled batch norm, so no images travel between ranks and small batches do not leak.
+`--key-bn shuffle` brings MoCo's own way back (`bingo.train.block_norm`).
 """
 
 import copy
@@ -14,57 +15,97 @@ from torch import nn
 
 from bingo.config import PretrainConfig
 from bingo.distributed import World
-from bingo.images.open import open_images
 from bingo.models import autocast, check_name, seeded_encoder
-from bingo.train.loop import check_run, resume, train, wrap
+from bingo.models.arithmetic import precision_of, queue_dtype_of
+from bingo.train.arithmetic import settled
+from bingo.train.block_norm import keys_in_blocks, use_batch_statistics
+from bingo.train.inputs import Feed, Inputs, shared_inputs
+from bingo.train.loop import check_run, open_data, resume, train, wrap
 from bingo.train.loss import contrast_measures, contrastive_loss
 from bingo.train.options import step_options
 from bingo.train.queue import KeyQueue
-from bingo.train.shares import Result
-from bingo.views.loader import Batch, augmenter, view_dtype
+from bingo.train.shares import Gather, PendingKeys, Result
+from bingo.train.spans import span
+from bingo.train.telemetry import Work
+from bingo.views.loader import Batch, view_dtype
 from bingo.views.plan import Plan
 
 
 class MoCo:
     """Query encoder by gradient, key encoder by momentum, one queue."""
 
-    averages_statistics = True
-
     def __init__(self, config: PretrainConfig, plan: Plan, world: World) -> None:
         self.config, self.plan, self.world = config, plan, world
-        contrast = config.contrast
+        contrast, precision = config.contrast, precision_of(config.runtime, world.device)
+        self.averages_statistics = config.key_bn == "eman"  # the key encoder uses them: they must agree between ranks
         self.encoder = seeded_encoder(config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed).to(
             world.device
         )
         self.model = wrap(self.encoder, config, world)
         self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
+        if config.key_bn == "shuffle":
+            use_batch_statistics(self.key_encoder, "--key-bn shuffle")
         self.guess = math.log(contrast.queue + 1)
         self.queue = KeyQueue(
-            contrast.queue, contrast.dim, dtype=contrast.queue_dtype, device=world.device, seed=config.seed
+            contrast.queue,
+            contrast.dim,
+            dtype=queue_dtype_of(contrast, precision),
+            device=world.device,
+            seed=config.seed,
         )
-        self.augment = augmenter(config.augment, view_dtype(config.runtime, world.device))
+        self.feed = Feed(config.augment, view_dtype(config.runtime, world.device), world.device)
+        self.augment = self.feed.augment
+        self.gather: Gather = world.gather_rows
+        self.uncaptured = "--key-bn shuffle shuffles images as the host says" if config.key_bn == "shuffle" else ""
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "key_encoder": self.key_encoder}
 
+    def work(self) -> Work:
+        return [(self.encoder, 3), (self.key_encoder, 1)]
+
+    def prepare(self, shares: Sequence[Batch], feed: Feed) -> list[Inputs]:
+        return [shared_inputs(self.config, self.plan, batch, feed) for batch in shares]
+
     def losses(self, shares: Sequence[Batch], *, measure: bool = False) -> Iterator[Result]:
-        views = [[self.augment(crop, b.params(0, v)) for v, crop in enumerate(b.crops[0])] for b in shares]
-        with torch.no_grad(), autocast(self.config.runtime, self.world.device):
-            keys = [self.key_encoder(view_k) for _, view_k in views]
-        gathered = self.world.gather_rows(torch.cat(keys))
+        with span("augment"):
+            prepared = self.prepare(shares, self.feed)
+        return self.losses_of(prepared, measure=measure)
+
+    def losses_of(self, shares: Sequence[Inputs], *, measure: bool = False) -> Iterator[Result]:
+        with span("augment"):
+            views = [[make() for make in share.views[0]] for share in shares]
+        with span("teacher"):
+            keys, gathered = self._keys_of([share.batch for share in shares], [view_k for _, view_k in views])
         keys_KC = self.queue.keys_KC
-        for batch, (view_q, _), key in zip(shares, views, keys, strict=True):
-            with autocast(self.config.runtime, self.world.device):
+        for share, (view_q, _), key in zip(shares, views, keys, strict=True):
+            with span("student forward"), autocast(self.config.runtime, self.world.device):
                 (query,) = self.model(view_q)
-            new = gathered() if batch is shares[-1] else None
-            options = step_options(self.config, self.queue, self.plan, batch, new)
-            measures = contrast_measures(query, key, keys_KC, **options) if measure else None
-            yield contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options), measures
+            with span("loss"):
+                new = gathered() if share is shares[-1] else None
+                options = step_options(self.config, self.queue, share, new)
+                measures = contrast_measures(query, key, keys_KC, **options) if measure else None
+                loss = contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options)
+            yield loss, measures
+
+    @torch.no_grad()
+    def _keys_of(self, shares: Sequence[Batch], views: list[torch.Tensor]) -> tuple[list[torch.Tensor], PendingKeys]:
+        """Keys of each share, and what waits for those of all ranks."""
+        runtime, rows, step = self.config.runtime, len(views[0]), shares[0].plan
+        if self.config.key_bn == "shuffle":
+            order = self.plan.shuffled(step.epoch, step.step, 0)
+            keys = keys_in_blocks(self.key_encoder, torch.cat(views), order, runtime, self.world)
+            return [keys[share.plan.rank * rows :][:rows] for share in shares], lambda: keys
+        with autocast(runtime, self.world.device):
+            own = [self.key_encoder(view) for view in views]
+        return own, self.gather(torch.cat(own))
 
     @torch.no_grad()
     def after_step(self) -> None:
-        statistics = [b for b in self.encoder.buffers() if b.is_floating_point()]
-        self.world.average(statistics)  # the key encoder uses them: they must agree between ranks
+        statistics = []
+        if self.averages_statistics:
+            statistics = [b for b in self.encoder.buffers() if b.is_floating_point()]
+            self.world.average(statistics)
         momentum = self.config.key_momentum
         pairs = [
             *zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True),
@@ -76,8 +117,9 @@ class MoCo:
 def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:
     """Train or resume; writes `model.pt`, `metrics.jsonl` and `checkpoints/` in `config.out`."""
     check_name(config.model)
-    dataset = open_images(config.data, config.loader, tell=world.main)
+    dataset, val = open_data(config, world)
     state, world = resume(config, key, world)
-    check_run(config, dataset, world)
+    world.together(lambda: check_run(config, dataset, world))
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=(2,))
-    return train(config, key, dataset, plan, MoCo(config, plan, world), world, state)
+    config = world.by_main(lambda: settled(config, world.device, config.optim.epochs * plan.steps_per_epoch, state))
+    return train(config, key, (dataset, val), plan, MoCo(config, plan, world), world, state)

@@ -5,7 +5,7 @@ batch-norm statistics, their dropout. A process that stands for several of them 
 divided by their number, so that the sum is what averaging over processes would have given; for two to the last bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
@@ -13,11 +13,18 @@ import torch
 from torch import nn
 
 from bingo.models import Encoder
+from bingo.train.inputs import Feed, Inputs
 from bingo.train.queue import KeyQueue
+from bingo.train.spans import span
+from bingo.train.telemetry import Work
 from bingo.views.loader import Batch
 
 Result = tuple[torch.Tensor, torch.Tensor | None]
 """A loss (scalar) and, if measured, what `contrast_measures` says of the anchors' queries and keys (3)."""
+PendingKeys = Callable[[], torch.Tensor | None]
+"""Waits for the keys (N, C) of all ranks that a step adds to the queue; None for a queue that stays as it is."""
+Gather = Callable[[torch.Tensor], PendingKeys]
+"""Begins to gather the keys of this process (B, C)."""
 
 
 class Method(Protocol):
@@ -32,12 +39,24 @@ class Method(Protocol):
     """The loss of a student that tells no image from another."""
     averages_statistics: bool
     """Whether `after_step` averages batch-norm statistics over ranks; otherwise the first rank's are the run's."""
+    feed: Feed
+    """How its inputs reach the device in a step that is not captured."""
+    gather: Gather
+    """Sends this process's keys to the others: `World.gather_rows`, unless a graph must do without."""
+    uncaptured: str
+    """Why its step cannot be captured in a CUDA graph; empty where it can."""
 
-    def losses(self, shares: Sequence[Batch], *, measure: bool = False) -> Iterator[Result]:
+    def prepare(self, shares: Sequence[Batch], feed: Feed) -> list[Inputs]:
+        """All that the host decides for a step. Cached negatives are put into the queue here, once an epoch."""
+
+    def losses_of(self, shares: Sequence[Inputs], *, measure: bool = False) -> Iterator[Result]:
         """Loss of each share of a step, computed when it is asked for; keys of all shares before the first.
 
         After the last one the step's keys are in the queue; all shares have read it as it was.
         """
+
+    def losses(self, shares: Sequence[Batch], *, measure: bool = False) -> Iterator[Result]:
+        """`losses_of` what `prepare` makes of the shares with the method's own feed."""
 
     def after_step(self) -> None:
         """Called once the optimiser has stepped."""
@@ -45,20 +64,38 @@ class Method(Protocol):
     def modules(self) -> dict[str, nn.Module]:
         """Modules whose state belongs in a checkpoint."""
 
+    def work(self) -> Work:
+        """The networks that an image passes, see `bingo.train.telemetry.Work`."""
+
 
 def backward(method: Method, shares: Sequence[Batch], seed: int, *, measure: bool) -> Result:
     """Accumulate the gradients of this process's shares of a step; their mean loss and measures.
 
     seed: of the step; dropout is a function of it and of the rank: no generator state to save, none to lose.
     """
+    seeds = [seed_of(seed, batch) for batch in shares]
+    return accumulate(method, method.losses(shares, measure=measure), seeds)
+
+
+def seed_of(seed: int, share: Batch) -> int:
+    """The seed of a share of the step whose seed this is."""
+    return (seed * 65_537 + share.plan.rank) % 2**64
+
+
+def accumulate(method: Method, losses: Iterator[Result], seeds: Sequence[int | None], *, travel: bool = True) -> Result:
+    """`backward` for the losses of as many shares as there are seeds; None: the generators are left alone.
+
+    travel: whether gradients are averaged over the processes.
+    """
     found: list[Result] = []
-    statistics = Statistics(method.encoder, len(shares))
-    losses = method.losses(shares, measure=measure)
-    for batch in shares:
-        torch.manual_seed((seed * 65_537 + batch.plan.rank) % 2**64)
-        with _apart(method.model, last=batch is shares[-1]), statistics.of_a_share():
+    statistics = Statistics(method.encoder, len(seeds))
+    for number, seed in enumerate(seeds, 1):
+        if seed is not None:
+            torch.manual_seed(seed)
+        with _apart(method.model, last=travel and number == len(seeds)), statistics.of_a_share():
             loss, measures = next(losses)
-            (loss / len(shares)).backward()
+            with span("backward"):
+                (loss / len(seeds)).backward()
         found.append((loss.detach(), measures))
     statistics.join(mean=method.averages_statistics)
     loss, measured = torch.stack([loss for loss, _ in found]).mean(), [part for _, part in found if part is not None]

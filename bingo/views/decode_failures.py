@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bingo.errors import UserError
+from bingo.errors import PASSING, TransientError, UserError, remedy
 from bingo.images.dataset import Dataset
 from bingo.images.names import first_few, printable
+from bingo.inputs import is_gone
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,11 @@ class Failures:
         return np.array([self.instead.get(int(image), int(image)) for image in images], np.int64)
 
     def look(self, images: Iterable[int], decodes: Callable[[int], bool]) -> bool:
-        """Decode each image alone; True if one is bad. `UserError` naming files once there are too many."""
-        bad = [image for image in sorted(set(images)) if not decodes(image)]
+        """Decode each image alone; True if one is bad. `UserError` naming files once there are too many.
+
+        `TransientError` for one that cannot be read now: another in its place would be other weights for good.
+        """
+        bad = [image for image in sorted(set(images)) if not _decodes(image, decodes)]
         if not bad:
             return False
         from bingo.images.jpeg_strict import StrictDecoder  # only on failure: it starts a decoding process
@@ -62,7 +66,7 @@ class Failures:
         for step in range(1, len(self.dataset)):
             candidate = (image + step) % len(self.dataset)
             if candidate not in self.found:
-                if decodes(candidate):
+                if _decodes(candidate, decodes):
                     return candidate
                 self._note(candidate, decoder)
         raise UserError(f"no image of {self.dataset.path} can be decoded; run `bingo check`")
@@ -98,12 +102,22 @@ class Failures:
         raise UserError(f"{what}{allowed}: {named}; {self.remedy}")
 
 
+def _decodes(image: int, decodes: Callable[[int], bool]) -> bool:
+    """Asked twice: what storage or memory did not give for a moment is no damage."""
+    return decodes(image) or decodes(image)
+
+
 def _reason(dataset: Dataset, image: int, decoder: Any) -> str:
     from bingo.images.check import judge
 
     try:
         verdict = judge(dataset.paths[image], bytes(dataset.encoded(image)), decoder=decoder)
     except OSError as error:
+        if error.errno in PASSING or is_gone(dataset.path):
+            raise TransientError(
+                f"cannot read {printable(dataset.paths[image])} of {dataset.path}: {error.strerror}; {remedy(error)}, "
+                "and type the same command to go on"
+            ) from error
         return f"cannot be read: {error.strerror}"
     if verdict.verdict == "bad":
         return verdict.reason

@@ -17,12 +17,14 @@ import torch
 
 from bingo.config_parts import Augmentation, Loader, Runtime
 from bingo.distributed import World
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError, no_memory
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import ImageFolder
 from bingo.kernels.augment import augment, normalise
 from bingo.kernels.view_params import ViewParams
+from bingo.models.arithmetic import precision_of
 from bingo.views.decode_failures import Failures
+from bingo.views.held import Held
 from bingo.views.plan import Plan, StepPlan, centre_crop
 
 # One group of a request: image indices (B) and, per crop, top-left and bottom-right corners (B x 2 float32).
@@ -75,12 +77,21 @@ class CropStream:
         self.cut_by_torch = whole_pixels and not gpu
         self.options = {
             "batch_size": batch, "num_threads": threads, "device_id": device.index or 0 if gpu else None,
-            "prefetch_queue_depth": settings.prefetch,
+            "prefetch_queue_depth": settings.prefetch, "exec_dynamic": True,  # its buffers live as long as references
         }  # fmt: skip
         self._sizes = dataset.sizes.astype(np.int64)
         self._probe: Any = None
 
     def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        """DALI reuses its buffers, so crops are copied out of them: see `bingo.views.held` for when."""
+        held = Held(self.device) if self.device.type == "cuda" else None
+        try:
+            yield from self._crops(held)
+        finally:  # a reader may stop in the middle
+            if held:
+                held.wait()
+
+    def _crops(self, held: Held | None) -> Iterator[list[torch.Tensor]]:
         done, pipeline, pending = 0, None, deque[Sent]()
         while done < self.count:
             if pipeline is None:
@@ -88,9 +99,14 @@ class CropStream:
             try:
                 outputs = pipeline.run()
             except RuntimeError as error:
+                if no_memory(error):
+                    raise MemoryError(_said(error)) from error
                 images = {int(i) for sent in pending for indices, _ in sent.groups for i in indices}
                 if not self.failures.look(images, self._decodes):
-                    raise UserError(f"DALI failed on a batch of {self.dataset.path}: {_said(error)}") from error
+                    raise TransientError(
+                        f"DALI failed on a batch of {self.dataset.path}, each image of which it can decode: "
+                        f"{_said(error)}; type the same command to go on"
+                    ) from error
                 pipeline = None  # DALI declares it invalid after an error
                 continue
             groups = pending.popleft().groups
@@ -98,7 +114,9 @@ class CropStream:
                 crops = [
                     crop for output, group in zip(outputs, groups, strict=True) for crop in self._cut(output, group)
                 ]
-            else:  # DALI reuses its buffers for the batch after next, so the crops are copied out
+            elif held:
+                crops = held.copies(outputs)
+            else:  # on a CPU a copy is done when `clone` returns
                 crops = [torch.from_dlpack(output.as_tensor()).clone() for output in outputs]
             done += 1
             yield crops
@@ -207,8 +225,10 @@ class CropStream:
             self._probe.feed_input("data", data)
             self._probe.feed_input("size", size)
             self._probe.run()
-        except RuntimeError:
+        except RuntimeError as error:
             self._probe = None
+            if no_memory(error):
+                raise MemoryError(_said(error)) from error
             return False
         return True
 
@@ -336,13 +356,17 @@ def evaluation_batches(
 
 def view_dtype(runtime: Runtime, device: torch.device) -> torch.dtype:
     """What the views of a training step are made in: on a GPU what its convolutions would round them to."""
-    return torch.bfloat16 if runtime.precision == "bf16" and device.type == "cuda" else torch.float32
+    half = device.type == "cuda" and precision_of(runtime, device) == "bf16"
+    return torch.bfloat16 if half else torch.float32
 
 
 def augmenter(config: Augmentation, dtype: torch.dtype) -> Callable[[torch.Tensor, ViewParams], torch.Tensor]:
     """uint8 crops (B x H x W x 3) and parameters -> normalised views (B x 3 x H x W, channels last)."""
 
     def apply(crops: torch.Tensor, params: ViewParams) -> torch.Tensor:
-        return augment(crops, params, mean=config.mean, std=config.std, blur_kernel=config.blur_kernel, dtype=dtype)
+        return augment(
+            crops, params, mean=config.mean, std=config.std, blur_kernel=config.blur_kernel, dtype=dtype,
+            blur=config.blur,
+        )  # fmt: skip
 
     return apply

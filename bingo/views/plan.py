@@ -17,7 +17,11 @@ from bingo.kernels.view_params import ViewParams
 
 # Streams of the generator: one per use, so that no two draws ever share a counter.
 PERMUTATION, MEMBER, CUTMIX, CACHED_VIEW, NEGATIVE_IMAGE, NEGATIVE_VIEW, VIEW = 0, 1, 2, 3, 4, 5, 8
+LABELLED_ORDER, LABELLED_VIEW = 6, 7  # of `bingo.supervised`
+SHUFFLE = 24  # after the views of two groups, 8 to 23
 KEY_VIEW = 1 << 32  # and above: the views of a key cache
+
+BLOCK_STRIDE = 1 << 32  # counters between the boxes of two blocks: more than an epoch has steps
 
 CROP_TRIES = 10
 # Per view: ten tries of area and ratio, two offsets, jitter coin and four factors, four order keys, grey, blur coin,
@@ -167,9 +171,17 @@ class Plan:
         u = uniforms(self.seed, epoch, NEGATIVE_VIEW, 0, count, 4)[:, 0]
         return np.sort(order[:count]), (u * views).astype(np.int64)
 
-    def cutmix_box(self, epoch: int, step: int) -> tuple[int, int, int, int]:
-        """The step's box (y0, x0, y1, x1) in pixels of the view: cut area ~ Beta(2, 2), centre uniform, clipped."""
-        u = uniforms(self.seed, epoch, CUTMIX, step, 1, 4)[0]
+    def shuffled(self, epoch: int, step: int, group: int) -> np.ndarray:
+        """The order (batch int64) in which batch norm sees a group's keys of the whole step: 0 anchors, 1 positives."""
+        u = uniforms(self.seed, epoch, SHUFFLE + group, step * self.batch, self.batch, 4)[:, 0]
+        return np.argsort(u, kind="stable")
+
+    def cutmix_box(self, epoch: int, step: int, block: int = 0) -> tuple[int, int, int, int]:
+        """A step's box (y0, x0, y1, x1) in pixels of the view: cut area ~ Beta(2, 2), centre uniform, clipped.
+
+        block: number of a block of anchors of the global batch, where each has a box of its own; 0 has the step's.
+        """
+        u = uniforms(self.seed, epoch, CUTMIX, block * BLOCK_STRIDE + step, 1, 4)[0]
         size, side = self.augment.size, int(self.augment.size * np.sqrt(beta22(u[0])))
         cy, cx = int(u[1] * size), int(u[2] * size)
         y0, x0 = max(cy - side // 2, 0), max(cx - side // 2, 0)
@@ -202,11 +214,17 @@ def random_resized_crop(u: np.ndarray, sizes: np.ndarray, scale: tuple[float, fl
 
 
 def centre_crop(sizes: np.ndarray, augment: Augmentation) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the evaluation crop: resize the shorter side to 256/224 of the size, then take the centre."""
-    height, width = sizes[:, 0].astype(np.float64), sizes[:, 1].astype(np.float64)
-    side = np.minimum(height, width) * augment.size / augment.eval_resize
-    start = np.stack([(height - side) / 2, (width - side) / 2], 1)
-    return start.astype(np.float32), (start + side[:, None]).astype(np.float32)
+    """Corners of the evaluation crop: torchvision's Resize and CenterCrop, in pixels of the image as it is.
+
+    Resize brings the shorter side to `eval_resize` and cuts the longer one down to whole pixels, so the two scales
+    differ a little; CenterCrop rounds its offset to whole resized pixels, halves to the even one.
+    sizes: N x 2 (height, width). Returns top-left and bottom-right corners, N x 2 float32 (y, x).
+    """
+    source = sizes.astype(np.float64)
+    resized = np.floor(augment.eval_resize * source / source.min(axis=1, keepdims=True))
+    first = np.rint((resized - augment.size) / 2)
+    scale = source / resized
+    return (first * scale).astype(np.float32), ((first + augment.size) * scale).astype(np.float32)
 
 
 def view_params(u: np.ndarray, augment: Augmentation) -> ViewParams:

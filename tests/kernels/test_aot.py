@@ -81,7 +81,8 @@ def test_gate_says_what_fails(change: dict[str, Any], verdict: str) -> None:
 def test_command_ends_with_1_where_a_gate_fails(
     spills: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = GOOD | {"spill_bytes": spills}
+    names = {"kernel": "split", "variant": "", "dtype": "bf16", "channels": 128}
+    record = GOOD | names | {"spill_bytes": spills}
     monkeypatch.setattr(aot, "compile_report", lambda arch: [record | {"gate": aot.gate(record)}])
     assert main(["bench", "aot"]) == status
     assert ("spills 8 bytes per thread" in capsys.readouterr().out) == bool(spills)

@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
+from PIL import Image
+from PIL.ImageFilter import GaussianBlur
 from torch import Tensor
 
-from bingo.kernels.augment import augment, colour_jitter, cutmix, gaussian_blur, horizontal_flip, normalise, to_grey
+from bingo.kernels.augment import (
+    augment,
+    colour_jitter,
+    cutmix,
+    cutmix_on_device,
+    gaussian_blur,
+    horizontal_flip,
+    normalise,
+    to_grey,
+)
 from tests.support.views import MEAN, STD, make_images, make_params, torchvision_blur, torchvision_jitter
 
 
@@ -67,6 +78,24 @@ def test_blur_is_torchvisions_within_a_level(kernel: int, size: tuple[int, int])
     assert share_identical(ours, expected) >= 0.999
 
 
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.3, 0.5, 1.0, 2.0])
+def test_blur_as_pil_is_pils_away_from_the_border(sigma: float) -> None:
+    """Noise and edges, the worst case for PIL's rounding after each of its six passes. Borders are reflected here."""
+    images = make_images(6, 60, 52)
+    expected = torch.stack(
+        [torch.from_numpy(np.array(Image.fromarray(x.numpy()).filter(GaussianBlur(sigma)))) for x in images]
+    ).permute(0, 3, 1, 2)
+    ours, sampled = (
+        gaussian_blur(to_levels(images), np.full(6, sigma, np.float32), 23, blur) for blur in ("pil", "gaussian")
+    )
+    inside = (..., slice(8, -8), slice(8, -8))
+    difference = (ours - expected).abs()[inside]
+    assert difference.max() <= 4
+    assert difference.mean() < 1
+    if sigma in (0.2, 0.3):
+        assert (sampled - expected).abs()[inside].mean() > 2
+
+
 def test_normalise_is_torchvisions() -> None:
     images = make_images(6)
     expected = TF.normalize(TF.to_dtype(images.permute(0, 3, 1, 2), torch.float32, scale=True), MEAN, STD)
@@ -115,6 +144,9 @@ def test_nothing_chosen_leaves_the_images_alone_and_no_images_are_fine() -> None
 def test_cutmix(box: tuple[int, int, int, int]) -> None:
     a, b = torch.zeros(2, 3, 24, 20).to(memory_format=torch.channels_last), torch.ones(2, 3, 24, 20)
     mixed, share = cutmix(a, b, box)
+    there = cutmix_on_device(a, b, torch.tensor(box))
+    assert torch.equal(there, mixed)
+    assert there.stride() == mixed.stride()
     assert mixed.mean().item() == pytest.approx(1 - share, abs=1e-6)
     assert mixed[:, :, box[0] : box[2], box[1] : box[3]].eq(1).all()
     assert a.eq(0).all()
@@ -133,6 +165,8 @@ def test_bad_input_is_named() -> None:
     for kernel in (4, 41, 0):
         with pytest.raises(ValueError, match=f"blur kernel is {kernel}; it must be odd and below 40 for 24x20"):
             augment(images, params, **(run | {"blur_kernel": kernel}))
+    with pytest.raises(ValueError, match="blur is 'box'; it must be one of gaussian, pil"):
+        augment(images, params, **run, blur="box")
     with pytest.raises(ValueError, match=r"box \(0, 0, 25, 3\) must satisfy"):
         cutmix(to_levels(images), to_levels(images), (0, 0, 25, 3))
     with pytest.raises(ValueError, match="one shape, dtype and device"):

@@ -37,6 +37,15 @@ def test_resolve_impl() -> None:
         resolve_impl("hopper", "cpu")
 
 
+def test_importing_the_ops_does_not_import_the_compiler() -> None:
+    """Its import costs more than all else; the mark that it looks for is the one that torch itself sets."""
+    code = "import sys, bingo.kernels; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    marked = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(marked) == vars(resolve_impl) == {"_dynamo_marked_constant": True}
+
+
 def test_triton_on_the_cpu_without_the_interpreter_says_what_it_needs() -> None:
     code = "import torch, bingo.kernels as k; x = torch.ones(2, 16); k.queue_softmax(x, x, 0.2, impl='triton')"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

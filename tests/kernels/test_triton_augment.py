@@ -14,6 +14,7 @@ from triton.runtime import interpreter
 
 from bingo.config_parts import Augmentation
 from bingo.kernels.augment import augment, cutmix
+from bingo.kernels.triton_augment import augment_triton, augment_words, pack
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.kernels.view_params import ViewParams
 from bingo.views.plan import Plan
@@ -33,9 +34,13 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def both(
-    images: Tensor, params: ViewParams, blur_kernel: int = 3, dtype: torch.dtype = torch.float32
+    images: Tensor,
+    params: ViewParams,
+    blur_kernel: int = 3,
+    dtype: torch.dtype = torch.float32,
+    blur: str = "gaussian",
 ) -> tuple[Tensor, Tensor]:
-    run = {"mean": MEAN, "std": STD, "blur_kernel": blur_kernel, "dtype": dtype}
+    run = {"mean": MEAN, "std": STD, "blur_kernel": blur_kernel, "dtype": dtype, "blur": blur}
     expected = augment(images, params, impl="reference", **run)
     found = augment(images.to(DEVICE), params, impl="triton", **run).cpu()
     assert found.dtype == dtype
@@ -104,6 +109,15 @@ def test_parameters_of_a_real_plan() -> None:
     assert share_identical(found, expected) >= 0.9999
 
 
+def test_blur_as_pil_is_the_references() -> None:
+    images, params = make_images(4, 9, 12), make_params(4)
+    assert (params.blur_sigma > 0).any()
+    found, expected = both(images, params, 7, blur="pil")
+    assert share_identical(found, expected) >= 0.9999
+    other = augment(images, params, mean=MEAN, std=STD, blur_kernel=7)
+    assert share_identical(expected, other) < 0.95
+
+
 @pytest.mark.quick
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_image_and_one(count: int) -> None:
@@ -164,3 +178,17 @@ def test_what_cannot_run_is_named() -> None:
         augment(images.to(DEVICE), params, impl="triton", **(run | {"blur_kernel": 4}))
     with pytest.raises(ValueError, match="up to 8421504 pixels, not 2902x2902; pass impl='reference'"):
         augment(huge, params, impl="triton", **run)
+
+
+def test_more_places_than_blurred_images_change_nothing() -> None:
+    """What a captured step asks for, since its launches are the same whatever the parameters are."""
+    images, params = make_images(6, 20, 24), make_params(6)
+    assert 0 < (params.blur_sigma > 0).sum() < 6
+    expected = augment_triton(images.to(DEVICE), params, MEAN, STD, 5, torch.float32)
+    words = torch.from_numpy(pack(params, 5)).to(DEVICE)
+    found = augment_words(images.to(DEVICE), words, MEAN, STD, 5, torch.float32, len(images))
+    assert torch.equal(found, expected)
+    plain = replace(params, jitter=params.jitter & False, blur_sigma=params.blur_sigma * 0)
+    words = torch.from_numpy(pack(plain, 5)).to(DEVICE)
+    found = augment_words(images.to(DEVICE), words, MEAN, STD, 5, torch.float32, len(images))
+    assert torch.equal(found, augment_triton(images.to(DEVICE), plain, MEAN, STD, 5, torch.float32))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from bingo.config_parts import Augmentation
 from bingo.kernels.augment import augment
-from bingo.kernels.view_params import ViewParams, gaussian_taps
+from bingo.kernels.view_params import ViewParams, box_taps, gaussian_taps
 from tests.support.views import MEAN, STD, make_images, make_params
 
 
@@ -49,3 +50,25 @@ def test_taps_are_a_gaussian_that_sums_to_one() -> None:
     np.testing.assert_allclose(taps[0], [0, 0, 1, 0, 0], atol=1e-6)
     assert taps[1, 3] / taps[1, 2] == pytest.approx(np.exp(-0.5 / 1.5**2))
     np.testing.assert_array_equal(taps, taps[:, ::-1])
+
+
+def test_taps_of_boxes_keep_the_variance() -> None:
+    sigma = np.linspace(0.05, 2.0, 40, dtype=np.float32)
+    taps = box_taps(sigma, 23)
+    assert (taps.shape, taps.dtype) == ((40, 23), np.float32)
+    assert (taps >= 0).all()
+    np.testing.assert_allclose(taps.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(taps, taps[:, ::-1])
+    np.testing.assert_allclose(taps @ (np.arange(23) - 11) ** 2, sigma**2, rtol=1e-5)
+    assert (gaussian_taps(sigma[:5], 23) @ (np.arange(23) - 11) ** 2 < 0.5 * sigma[:5] ** 2).all()
+    cut = box_taps(sigma, 3)  # what does not fit is left out
+    np.testing.assert_allclose(cut.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("sigma", "size"), [((0.1, 2.0), 224), ((0.1, 2.0), 32), ((0.1, 5.0), 96), ((0.1, 0.3), 8)])
+def test_a_blur_like_pils_has_room_for_its_largest_sigma(sigma: tuple[float, float], size: int) -> None:
+    width = Augmentation(size=size, blur="pil", blur_sigma=sigma).blur_kernel
+    whole, found = (box_taps(np.array(sigma[1:], np.float32), kernel)[0] for kernel in (101, width))
+    np.testing.assert_array_equal(found, whole[50 - width // 2 : 51 + width // 2])
+    assert width >= Augmentation(size=size, blur_sigma=sigma).blur_kernel
+    assert Augmentation(size=8, blur="pil", blur_sigma=(1.0, 9.0)).blur_kernel == 15, "no more than the image reflects"

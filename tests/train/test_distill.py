@@ -17,8 +17,8 @@ from bingo.stages import Stage, run_stage
 from bingo.train.distill import Bingo, view_counts
 from bingo.train.lines import read_metrics
 from bingo.views.loader import training_batches
-from bingo.views.plan import Plan
-from tests.support.naive import cross_entropy
+from bingo.views.plan import Plan, StepPlan
+from tests.support.naive import ce, cross_entropy
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU, 1)
@@ -52,12 +52,59 @@ def test_release_step_is_the_formula_on_the_planned_views(config: DistillConfig)
         q, qp, m = student(t1), student(t3), student(mixed)
         k, kp = teacher(t2), teacher(t4)
 
-    def ce(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def each(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return cross_entropy(a, b, queue, config.contrast.temperature)
 
-    both = 0.5 * (ce(q, k) + ce(q, kp)) + 0.5 * (ce(qp, k) + ce(qp, kp))
-    expected = (both + share * ce(m, k) + (1 - share) * ce(m, kp)) / 3
+    both = 0.5 * (each(q, k) + each(q, kp)) + 0.5 * (each(qp, k) + each(qp, kp))
+    expected = (both + share * each(m, k) + (1 - share) * each(m, kp)) / 3
     assert abs(loss.item() - expected.item()) < 1e-5
+
+
+def test_every_block_of_anchors_is_cut_by_its_own_box(config: DistillConfig) -> None:
+    """Blocks of 24 of a batch of 64: the last has 16."""
+    method, plan, ((t1, t2), (t3, t4)), loss = first_step(replace(config, cutmix_block=24))
+    mixed, shares = t1.clone(), torch.zeros(64, dtype=torch.double)
+    for row in range(64):
+        y0, x0, y1, x1 = plan.cutmix_box(0, 0, row // 24)
+        mixed[row, :, y0:y1, x0:x1] = t3[row, :, y0:y1, x0:x1]
+        shares[row] = 1 - (y1 - y0) * (x1 - x0) / 256
+    assert len(set(shares.tolist())) == 3
+    student, teacher, queue = method.encoder.train(), method.teacher, method.queue.keys_KC
+    with torch.no_grad():
+        q, qp, m = student(t1), student(t3), student(mixed)
+        k, kp = teacher(t2), teacher(t4)
+    both = 0.5 * sum(cross_entropy(a, b, queue, 0.2) for a in (q, qp) for b in (k, kp))
+    third = [ce(m.double(), key.double(), queue.double(), 0.2) for key in (k, kp)]
+    expected = (both + (shares * third[0] + (1 - shares) * third[1]).mean()) / 3
+    assert abs(loss.item() - expected.item()) < 1e-5
+
+
+def test_ranks_cut_the_blocks_of_the_global_batch(config: DistillConfig) -> None:
+    """Rows of 3 ranks of 32 in blocks of 24: put together they are those of one rank of 96."""
+    dataset = open_dataset(config.data)
+    settings = replace(config, cutmix_block=24, optim=replace(config.optim, batch=96))
+    bags = np.tile(np.arange(5, dtype=np.int32), (len(dataset), 1))
+    plan = Plan(dataset.sizes, 96, config.augment, config.seed, views=(2, 2), bags=bags)
+    teacher, _ = load_encoder(config.teacher)
+    black, white = torch.zeros(96, 3, 16, 16), torch.ones(96, 3, 16, 16)
+    method = Bingo(settings, teacher, plan, ALONE)
+
+    def mixed(method: Bingo, step: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, found = len(step.groups[0]), method._weights(step, method.feed)
+        parts = [part.mix(black[part.rows], white[part.rows]) for part in found["parts"]]
+        assert sum(map(len, parts)) == rows
+        return torch.cat(parts), found["weights"][2, 0] if found["mix"] is None else found["mix"]
+
+    whole, shares = mixed(method, plan.step(5))
+    parts = [mixed(method, plan.step(5, rank, 3)) for rank in range(3)]
+    assert torch.equal(torch.cat([views for views, _ in parts]), whole)
+    assert torch.equal(torch.cat([share for _, share in parts]), shares)
+    torch.testing.assert_close(1 - whole.mean(dim=(1, 2, 3)), shares)
+    one = mixed(Bingo(replace(settings, cutmix_block=96), teacher, plan, ALONE), plan.step(5))
+    step = mixed(Bingo(replace(settings, cutmix_block=0), teacher, plan, ALONE), plan.step(5))
+    assert torch.equal(one[0], step[0])
+    assert one[1] == step[1]
+    assert torch.equal(step[0][:24], whole[:24]), "the first block has the step's box"
 
 
 def test_warm_epochs_use_each_images_own_key(config: DistillConfig) -> None:

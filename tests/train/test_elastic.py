@@ -55,10 +55,14 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     return found | {"keys": saved["queue"]["keys"], "ids": saved["queue"]["ids"]}
 
 
+CLOCKS = ("time", "images_per_second", "loader_wait")
+"""What two runs of one training need not have in common."""
+
+
 def lines(run: Path) -> list[dict[str, Any]]:
     found = read_metrics(run / "metrics.jsonl", "train")
     assert [line["step"] for line in found] == list(range(EPOCHS * PER_EPOCH)), "every step once"
-    return [{name: value for name, value in line.items() if name != "time"} for line in found]
+    return [{name: value for name, value in line.items() if name not in CLOCKS} for line in found]
 
 
 def record(run: Path) -> tuple[int, int]:
@@ -81,6 +85,22 @@ def test_two_ranks_go_on_in_one_process_to_the_same_bits(runs: Runs, tmp_path: P
     for kind in kinds:
         assert record(tmp_path / "cut" / kind) == (2, SAVED if kind == kinds[-1] else LEFT + 1)
         assert_equal(tmp_path / "cut" / kind, tmp_path / "whole" / kind)
+
+
+@pytest.mark.slow
+def test_keys_of_shuffled_blocks_are_those_of_any_number_of_ranks(runs: Runs, tmp_path: Path) -> None:
+    """After a signal and a kill the bits of two ranks; and the teacher's keys, which no student changes, those of one.
+
+    A momentum encoder's keys follow the student, whose batch norm differs between 1 rank and 2.
+    """
+    assert [code for code, _ in runs(tmp_path / "whole", ["batch", "shuffle"], 2)] == [0, 0]
+    runs.interrupted(tmp_path / "cut", ["shuffle", "batch"], 2, then=1)
+    for kind in ("batch", "shuffle"):
+        assert_equal(tmp_path / "cut" / kind, tmp_path / "whole" / kind)
+    assert [code for code, _ in runs(tmp_path / "one", ["batch", "shuffle"], 1)] == [0]
+    one, two = state(tmp_path / "one" / "batch"), state(tmp_path / "whole" / "batch")
+    assert torch.equal(one["keys"], two["keys"])
+    assert not torch.equal(one["encoder.head.0.weight"], two["encoder.head.0.weight"])
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def fill():
             print("full:", error.strerror)
 
 from bingo.train import metrics
-from bingo.train import loop as train
+from bingo.train import checkpoint as train
 from bingo.cli import main
 from bingo.errors import TransientError
 

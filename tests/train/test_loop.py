@@ -14,9 +14,12 @@ import torch
 from bingo.config import DistillConfig
 from bingo.config_parts import Monitor, Runtime
 from bingo.distributed import World
-from bingo.errors import UserError
+from bingo.errors import TransientError, UserError
+from bingo.files import RECORD, write_sealed
+from bingo.identity import read_record
 from bingo.images.open import open_dataset
 from bingo.stages import Stage, run_stage
+from bingo.train.checkpoint import checkpoint_path
 from bingo.train.lines import read_metrics
 from bingo.train.loop import check_run
 from tests.support.ranks import COUNT_CALLS, ROOT, finish, start_ranks, wait_for
@@ -24,12 +27,18 @@ from tests.support.ranks import COUNT_CALLS, ROOT, finish, start_ranks, wait_for
 ALONE = World(0, 1, torch.device("cpu"), 1)
 
 
-def test_measured_steps_know_how_often_the_own_key_is_nearest(config: DistillConfig) -> None:
-    run_stage(Stage("run", "distill", replace(config, runtime=Runtime(threads=1, log_every=5))))
+def test_measured_steps_say_more_of_the_loss_and_of_speed(config: DistillConfig) -> None:
+    record = run_stage(Stage("run", "distill", replace(config, runtime=Runtime(threads=1, log_every=5))))
     lines = read_metrics(config.out / "metrics.jsonl", "train")
     measured = [line["step"] for line in lines if "top1" in line]
     assert measured == [step for step in range(len(lines)) if (step + 1) % 5 == 0 or step + 1 == len(lines)]
     assert all(0 <= line["top1"] <= line["top5"] <= 1 for line in lines if "top1" in line)
+    assert [line["step"] for line in lines if "loader_wait" in line] == measured
+    assert all(line["images_per_second"] > 0 and 0 < line["loader_wait"] < 1 for line in lines if "top1" in line)
+    figures = record["figures"]
+    assert figures["images_per_second"] > 0
+    assert 0 < figures["loader_wait"] < 1
+    assert "mfu" not in figures, "it took less than a minute"
 
 
 def test_a_queue_that_holds_most_of_the_dataset_is_warned_about(
@@ -87,6 +96,26 @@ def test_figures_of_a_run_whose_metrics_are_lost(config: DistillConfig, digits: 
         assert again["figures"]["weights"] == first["figures"]["weights"]
         assert again["figures"]["knn"] == first["figures"]["knn"] is not None
         assert b"\0" not in (config.out / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_checkpoints_that_are_not_what_the_run_has_saved(config: DistillConfig, tmp_path: Path) -> None:
+    """A folder that lost them, as one that is not mounted, and a step that this run never comes to."""
+    stage, folder = Stage("run", "distill", config), config.out / "checkpoints"
+    steps = run_stage(stage)["figures"]["steps"]
+    record = read_record(config.out)
+    write_sealed(config.out / RECORD, {name: record[name] for name in record if name not in ("outputs", "files")})
+    folder.rename(tmp_path / "away")
+    said = rf"checkpoints holds no checkpoint, although this run saved one at step {steps}: .*delete \S+/saved.json"
+    with pytest.raises(TransientError, match=said):
+        run_stage(stage)
+    (tmp_path / "away").rename(folder)
+    state = torch.load(checkpoint_path(folder, steps), weights_only=True)
+    torch.save({**state, "step": 500}, checkpoint_path(folder, 500))
+    with pytest.raises(UserError, match=rf"holds a checkpoint of step 500, but this run has {steps} steps in all"):
+        run_stage(stage)
+    checkpoint_path(folder, 500).unlink()
+    assert run_stage(stage)["figures"]["resumed_from"] == steps
 
 
 @pytest.mark.slow

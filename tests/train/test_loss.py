@@ -64,6 +64,20 @@ def test_release_weights_may_be_tensors() -> None:
     torch.testing.assert_close(release_loss(*inputs, queue, 0.2, lambdas=(half, rest), mix=mix), numbers)
 
 
+@pytest.mark.parametrize(("dtype", "impl"), CPU_IMPLS)
+def test_release_loss_with_a_share_per_row(dtype: torch.dtype, impl: str) -> None:
+    inputs, queue = make_inputs(5, dtype)
+    mix = torch.linspace(0, 1, B, dtype=dtype)
+    ours = release_loss(*inputs, queue, 0.2, lambdas=(0.6, 0.4), mix=mix, impl=impl)
+    truths = as_truths(inputs)
+    rows = [[x[row : row + 1] for x in truths] for row in range(B)]
+    each = [
+        naive_release_loss(*row, queue.double(), 0.2, (0.6, 0.4), float(share))
+        for row, share in zip(rows, mix, strict=True)
+    ]
+    assert_same(ours, inputs, torch.stack(each).mean(), truths, TOLERANCE[dtype])
+
+
 def test_contrastive_loss_equals_naive() -> None:
     (q, k), queue = make_inputs(2, torch.float64)
     truths = as_truths([q, k])

@@ -14,8 +14,8 @@ from bingo.distributed import World
 from bingo.errors import TransientError, UserError
 from bingo.files import hash_file
 from bingo.stages import Stage, run_stage
-from bingo.train.lines import newest_line, read_lines, read_metrics
-from bingo.train.metrics import Metrics
+from bingo.train.lines import in_words, newest_line, ranges, read_lines, read_metrics
+from bingo.train.metrics import ALL_THERE, Metrics
 
 ALONE = World(0, 1, torch.device("cpu"), 1)
 
@@ -77,25 +77,99 @@ def test_what_is_behind_the_checkpoint_goes(tmp_path: Path, caplog: pytest.LogCa
     assert not caplog.records
 
 
-@pytest.mark.parametrize("left", [0, 1, 60, 130, -1])
+def told(path: Path, step: int, what: str) -> str:
+    return (
+        f"{path} has lost or damaged lines of steps before {step}, where the checkpoint goes on ({what}): the training "
+        "goes on without them; its weights and figures do not depend on them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "what"),
+    [(0, "lost: steps 0 to 1"), (1, "lost: steps 0 to 1"), (60, "lost: steps 1"), (130, ALL_THERE), (-1, ALL_THERE)],
+)
 def test_a_file_shorter_than_the_checkpoint_knows_is_told_and_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int, what: str
 ) -> None:
     path = tmp_path / "metrics.jsonl"
     state, whole = begun(path), path.read_bytes()
     path.write_bytes(whole[:left])
     metrics = Metrics(path, ALONE, state)
-    assert [r.getMessage() for r in caplog.records] == [
-        f"{path} has lost or damaged lines of steps before 2, where the checkpoint goes on: the training goes on "
-        "without them; its weights and figures do not depend on them"
-    ]
-    kept = path.read_bytes()
-    assert whole.startswith(kept)
-    assert kept in (b"", *(whole[: n + 1] for n, byte in enumerate(whole) if byte == 10))
-    assert metrics.state()["metrics_figures"] == {"knn": 0.5, "bad_images": []}
+    assert [r.getMessage() for r in caplog.records] == [told(path, 2, what)]
+    kept = [line for line in path.read_bytes().splitlines(keepends=True) if b"gap" not in line]
+    assert whole.startswith(b"".join(kept))
+    lost = metrics.state()["metrics_figures"].pop("lost_lines", 0)
+    assert lost == metrics.lost == {0: 2, 1: 2, 60: 1}.get(left, 0)
+    assert metrics.newest == {"knn": 0.5}
     metrics.close()
     assert read_lines(path)[-1]["kind"] == "sum"
     assert len(caplog.records) == 1
+
+
+def run_of(path: Path, steps: int) -> dict[str, Any]:
+    """The state of a run of so many steps."""
+    metrics = Metrics(path, ALONE)
+    for step in range(steps):
+        metrics.step(torch.tensor(2.0), {"step": step, "epoch": 0})
+    return {"step": steps, **metrics.state()}
+
+
+@pytest.mark.parametrize("how", ["zeros within", "zeros at the end", "cut", "removed", "all zeros", "foreign", "twice"])
+def test_steps_without_a_line_are_named_in_log_and_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    state = run_of(path, 20)
+    whole = path.read_bytes().splitlines(keepends=True)
+    zeros = b"".join(bytes(len(line)) for line in whole[5:12])
+    contents = {
+        "zeros within": b"".join(whole[:5]) + zeros + b"".join(whole[12:]),
+        "zeros at the end": b"".join(whole[:12]) + bytes(sum(map(len, whole[12:]))),
+        "cut": b"".join(whole[:12])[:-4],
+        "all zeros": bytes(sum(map(len, whole))),
+        "foreign": b'{"a": 1}\n' * 30,
+        "twice": b"".join(whole[:3] + whole[:3]),
+    }
+    path.unlink() if how == "removed" else path.write_bytes(contents[how])
+    lost = {"zeros within": (5, 12), "zeros at the end": (12, 19), "cut": (11, 19), "twice": (3, 19)}.get(how, (0, 19))
+    metrics = Metrics(path, ALONE, state)
+    assert [r.getMessage() for r in caplog.records] == [told(path, 20, f"lost: steps {lost[0]} to {lost[1]}")]
+    for again in (False, True):
+        found = read_lines(path)
+        assert b"\0" not in path.read_bytes()
+        assert found[-1] == {"kind": "gap", "step": 20, "first": lost[0], "last": lost[1]}
+        seen = [line["step"] for line in found if line["kind"] == "train"]
+        assert seen == [step for step in range(20) if not lost[0] <= step <= lost[1]], "each once"
+        assert metrics.lost == lost[1] + 1 - lost[0]
+        if not again:  # what is kept counts as whole from here on
+            metrics = Metrics(path, ALONE, {"step": 20, **metrics.state()})
+    assert len(caplog.records) == 1
+
+
+def test_a_second_damage_is_told_once_for_each_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    state = run_of(path, 10)
+    text = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(text[:2] + text[4:]))
+    metrics = Metrics(path, ALONE, state)
+    metrics.step(torch.tensor(2.0), {"step": 10, "epoch": 1})
+    state = {"step": 11, **metrics.state()}
+    text = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([text[0], *text[3:]]))
+    caplog.clear()
+    metrics = Metrics(path, ALONE, state)
+    assert [r.getMessage() for r in caplog.records] == [told(path, 11, "lost: steps 1 to 4")]
+    assert [line for line in read_lines(path) if line["kind"] == "gap"] == [
+        {"kind": "gap", "step": 11, "first": 1, "last": 4}
+    ]
+    assert metrics.lost == 4
+    assert [line["step"] for line in read_metrics(path, "train")] == [0, 5, 6, 7, 8, 9, 10]
+
+
+def test_gaps_in_words() -> None:
+    assert in_words(ranges([3, 12, 13, 14])) == "3, 12 to 14"
+    assert in_words(ranges(range(0, 20, 2))) == "0, 2, 4, 6, 8 and 5 more places"
+    assert ranges([]) == []
 
 
 def test_every_flipped_bit_is_told_and_changes_no_figure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,7 +202,11 @@ def test_a_checkpoint_of_an_earlier_release(tmp_path: Path, caplog: pytest.LogCa
     path.write_bytes(text + bad + text[:-3] + b"\xff}\n")
     metrics = Metrics(path, ALONE, {"step": 2, "metrics_offset": 2 * size + len(bad)})
     assert metrics.state()["metrics_figures"] == {"knn": 0.5, "bad_images": [7]}
-    assert "1 of 7 lines are damaged and left out, the first is line 7" in caplog.text
+    assert [r.getMessage() for r in caplog.records] == [told(path, 2, ALL_THERE)]
+    caplog.clear()
+    run_of(path, 3)
+    Metrics(path, ALONE, {"step": 3, "metrics_offset": path.stat().st_size})
+    assert not caplog.records, "a whole file"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 
 from bingo.config import PretrainConfig
 from bingo.config_parts import Contrast, Runtime
+from bingo.train.inputs import Feed, shared_inputs
 from bingo.train.options import step_options
 from bingo.train.queue import KeyQueue
 
@@ -24,9 +25,11 @@ def test_options_of_a_step(negatives: str) -> None:
     plan = SimpleNamespace(
         anchors=lambda epoch, step: ANCHORS + 10 * epoch + 100 * step, relatives=lambda group: RELATIVES + group
     )
-    batch = SimpleNamespace(plan=SimpleNamespace(epoch=1, step=2, groups=(3,)))
+    batch = SimpleNamespace(plan=SimpleNamespace(epoch=1, step=2, groups=(3,)), crops=[])
+    feed = Feed(config.augment, torch.float32, torch.device("cpu"))
+    inputs = shared_inputs(config, plan, batch, feed)  # type: ignore[arg-type]
     keys = torch.rand(3, 4, requires_grad=True)
-    found = step_options(config, queue, plan, batch, keys)  # type: ignore[arg-type]
+    found = step_options(config, queue, inputs, keys)
     assert (found["impl"], found["queue_ids"] is queue.ids_K) == ("chunked", True)
     new = found["new_keys"]
     assert new is not None
@@ -34,4 +37,4 @@ def test_options_of_a_step(negatives: str) -> None:
     assert new[2].tolist() == [214, 212, 219], "ids of the step's anchors, of all ranks"
     excluded = found["exclude"]
     assert (None if excluded is None else excluded.tolist()) == ([[7, 4], [5, 3]] if negatives == "strangers" else None)
-    assert step_options(config, queue, plan, batch, None)["new_keys"] is None  # type: ignore[arg-type]
+    assert step_options(config, queue, inputs, None)["new_keys"] is None

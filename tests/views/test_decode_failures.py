@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from bingo.config import EvalConfig, FeaturesConfig
+from bingo.config import FeaturesConfig
+from bingo.config_evaluation import EvalConfig
 from bingo.config_parts import Augmentation, Loader, TrainingLoader
 from bingo.distributed import World
 from bingo.errors import UserError

@@ -1,5 +1,7 @@
 """Real files through pack, plan, loader and chain against torchvision's operations on the same crops, one by one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from bingo.images.pack import pack_folder
 from bingo.kernels.augment import augment
 from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.kernels.view_params import ViewParams
-from bingo.views.loader import Batch, augmenter, training_batches
+from bingo.views.loader import Batch, augmenter, evaluation_batches, training_batches
 from bingo.views.plan import Plan
 from tests.support.bad_images import encode, picture
 from tests.support.views import torchvision_blur, torchvision_jitter
@@ -67,6 +69,25 @@ def test_views_of_real_files_are_torchvisions(batch: Batch) -> None:
         assert (ours - expected.float()).abs().mean() < 0.01
     print(f"identical pixels: {', '.join(f'{share:.5%}' for share in shares)}")
     assert min(shares) >= 0.999
+
+
+def test_evaluation_crops_of_photographs_are_torchvisions(tmp_path: Path) -> None:
+    """scikit-learn's two photographs in shapes whose offsets fall between pixels: Resize(256), CenterCrop(224)."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    shapes = ((427, 640), (375, 500), (256, 257), (257, 256), (400, 225), (300, 300))
+    (tmp_path / "images" / "one").mkdir(parents=True)
+    expected = []
+    for i, (height, width) in enumerate(shapes):
+        picture = datasets.load_sample_image(("china.jpg", "flower.jpg")[i % 2])[:height, :width]
+        assert picture.shape == (height, width, 3)
+        Image.fromarray(picture).save(tmp_path / "images" / "one" / f"{i}.png")
+        resized = TF.resize(torch.from_numpy(picture.copy()).permute(2, 0, 1), 256)
+        expected.append(TF.center_crop(resized, 224))
+    dataset, whole = pack_folder(tmp_path / "images", tmp_path / "packed", workers=1), Augmentation()
+    (found,) = evaluation_batches(dataset, whole, [np.arange(len(shapes))], device=CPU, threads=1)
+    differences = (to_levels(found) - torch.stack(expected)).abs()
+    assert differences.max() <= 1
+    assert differences.mean(dim=(1, 2, 3)).max() < 0.25, "roundings between the two passes of the resize"
 
 
 @pytest.mark.slow

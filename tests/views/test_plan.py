@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torchvision.transforms as T
 from scipy import stats
-from torch import zeros
+from torch import arange, stack, zeros
 
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
@@ -100,6 +100,24 @@ def test_centre_crop_is_seven_eighths_of_the_shorter_side() -> None:
     np.testing.assert_allclose(end[0], [240, 368])
 
 
+@pytest.mark.parametrize("size", [8, 24, 224, 299])
+def test_centre_crop_is_where_torchvision_cuts(size: int) -> None:
+    """Both on images whose pixels are their own coordinates: what torchvision returns tells where it was cut."""
+    augment = Augmentation(size=size)
+    sizes = np.random.default_rng(2).integers(20, 400, (40, 2))
+    start, end = centre_crop(sizes, augment)
+    for (height, width), low, high in zip(sizes, start, end, strict=True):
+        rows, columns = arange(int(height)).float() + 0.5, arange(int(width)).float() + 0.5
+        image = stack([rows[:, None].expand(-1, int(width)), columns[None].expand(int(height), -1)])
+        resize = T.Resize(augment.eval_resize, antialias=False)
+        found = T.CenterCrop(size)(resize(image)).double()
+        step = (high - low) / size
+        for axis, line in enumerate((found[0, :, 0], found[1, 0])):
+            expected = low[axis] + (np.arange(size) + 0.5) * step[axis]
+            limit = (int(height), int(width))[axis] - 0.5  # interpolation ends at the centre of the outermost pixel
+            np.testing.assert_allclose(line, expected.clip(0.5, limit), atol=2e-3)
+
+
 def test_beta22_is_the_inverse_distribution_function() -> None:
     u = np.linspace(0, 1, 101)
     np.testing.assert_allclose([beta22(x) for x in u], stats.beta(2, 2).ppf(u), atol=1e-9)
@@ -111,6 +129,20 @@ def test_cutmix_boxes_stay_inside_and_vary() -> None:
     for y0, x0, y1, x1 in boxes:
         assert 0 <= y0 <= y1 <= 224
         assert 0 <= x0 <= x1 <= 224
+
+
+def test_boxes_of_blocks_are_drawn_apart_and_the_first_is_the_steps() -> None:
+    """The share of a step with 8 boxes has an eighth of the variance of one box."""
+    p = plan()
+    assert all(p.cutmix_box(e, s, 0) == p.cutmix_box(e, s) for e in range(3) for s in range(6))
+
+    def share(box: tuple[int, int, int, int]) -> float:
+        return 1 - (box[2] - box[0]) * (box[3] - box[1]) / 224**2
+
+    shares = np.array([[share(p.cutmix_box(0, step, block)) for block in range(8)] for step in range(2000)])
+    assert stats.ks_2samp(shares[:, 0], shares[:, 5]).pvalue > 1e-4
+    assert abs(np.corrcoef(shares.T) - np.eye(8)).max() < 0.1
+    assert 6 < shares[:, 0].var() / shares.mean(axis=1).var() < 10.5
 
 
 def test_batch_larger_than_the_dataset() -> None:
