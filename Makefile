@@ -39,7 +39,7 @@ lock: .venv/.stamp  ## constraints.txt again: every version, with the hashes of 
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	build/lock/bin/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-annotate \
-		--python-version 3.11 --no-emit-package colorama --custom-compile-command 'make lock' --output-file constraints.txt $(UPGRADE)
+		--python-version 3.11 --no-emit-package colorama --no-emit-package httpx2-jsfetch --custom-compile-command 'make lock' --output-file constraints.txt $(UPGRADE)
 
 licences: .venv/.stamp  ## docs/licences.md again, from what is installed
 	$(BIN)/python -m tests.support.licences

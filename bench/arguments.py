@@ -2,6 +2,7 @@
 
 import argparse
 import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ def kernels_flags() -> Parser:
     parser.add_argument("--samples", type=size, metavar="N", help=samples)
     seconds = "GPU: start nothing new after so many seconds (default: 150)"
     parser.add_argument("--seconds", type=positive, metavar="S", help=seconds)
+    variants = "CPU: only those whose name, or what follows its comma, begins like one of these (default: all)"
+    parser.add_argument("--variants", type=listed(str), default=(), metavar="NAME,...", help=variants)
     picture = "draw the result here, .svg or .png (needs matplotlib)"
     parser.add_argument("--picture", type=Path, metavar="FILE", help=picture)
     device = "auto (a GPU if there is one), cpu, cuda or cuda:N (default: auto)"
@@ -57,7 +60,11 @@ def step_flags() -> Parser:
     parser.add_argument("--burst", type=size, metavar="N", help="whole steps per sample (default: 3; CPU: 1)")
     impl = "of the loss in our variants (default: auto)"
     parser.add_argument("--impl", choices=typing.get_args(Impl), help=impl)
-    compiled = "a torch.compile variant too (default: yes; CPU: no)"
+    threads = "CPU threads (default: as many as there are cores)"
+    parser.add_argument("--threads", type=size, metavar="N", help=threads)
+    variants = "only those whose name, or what follows its comma, begins like one of these (default: all)"
+    parser.add_argument("--variants", type=listed(str), default=(), metavar="NAME,...", help=variants)
+    compiled = "torch.compile variants too (default: yes; CPU: no)"
     parser.add_argument("--compile", choices=["yes", "no"], help=compiled)
     return _with_json(_with_device(parser))
 
@@ -71,9 +78,10 @@ def loader_flags() -> Parser:
     cache = "without --data: keep the made images here for the next time"
     parser.add_argument("--cache", type=Path, metavar="DIR", help=cache)
     parser.add_argument("--batch", type=size, default=16, metavar="N", help="images per batch (default: 16)")
-    parser.add_argument("--burst", type=size, default=4, metavar="N", help="batches per sample (default: 4)")
-    rounds = "two samples of each variant per round (default: 4)"
-    parser.add_argument("--rounds", type=size, default=4, metavar="N", help=rounds)
+    burst = "batches per sample (default: 16)"
+    parser.add_argument("--burst", type=size, default=16, metavar="N", help=burst)
+    rounds = "two samples of each variant per round (default: 3)"
+    parser.add_argument("--rounds", type=size, default=3, metavar="N", help=rounds)
     threads = "threads, or worker processes (default: 1)"
     parser.add_argument("--threads", type=size, default=1, metavar="N", help=threads)
     variants = "only those whose name, or what follows its comma, begins like one of these (default: all)"
@@ -88,6 +96,18 @@ def check_loader(options: argparse.Namespace) -> None:
     for name in ("images", "cache"):
         if options.data and getattr(options, name) is not None:
             raise UserError(f"--{name} is about images that are made here: leave it out beside --data")
+
+
+def chosen(every: Iterable[str], words: Sequence[str]) -> list[str]:
+    """The names of which a part (they have commas) begins like one of the words; all without words.
+
+    `UserError`, which lists the names, where none does.
+    """
+    every = list(every)
+    found = [name for name in every if not words or any(p.startswith(tuple(words)) for p in name.split(", "))]
+    if not found:
+        raise UserError(f"--variants {','.join(words)}: there are {'; '.join(every)}")
+    return found
 
 
 def bags_flags() -> Parser:
@@ -140,6 +160,8 @@ def _with_device(parser: Parser, text: str = "auto is a GPU if there is one (def
 
 def _with_json(parser: Parser) -> Parser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and the environment here")
+    processes = "measure in so many fresh processes, one after the other (default: 1, this one)"
+    parser.add_argument("--processes", type=size, metavar="N", help=processes)
     return parser
 
 

@@ -2,8 +2,9 @@
 
 Clustered random features of unit length, Q queries that are rows of the N database rows. Accuracy gate first, on a
 sample of the queries against fp64: the share of the k exact neighbours among the 16 found (the re-rank takes them from
-there), for whole bags among the k. Samples of all variants are interleaved. Time goes with Q x N: for a full dataset of
-1.28 million images, medians are multiplied by 1.28e6^2 / (Q N); D is not changed.
+there), for whole bags among the k. Samples of all variants are interleaved, by the wall clock and on a CPU by the
+processor's beside it. Time goes with Q x N: for a full dataset of 1.28 million images, medians are multiplied by
+1.28e6^2 / (Q N), where that is at most 100: less is too far from there to say. D is not changed.
 """
 
 import argparse
@@ -13,18 +14,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Required, TypedDict
+from typing import Any, Literal, NamedTuple, Required, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bingo.bags.neighbours import Search, import_faiss, knn_bags
+from bingo.bench import record
 from bingo.bench.arguments import pick_device
-from bingo.bench.samples import Estimate, Samples, ratio_interval, with_noise
+from bingo.bench.keeper import Keeper
+from bingo.bench.samples import Estimate, Samples, band, visited_ratio, with_noise
 from bingo.bench.timing import device_name, first_line, interleave, make_timer
 from bingo.errors import UserError
-from bingo.files import write_json
 from bingo.kernels.knn import nearest
 
 FOUND = 16
@@ -33,6 +35,8 @@ CHECKED = 256  # queries of the gate
 PER_CLUSTER = 50
 NOISE = 0.7
 IMAGENET = 1_281_167
+MOST_FACTOR = 100.0
+"""An estimate for 1.28 million images is at most so many times what was measured."""
 TORCH_ELEMENTS = 1 << 28  # scores held at once by the plain PyTorch peer
 VISIT_SECONDS = 0.5
 
@@ -61,7 +65,7 @@ class SearchShape:
 
 
 class Row(TypedDict, total=False):
-    """One variant; the last four keys are there where it was timed."""
+    """One variant; the last keys are there where it was timed."""
 
     status: Required[str]
     """passed, failed, absent, or no time left."""
@@ -69,8 +73,11 @@ class Row(TypedDict, total=False):
     """Share of the exact neighbours that were found."""
     note: str
     seconds: Samples
+    cpu_seconds: Samples
+    """Of the same samples, on a CPU."""
     tflops: float
     imagenet_seconds: float
+    """For 1.28 million images; only from runs that are large enough, see `MOST_FACTOR`."""
     speedup_over_torch: Estimate
 
 
@@ -96,12 +103,11 @@ def main(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     shape = SearchShape(**{**vars(default_shape(device)), **given})
     check(shape)
-    found = run(device, shape)
+    keeper = Keeper(options.json, "bags")
+    keeper.say(f"{shape.queries or shape.images} queries of {shape.images} x {shape.dim} rows")
+    found = run(device, shape, on_change=lambda now: keeper.keep(rows(now), now))
     print("\n".join(table(found)))
-    if options.json:
-        from bingo.environment import environment_record
-
-        write_json(options.json, {"environment": environment_record(), "bags": found})
+    keeper.finish(rows(found), found)
     return int(any(row["status"] == "failed" for row in found["variants"].values()))
 
 
@@ -113,8 +119,16 @@ def check(shape: SearchShape) -> None:
         raise UserError(f"--k {shape.k} must be below {FOUND} and --images {shape.images} above it")
 
 
-def run(device: torch.device, shape: SearchShape, seconds: float = math.inf) -> Result:
-    """Gate, then time every variant that passed; nothing new is begun after `seconds`. JSON-ready."""
+def run(
+    device: torch.device,
+    shape: SearchShape,
+    seconds: float = math.inf,
+    on_change: Callable[[Result], None] = lambda found: None,
+) -> Result:
+    """Gate, then time every variant that passed; nothing new is begun after `seconds`. JSON-ready.
+
+    on_change gets the result so far: after the gates, and after every half of a round.
+    """
     until = time.monotonic() + seconds
     logging.getLogger("bingo.kernels.knn").setLevel(logging.WARNING)
     count = shape.queries or shape.images
@@ -132,16 +146,29 @@ def run(device: torch.device, shape: SearchShape, seconds: float = math.inf) -> 
         for name, call in passed.items()
         if time.monotonic() < until
     }
-    for name, samples in interleave(timed, shape.rounds, 10, VISIT_SECONDS).items():
-        found[name] |= timed_row(samples, shape)
-    base = found["torch matmul + topk"].get("seconds")
-    for row in found.values():
-        if base and "seconds" in row:
-            row["speedup_over_torch"] = ratio_interval(base["samples"], row["seconds"]["samples"])
-    return {
+    result: Result = {
         "shape": {**vars(shape), "queries": count}, "device": device_name(device), "threads": torch.get_num_threads(),
         "torch": torch.__version__, "gate": GATE, "variants": found,
     }  # fmt: skip
+    on_change(result)
+
+    def so_far(samples: dict[str, list[float]]) -> None:
+        for name, taken in samples.items():
+            found[name] |= timed_row(taken, timed[name].cpu, shape)
+        _compare(found, 2 * shape.rounds)
+        on_change(result)
+
+    interleave(timed, shape.rounds, 10, VISIT_SECONDS, so_far)
+    return result
+
+
+def _compare(found: dict[str, Row], visits: int) -> None:
+    """Speed-ups over plain PyTorch: of CPU time where it is known, since other programs lengthen the wall clock's."""
+    base = found["torch matmul + topk"]
+    clock: Literal["cpu_seconds", "seconds"] = "cpu_seconds" if "cpu_seconds" in base else "seconds"
+    for row in found.values():
+        if clock in base and clock in row:
+            row["speedup_over_torch"] = visited_ratio(base[clock]["samples"], row[clock]["samples"], visits)
 
 
 def repeat(call: Call, _: int) -> tuple[Tensor, ...]:
@@ -149,15 +176,35 @@ def repeat(call: Call, _: int) -> tuple[Tensor, ...]:
     return (call(),)
 
 
-def timed_row(samples: list[float], shape: SearchShape) -> Row:
+def timed_row(samples: list[float], cpu: list[float], shape: SearchShape) -> Row:
     """The samples (seconds), and rates of their median; products counted as 2 Q N D."""
     median, pairs = float(np.median(samples)), (shape.queries or shape.images) * shape.images
-    return {
-        "status": "passed",
-        "seconds": with_noise(samples),
-        "tflops": 2e-12 * pairs * shape.dim / median,
-        "imagenet_seconds": median * IMAGENET**2 / pairs,
-    }
+    row: Row = {"status": "passed", "seconds": with_noise(samples), "tflops": 2e-12 * pairs * shape.dim / median}
+    if cpu:
+        row["cpu_seconds"] = with_noise(cpu)
+    if (factor := IMAGENET**2 / pairs) <= MOST_FACTOR:
+        row["imagenet_seconds"] = median * factor
+    return row
+
+
+def rows(found: Result) -> list[record.Row]:
+    """The figures as rows of the one schema."""
+    shape = SearchShape(**found["shape"])
+    case = f"{shape.queries} of {shape.images} x {shape.dim}, k={shape.k}, {found['threads']} thread(s)"
+    made: list[record.Row] = []
+    for variant, row in found["variants"].items():
+        accuracy = {"ok": row["status"] == "passed", "recall": row.get("recall"), "bound": found["gate"]}
+        base: record.Row = {
+            "case": case, "variant": variant, "metric": "seconds", "better": "lower", "clock": "wall",
+            "processes": [row["seconds"]["samples"]] if "seconds" in row else [], "order": "ABBA", "discarded": 1,
+            "accuracy": accuracy,
+        }  # fmt: skip
+        if "seconds" not in row:
+            base["error"] = f"{row['status']}: {row.get('note') or 'not timed'}"
+        made.append(base)
+        if "cpu_seconds" in row:
+            made.append({**base, "clock": "cpu", "processes": [row["cpu_seconds"]["samples"]]})
+    return made
 
 
 def make_data(device: torch.device, shape: SearchShape, count: int) -> Data:
@@ -293,9 +340,11 @@ def table(found: Result) -> list[str]:
             lines.append(f"{name:34}{recall:>8}  {row['status']}: {row.get('note', '')}".rstrip(": "))
             continue
         seconds, ratio = row["seconds"], row.get("speedup_over_torch")
-        low, high = seconds["interval"]
+        whole = f"{row['imagenet_seconds']:.1f}" if "imagenet_seconds" in row else "-"
         lines.append(
-            f"{name:34}{recall:>8}{seconds['median']:10.4f}{f'{low:.4f}..{high:.4f}':>18}{seconds['n']:4}"
-            f"{row['tflops']:9.3f}{format(ratio['median'], '.2f') if ratio else '-':>9}{row['imagenet_seconds']:11.1f}"
+            f"{name:34}{recall:>8}{seconds['median']:10.4f}{band(seconds, 1, '.4f'):>18}{seconds['n']:4}"
+            f"{row['tflops']:9.3f}{format(ratio['median'], '.2f') if ratio else '-':>9}{whole:>11}"
         )
+    if (factor := IMAGENET**2 / (shape.queries * shape.images)) > MOST_FACTOR:
+        lines.append(f"1.28 M: {factor:.0f} times these pairs, too far to estimate; give --images and --queries more")
     return lines

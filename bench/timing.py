@@ -1,4 +1,4 @@
-"""Timing of short calls: a GPU's by captured graphs or events, a CPU's by the wall clock.
+"""Timing of short calls: a GPU's by captured graphs or events, a CPU's by the wall clock and the processor's.
 
 A `call(i)` runs one variant once on queue i of several that are used in turn, so that none of them is still in a GPU's
 L2 cache. Times are seconds per call everywhere. Variants are visited in ABBA order (forth, then back, each round), so
@@ -9,7 +9,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -35,6 +35,8 @@ class Timed:
     samples: Callable[[int], list[float]]
     note: str = ""
     """Why the method is not the best one, where it is not."""
+    cpu: list[float] = field(default_factory=list)
+    """Of every sample taken so far the CPU seconds per call, of all threads; empty where a GPU does the work."""
 
 
 class Timer(Protocol):
@@ -54,7 +56,7 @@ class Timer(Protocol):
 
 
 class WallTimer:
-    """The CPU: calls one after the other by the wall clock."""
+    """The CPU: calls one after the other by the wall clock, and beside it the processor's."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -62,11 +64,14 @@ class WallTimer:
 
     def prepare(self, call: Call, queues: int, no_capture: str = "") -> Timed:
         call(0)
+        cpu: list[float] = []
 
         def samples(count: int) -> list[float]:
-            return [_mean_seconds(call, queues, queues) for _ in range(count)]
+            taken = [both_clocks(lambda: _calls(call, queues, queues)) for _ in range(count)]
+            cpu.extend(processor / queues for processor, _ in taken)
+            return [wall / queues for _, wall in taken]
 
-        return Timed("wall clock", queues, samples)
+        return Timed("wall clock", queues, samples, cpu=cpu)
 
     def host_seconds(self, call: Call, queues: int) -> list[float]:
         return [_mean_seconds(call, 1, queues) for _ in range(3)]
@@ -173,11 +178,20 @@ def make_timer(device: torch.device) -> Timer:
     return CudaTimer(device) if device.type == "cuda" else WallTimer()
 
 
+def both_clocks(work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds that some work takes: of the processor, all threads of this process counted, and of the wall clock."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
 def _mean_seconds(call: Call, calls: int, queues: int) -> float:
-    start = time.perf_counter()
+    return both_clocks(lambda: _calls(call, calls, queues))[1] / calls
+
+
+def _calls(call: Call, calls: int, queues: int) -> None:
     for turn in range(calls):
         call(turn % queues)
-    return (time.perf_counter() - start) / calls
 
 
 def _capture(call: Call, calls: int, queues: int) -> tuple[Any, tuple[Tensor, ...]]:
@@ -210,19 +224,28 @@ def _check_replay(graph: Any, captured: tuple[Tensor, ...], eager: tuple[Tensor,
             raise RuntimeError("a replay gives another answer than an eager call")
 
 
-def interleave(timed: dict[str, Timed], rounds: int, most: int, visit_seconds: float) -> dict[str, list[float]]:
+def interleave(
+    timed: dict[str, Timed],
+    rounds: int,
+    most: int,
+    visit_seconds: float,
+    on_change: Callable[[dict[str, list[float]]], None] = lambda samples: None,
+) -> dict[str, list[float]]:
     """Samples of every variant: 2 * rounds visits in ABBA order, each of 1 to `most` samples.
 
     A visit takes about `visit_seconds`: slow variants get fewer samples. One sample of each, before the first visit,
-    tells how slow they are and is discarded.
+    tells how slow they are and is discarded. on_change gets the samples so far after every half of a round.
     """
     counts = {}
     for name, variant in timed.items():
         seconds = variant.samples(1)[0] * variant.calls
+        variant.cpu.clear()
         counts[name] = max(1, min(most, int(visit_seconds / max(seconds, 1e-9))))
     samples: dict[str, list[float]] = {name: [] for name in timed}
-    for name in visits(list(timed), rounds):
+    for number, name in enumerate(visits(list(timed), rounds), start=1):
         samples[name] += timed[name].samples(counts[name])
+        if number % len(timed) == 0:
+            on_change(samples)
     return samples
 
 

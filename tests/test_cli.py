@@ -67,7 +67,7 @@ def test_recipes_are_defaults_that_flags_override(
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["runtime"]["precision"], config["contrast"]["queue_dtype"]) == ("bf16", "bf16"), "from the recipe"
     assert (config["student"], config["optim"]["epochs"]) == ("tiny", 1), "from the flags"
-    assert "did you mean 'resnet18-r50'" in refused([*distill(), "--recipe", "resnet18"], capsys)
+    assert "did you mean 'resnet18-r152' or 'resnet18-r50'" in refused([*distill(), "--recipe", "resnet18"], capsys)
 
 
 def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,12 +251,22 @@ def test_bench_kernels_small(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         "2000",
         "--samples",
         "3",
+        "--variants",
+        "naive,chunked,plain,F.",
         "--json",
         str(tmp_path / "k.json"),
     ]
     assert main(words) == 0
-    result = json.loads((tmp_path / "k.json").read_text())["kernels"]
-    assert len(result["naive_over_chunked"]["samples"]) == 3
-    assert result["relative_error"]["gradient"] < 1e-5
+    result = json.loads((tmp_path / "k.json").read_text())["detail"]
+    assert result["over_chunked"]["naive"]["n"] == 3
+    assert result["accuracy"]["chunked"]["gradient"] < 1e-5
     assert np.isfinite(result["median_seconds"]["chunked"])
-    assert "naive / chunked" in capsys.readouterr().out
+    assert "CPU time over ours" in capsys.readouterr().out
+
+
+def test_no_more_memory_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(*_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr("bingo.cli.answer", fails)
+    assert "the memory of this machine is used up; end other programs" in refused(["features"], capsys)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bingo.cli import main
+from bingo.recipes import CHAINS
 
 pytestmark = pytest.mark.quick
 
@@ -21,8 +22,8 @@ def test_completion_in_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "distill --data ": "",
         "bench st": "step",
         "bench step --comp": "--compile",
-        "eval ": "linear knn fewshot",
-        "run ": "digits resnet18-r50 resnet34-r50",
+        "eval ": "linear knn fewshot finetune transfer",
+        "run ": " ".join(CHAINS),
     }
     program = [
         '. "$1"',

@@ -29,11 +29,21 @@ def test_every_setting_is_read_back_as_it_is_shown(kind: str) -> None:
     usual = {name: Path("x") if value is MISSING else value for name, value in defaults(config).items()}
     usual |= {"teacher": Path("t")} if "teacher" in usual else {}
     chosen = [setting for setting in settings(config) if setting.name not in DOORS[kind].unused]
+    chosen = [each for each in chosen if each.type != bool | None]  # on, off, or left out: that has no word
     words = [word for setting in chosen for word in as_words(setting, usual[setting.name])]
     given = vars(flags_of(kind).parse_args([*(["knn", "RUN"] if kind == "eval" else []), *words]))
     assert {setting.name: given[setting.name] for setting in chosen} == {s.name: usual[s.name] for s in chosen}
     if kind not in ("eval", "bags"):
         assert build(config, {**usual, **given}) == build(config, usual)
+
+
+def test_a_switch_that_is_left_open() -> None:
+    words: dict[str, bool | None] = {"--runtime.compile": True, "--runtime.no-compile": False}
+    assert [vars(flags_of("distill").parse_args([word])) for word in words] == [
+        {"runtime.compile": value} for value in words.values()
+    ]
+    assert "runtime.compile" not in vars(flags_of("distill").parse_args([]))
+    assert defaults(KINDS["distill"].config)["runtime.compile"] is None
 
 
 WORDS = (

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
+from bingo.config import BagsConfig, DistillConfig, PretrainConfig
+from bingo.config_evaluation import EvalConfig
 from bingo.config_flags import MISSING, defaults
 from bingo.config_json import from_json, from_record, to_json, to_record
 from bingo.config_parts import Monitor, TrainingLoader
@@ -91,6 +92,16 @@ def test_hostile_values_in_every_place_are_one_sentence_or_fine(kind: str) -> No
         ("eval", "k", "10^30"),
         ("eval", "kinds", "list, twice, two texts, null, list of one"),
         ("eval", "linear_lr", "nan, zero, infinite"),
+        ("eval", "linear_min_lr", "nan, zero, half, infinite"),
+        ("eval", "linear_epochs", "zero, half, 10^12"),
+        ("eval", "linear_batch", "zero, null"),
+        ("eval", "protocol", "null, empty, 3"),
+        ("eval", "crop_scale", "two numbers, list of one, null"),
+        ("eval", "flip_p", "nan, minus, 3"),
+        ("eval", "finetune", "null, list, unknown keys"),
+        ("eval", "finetune.fraction", "zero, minus, nan, 3"),
+        ("eval", "finetune.head_lr", "zero, nan, infinite"),
+        ("eval", "finetune.names", "zero byte, empty, 3"),
         ("eval", "augment.std", "nan, four numbers, zero"),
         ("export", "classes", "zero, minus, 10^6"),
     ],

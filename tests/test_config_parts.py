@@ -12,7 +12,9 @@ pytestmark = pytest.mark.quick
 
 def test_sizes_follow_the_images() -> None:
     assert (Augmentation().blur_kernel, Augmentation().eval_resize) == (23, 256)
-    assert (Augmentation(size=8).blur_kernel, Augmentation(size=32).eval_resize) == (3, 37)
+    assert (Augmentation(size=8).blur_kernel, Augmentation(size=32).eval_resize) == (3, 36)
+    resized = {size: Augmentation(size=size).eval_resize for size in range(8, 600)}
+    assert all((side - size) % 2 == 0 and abs(side - size * 256 / 224) <= 1 for size, side in resized.items())
 
 
 def test_the_learning_rate_goes_along_a_cosine() -> None:

@@ -18,14 +18,23 @@ LAYERS = (
     ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.streams", "bingo.watch"),
     ("bingo.variables", "bingo.paths"),
     ("bingo.rendezvous", "bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
-    ("bingo.moco", "bingo.torch_files"),
-    ("bingo.config", "bingo.config_flags", "bingo.completion", "bingo.distributed", "bingo.models"),
-    ("bingo.inputs",),
+    ("bingo.torch_files", "bingo.protocols", "bingo.roof"),
+    (
+        "bingo.config",
+        "bingo.config_evaluation",
+        "bingo.config_scaling",
+        "bingo.config_flags",
+        "bingo.completion",
+        "bingo.distributed",
+        "bingo.models",
+    ),
+    ("bingo.inputs", "bingo.key_settings", "bingo.kinds"),
     ("bingo.images",),
-    ("bingo.views", "bingo.identity"),
+    ("bingo.views", "bingo.identity", "bingo.aside"),
     ("bingo.features",),
     ("bingo.bags", "bingo.evaluate"),
-    ("bingo.train",),
+    ("bingo.train", "bingo.export"),
+    ("bingo.supervised",),
     ("bingo.stages", "bingo.doctor"),
     ("bingo.recipes",),
     ("bingo.flags",),
@@ -38,19 +47,27 @@ LAYERS = (
     (
         "bingo.bench",
         "bingo.bench.arguments",
+        "bingo.bench.record",
         "bingo.bench.samples",
         "bingo.bench.timing",
+        "bingo.bench.ceilings",
         "bingo.bench.drawing",
         "bingo.bench.fresh_process",
     ),
+    ("bingo.bench.keeper", "bingo.bench.summary"),
+    ("bingo.bench.processes",),
+    ("bingo.bench.compare",),
     ("bingo.bench.neighbours", "bingo.bench.kernels", "bingo.bench.loader", "bingo.bench.step", "bingo.bench.report"),
-    ("bingo.bench.gpu",),
+    ("bingo.bench.predict", "bingo.bench.profile", "bingo.bench.roof", "bingo.bench.scaling"),
+    ("bingo.bench.gpu", "bingo.bench.history"),
     ("bingo.bench.command",),
     ("bingo.cli",),
     ("bingo.__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 TREES = ("bingo", "bingo.launch", "bingo.bench")  # their modules are rooms of their own
+OF_JOBS = "bingo.bench.scaling"
+"""The one measurement that sends jobs, and is about them."""
 Sources = dict[str, str]
 """Dotted name -> text of each module."""
 
@@ -61,8 +78,9 @@ def room(name: str) -> str:
 
 
 def may_import(importer: str, imported: str) -> bool:
-    """Whether one room may import from another. Jobs and measurements do not know each other."""
-    if importer.startswith("bingo.bench") and imported.startswith("bingo.launch"):
+    """Whether one room may import from another. Jobs and measurements do not know each other, but for the measurement
+    of jobs."""
+    if importer.startswith("bingo.bench") and imported.startswith("bingo.launch") and importer != OF_JOBS:
         return False
     return importer == imported or LEVEL[imported] < LEVEL[importer]
 
@@ -126,11 +144,13 @@ def test_every_room_has_one_place() -> None:
 
 
 def test_the_table_keeps_the_promises() -> None:
-    """Kernels rest on nothing, jobs and measurements do not know each other, only `__main__` imports the command."""
+    """Kernels rest on nothing, only `__main__` imports the command; jobs and measurements do not know each other, but
+    for one measurement, which no job knows."""
     assert [r for r in LEVEL if may_import("bingo.kernels", r)] == ["bingo.kernels"]
     assert [r for r in LEVEL if may_import(r, "bingo.cli")] == ["bingo.cli", "bingo.__main__"]
     jobs, measurements = ([r for r in LEVEL if r.startswith(tree)] for tree in ("bingo.launch", "bingo.bench"))
-    assert not [(a, b) for a in jobs for b in measurements if may_import(a, b) or may_import(b, a)]
+    assert not [(a, b) for a in jobs for b in measurements if may_import(a, b)]
+    assert {b for a in jobs for b in measurements if may_import(b, a)} == {OF_JOBS}
 
 
 def test_imports_go_down() -> None:

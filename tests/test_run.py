@@ -105,7 +105,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     sources = {str(path.relative_to(source)) for folder in folders for path in folder.rglob("*.py")}
     wanted = {name if name.startswith("bingo/") else f"bingo/{name}" for name in sources}
     assert {name for name in names if name.endswith(".py")} == wanted, "every module, in every folder"
-    data = ("py.typed", "kernels/README.md", "bench/report/report.html.j2")
+    data = ("py.typed", "kernels/README.md", "bench/report/report.html.j2", "bench/report/recipe.html.j2")
     shells = ("launch/submit/wait.sh", "launch/submit/teardown.sh")
     assert {f"bingo/{name}" for name in (*data, *shells)} <= set(names)
     target = tmp_path / "env"

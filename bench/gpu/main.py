@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 from bingo.bench.arguments import pick_device
 from bingo.bench.gpu.children import Child, say, work_through
 from bingo.bench.gpu.record import Check, Part, PartName, State
+from bingo.bench.gpu.rows import rows
 from bingo.bench.gpu.table import summarise, table
+from bingo.bench.record import write_result
 from bingo.errors import UserError
 from bingo.files import atomic_write, hash_file, make_folder, write_json
 
@@ -67,7 +69,7 @@ class GpuRun:
         self.options, self.device = options, device
         self.began = time.monotonic()
         self.deadline = self.began + 60 * options.minutes - (MARGIN_SECONDS if device.type == "cuda" else 0)
-        self.saved = 0.0
+        self.saved, self.ended = 0.0, False
         self.state: State = {"environment": environment(device), "failures": 0}
         self.save()
 
@@ -103,7 +105,10 @@ class GpuRun:
         bad = sum(check["status"] in ("failed", "missed") for check in checks)
         self.state["failures"] = bad + sum("error" in self.state.get(part, {}) for part in PARTS)
         self.state["seconds"] = round(time.monotonic() - self.began, 1)
-        write_json(self.options.out / "gpu.json", self.state)
+        write_result(
+            self.options.out / "gpu.json", "gpu", rows(self.state), self.state, partial=not self.ended,
+            environment=self.state["environment"],
+        )  # fmt: skip
         self.write("gpu.txt", table(self.state))
         if "table" in self.state.get("kernels", {}):
             self.write("kernels.txt", self.state["kernels"]["table"])
@@ -116,6 +121,7 @@ class GpuRun:
     def finish(self) -> None:
         """The table, last."""
         self.state["environment"]["nvidia_smi_after"] = nvidia_smi()
+        self.ended = True
         self.save()
         print("\n" + (self.options.out / "gpu.txt").read_text(), end="", flush=True)
 

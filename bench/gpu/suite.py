@@ -7,9 +7,10 @@ from functools import partial
 import torch
 
 from bingo.bench.gpu import bag_checks as bags
-from bingo.bench.gpu import checks
+from bingo.bench.gpu import checks, loader_checks
 from bingo.bench.gpu import knn_checks as knn
 from bingo.bench.gpu import runtime_checks as runtime
+from bingo.bench.gpu import step_checks as steps
 from bingo.bench.gpu import view_checks as views
 from bingo.bench.gpu.checks import Setting, Task
 from bingo.bench.step.variants import Changes, QueueDtype
@@ -52,6 +53,8 @@ def suite(device: torch.device, *, quick: bool, impls: tuple[str, ...] = ()) -> 
         half = _dtypes(impl, gpu)[0]
         groups[f"{impl} runtime"] = _runtime(Setting(device, impl, half, quick))
         groups[f"{impl} step"] = _step(Setting(device, impl, half, quick))
+    any_setting = Setting(device, chosen[0], torch.float32, quick)
+    groups["loader"] = {"crops behind queued work": partial(loader_checks.behind_work, any_setting, 2.0)}
     return groups
 
 
@@ -210,6 +213,8 @@ def _step(s: Setting) -> dict[str, Task]:
     build: dict[str, Callable[..., checks.Outcome]] = {
         "step's loss": runtime.step_loss,
         "step without host synchronisation": runtime.step_never_waits,
+        "steps as a CUDA graph": steps.graphed_steps,
+        "checkpoint's copy while training goes on": steps.snapshot_while_training,
     }
     found: dict[str, Task] = {f"{name}, {dtype} queue": partial(check, s, half) for name, check in build.items()}
     if s.impl != "hopper" and s.dtype != torch.float32:

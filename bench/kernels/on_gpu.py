@@ -8,32 +8,44 @@ last two have our fastest kernel beside them again, and ratios are taken within 
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from bingo.bench.arguments import chosen
+from bingo.bench.kernels.cpu_losses import RIVALS
 from bingo.bench.kernels.on_cpu import run as run_cpu
 from bingo.bench.kernels.peers import COMPILED, LIBRARIES, PLAIN, Variant
-from bingo.bench.kernels.record import Case, CpuResult, Device, GpuResult, Roof
+from bingo.bench.kernels.record import Case, CpuResult, Device, GpuResult, Roof, Row
 from bingo.bench.kernels.rounds import KernelRun, measure, reference
 from bingo.bench.kernels.tables import aims, print_table
 from bingo.bench.kernels.workload import LOSS, TASKS, LossShape, make_inputs, make_queues
-from bingo.bench.samples import ratio_interval
+from bingo.bench.samples import visited_ratio
 from bingo.bench.timing import Timer, device_name, make_timer
 from bingo.environment import version
 
 __all__ = ["print_table", "run_any", "run_gpu"]
 
 ROWS = (256, 768, 1536, 3072)
+OnChange = Callable[[GpuResult], None]
 SLACK = 2e-6  # our error may exceed that of PyTorch in the same dtype by this much
 
 
 def run_any(
-    device: str, rows: Sequence[int] | None, queue: int, dim: int, samples: int | None, *, seconds: float
+    device: str,
+    rows: Sequence[int] | None,
+    queue: int,
+    dim: int,
+    samples: int | None,
+    variants: Sequence[str] = (),
+    *,
+    seconds: float,
+    on_change: OnChange = lambda found: None,
 ) -> CpuResult | GpuResult:
     """`run_cpu` or `run_gpu`, whichever the device is for; "auto" is a GPU if there is one. None: the defaults of each.
 
-    ValueError for sizes below 1, several row counts on a CPU, and a device that is not there.
+    variants: names, or their beginnings, of a CPU's losses; none for all. ValueError for sizes below 1, several row
+    counts on a CPU, variants elsewhere or that are none, and a device that is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,10 +56,12 @@ def run_any(
     if device == "cpu":
         if rows and len(rows) > 1:
             raise ValueError("--rows: the CPU benchmark takes one number of rows; give several with --device cuda")
-        return run_cpu(rows[0] if rows else 768, queue, dim, samples or 7)
+        return run_cpu(rows[0] if rows else 768, queue, dim, samples or 7, chosen(RIVALS, variants))
+    if variants:
+        raise ValueError("--variants is about the CPU's losses, and this runs on a GPU: leave it out")
     if not re.fullmatch(r"cuda(:\d+)?", device) or int(device[5:] or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {device}: there is no such device here; use cpu or auto")
-    return run_gpu(device, rows or ROWS, queue, dim, samples=samples or 5, seconds_budget=seconds)
+    return run_gpu(device, rows or ROWS, queue, dim, samples=samples or 5, seconds_budget=seconds, on_change=on_change)
 
 
 def run_gpu(
@@ -63,12 +77,14 @@ def run_gpu(
     repeats: int = 20,
     seconds_budget: float = 150.0,
     seed: int = 0,
+    on_change: OnChange = lambda found: None,
 ) -> GpuResult:
     """Measure every variant at every number of rows; JSON-ready, with every sample in seconds per call.
 
     rounds: of two visits to each variant; samples: at most so many a visit; repeats: of ours that must be bitwise
-    equal; seconds_budget: nothing new starts once it is used up (a compilation under way is not cut short). Any device
-    works, but off CUDA the times mean little and there is no roof. ValueError for sizes below 1.
+    equal; seconds_budget: nothing new starts once it is used up (a compilation under way is not cut short); on_change
+    gets the result so far after every case of a round. Any device works, but off CUDA the times mean little and there
+    is no roof. ValueError for sizes below 1.
     """
     if not rows or min(*rows, keys, dim, positives, rounds, samples, repeats) < 1:
         raise ValueError("rows, keys, dim, positives, rounds, samples and repeats must be at least 1")
@@ -80,17 +96,7 @@ def run_gpu(
     shapes = [LossShape(r, keys, dim, positives, temperature) for r in dict.fromkeys(rows)]
     queues = _make_inputs(run, shapes, seed)
     cases = {(s.rows, task): _new_case(s, task, roof) for s in shapes for task in TASKS}
-    for (r, task), case in cases.items():
-        case["results"] += measure(run, r, task, PLAIN[task], again=True)
-    for (r, task), case in cases.items():
-        case["results"] += measure(run, r, task, LIBRARIES[task], beside=_fastest(case, task))
-    for variants in COMPILED:
-        for s in shapes:
-            case = cases[s.rows, LOSS]
-            case["results"] += measure(run, s.rows, LOSS, variants, beside=_fastest(case, LOSS))
-    for case in cases.values():
-        _derive(case, roof)
-    return {
+    found: GpuResult = {
         "kind": "gpu",
         "device": _device(run.timer),
         "shape": {"rows": [s.rows for s in shapes], "queue": keys, "dim": dim, "positives": positives,
@@ -99,9 +105,26 @@ def run_gpu(
                      "seconds_budget": seconds_budget, "order": "ABBA"},
         "roof": roof,
         "cases": list(cases.values()),
-        "seconds": time.monotonic() - start,
-        "aims": aims(shapes[0], list(cases.values())),
+        "seconds": 0.0,
+        "aims": [],
     }  # fmt: skip
+
+    def add(case: Case, rows: list[Row]) -> None:
+        case["results"] += rows
+        on_change(found)
+
+    for (r, task), case in cases.items():
+        add(case, measure(run, r, task, PLAIN[task], again=True))
+    for (r, task), case in cases.items():
+        add(case, measure(run, r, task, LIBRARIES[task], beside=_fastest(case, task)))
+    for variants in COMPILED:
+        for s in shapes:
+            case = cases[s.rows, LOSS]
+            add(case, measure(run, s.rows, LOSS, variants, beside=_fastest(case, LOSS)))
+    for case in cases.values():
+        _derive(case, roof, 2 * rounds)
+    found |= {"seconds": time.monotonic() - start, "aims": aims(shapes[0], list(cases.values()))}
+    return found
 
 
 def _roof(run: KernelRun) -> Roof | None:
@@ -153,7 +176,7 @@ def _fastest(case: Case, task: str) -> Variant | None:
     return next((v for v in PLAIN[task] if best and v.name == best["variant"]), None)
 
 
-def _derive(case: Case, roof: Roof | None) -> None:
+def _derive(case: Case, roof: Roof | None, visits: int) -> None:
     """Rates, shares of the roof, and whether ours is as accurate as PyTorch in the same dtype."""
     peers = {"ours": "naive bf16", "ours chunked": "naive bf16", "ours fp32": "naive fp32"}
     for row in case["results"]:
@@ -168,7 +191,8 @@ def _derive(case: Case, roof: Roof | None) -> None:
             row["as_accurate_as_torch"] = all(_as_accurate(error, others[name]) for name, error in errors.items())
         if row["group"] == "again" and "samples_s" in row:
             once = next(r for r in case["results"] if f"{r['variant']} again" == row["variant"])
-            case["noise"] = {**ratio_interval(row["samples_s"], once["samples_s"]), "variant": once["variant"]}
+            noise = visited_ratio(row["samples_s"], once["samples_s"], visits)
+            case["noise"] = {**noise, "variant": once["variant"]}
 
 
 def _as_accurate(ours: float | None, theirs: float | None) -> bool:

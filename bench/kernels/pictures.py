@@ -99,9 +99,7 @@ def _roofline(axes: Any, result: GpuResult) -> None:
         x = case["flops"] / case["least_bytes"]
         for i, row in enumerate(rows):
             at = x * 10 ** (COLUMN * ((i + 0.5) / len(rows) - 0.5))
-            low, y, high = (
-                case["flops"] / t / 1e12 for t in (row["interval_s"][1], row["median_s"], row["interval_s"][0])
-            )
+            low, y, high = (case["flops"] / t / 1e12 for t in (_whiskers(row)[1], row["median_s"], _whiskers(row)[0]))
             axes.errorbar(at, y, [[y - low], [high - y]], fmt="o", ms=7, color=COLOURS[row["group"]], mec="white",
                           mew=0.6, lw=1)  # fmt: skip
         axes.annotate(_column_text(case), (x, 0), (0, 4), xycoords=("data", "axes fraction"),
@@ -151,7 +149,7 @@ def _bars(axes: Any, case: Case) -> None:
     """Time per call, fastest on top, on a logarithmic axis, with the floor as a dashed line."""
     rows = timed_rows(case)[::-1]
     for y, row in enumerate(rows):
-        value, (low, high) = 1e6 * row["median_s"], (1e6 * bound for bound in row["interval_s"])
+        value, (low, high) = 1e6 * row["median_s"], (1e6 * bound for bound in _whiskers(row))
         axes.barh(y, value, 0.66, color=COLOURS[row["group"]], alpha=0.85)
         axes.errorbar(
             value, y, xerr=[[max(value - low, 0)], [max(high - value, 0)]], color="#222222", capsize=2.5, lw=1
@@ -166,6 +164,11 @@ def _bars(axes: Any, case: Case) -> None:
     if "floor_s" in case:
         axes.axvline(floor, color="#222222", ls="--", lw=1)
     axes.set_title(f"R={case['rows']}" + (f", floor {floor:.1f} µs (dashed)" if "floor_s" in case else ""), loc="left")
+
+
+def _whiskers(row: Row) -> list[float]:
+    """Where they end: at the median itself where there are too few samples for an interval."""
+    return row.get("interval_s", [row["median_s"]] * 2)
 
 
 def _name(row: Row) -> str:
@@ -186,7 +189,10 @@ def _cpu(chart: Any, result: CpuResult) -> None:
     left, right = chart.subplots(1, 2)
     names = list(result["seconds"])
     for y, name in enumerate(names):
-        value, (low, high) = result["median_seconds"][name], result["interval_seconds"][name]
+        value, (low, high) = (
+            result["median_seconds"][name],
+            result["interval_seconds"].get(name) or [result["median_seconds"][name]] * 2,
+        )
         colour = COLOURS["naive" if name == "naive" else "ours chunked"]
         left.barh(y, value, 0.6, color=colour)
         left.errorbar(value, y, xerr=[[value - low], [high - value]], color="#222222", capsize=4, lw=1.2)

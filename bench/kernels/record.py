@@ -5,7 +5,7 @@ Names that end in _s are seconds; intervals are bootstrap 95 % intervals [low, h
 
 from typing import Literal, Required, TypedDict
 
-from bingo.bench.samples import Estimate
+from bingo.bench.samples import Estimate, Interval, Median
 
 
 class OverOurs(Estimate):
@@ -155,26 +155,34 @@ class CpuShape(TypedDict):
     dtype: str
 
 
-class Pairs(Estimate):
-    """The ratio of the two losses' times, pair by pair."""
+class CpuAccuracy(TypedDict):
+    """Relative errors against fp64, and the most that is allowed of either."""
 
-    samples: list[float]
+    ok: bool
+    loss: float
+    gradient: float
+    bound: float
 
 
 class CpuResult(TypedDict):
-    """What `on_cpu.run` returns; dictionaries go by the loss's name: naive, chunked."""
+    """What `on_cpu.run` returns; dictionaries go by the loss's name, ours being "chunked"."""
 
     kind: Literal["cpu"]
     shape: CpuShape
     threads: int
     cpu: str
     torch: str
-    relative_error: dict[str, float]
-    """Of the chunked loss and gradient."""
+    accuracy: dict[str, CpuAccuracy]
+    failed: dict[str, str]
+    """Why a loss has no figures: not installed, failed, or wrong."""
+    cpu_seconds: dict[str, list[float]]
+    """Of all threads."""
     seconds: dict[str, list[float]]
+    """By the wall clock, of the same samples."""
     median_seconds: dict[str, float]
-    interval_seconds: dict[str, list[float]]
-    naive_over_chunked: Pairs
+    interval_seconds: dict[str, Interval]
+    over_chunked: dict[str, Median]
+    """CPU time over ours, sample by sample."""
     extra_bytes: dict[str, int | None]
     host_seconds: dict[str, list[float]]
     """Per call of a tiny problem."""

@@ -17,7 +17,7 @@ import torch
 from bingo.bench.kernels.peers import COMPILE_LIMIT, Variant, splits
 from bingo.bench.kernels.record import Row
 from bingo.bench.kernels.workload import LOSS, Inputs, exact
-from bingo.bench.samples import median_interval, ratio_interval
+from bingo.bench.samples import median_interval, visited_ratio
 from bingo.bench.timing import (
     Call,
     Timed,
@@ -230,11 +230,14 @@ def _time(run: KernelRun, results: list[Row], timed: dict[str, Timed]) -> None:
         if row["variant"] in samples and row["status"] == "ok":
             row["samples_s"] = samples[row["variant"]]
             summary = median_interval(row["samples_s"])
-            row |= {"median_s": summary["median"], "interval_s": summary["interval"], "n": summary["n"]}
+            row |= {"median_s": summary["median"], "n": summary["n"]}
+            if summary["interval"]:
+                row["interval_s"] = summary["interval"]
     best = reference(results)
     for row in results:
         if best and row is not best and "samples_s" in row:
-            row["over_ours"] = {**ratio_interval(row["samples_s"], best["samples_s"]), "ours": best["variant"]}
+            ratio = visited_ratio(row["samples_s"], best["samples_s"], 2 * run.rounds)
+            row["over_ours"] = {**ratio, "ours": best["variant"]}
 
 
 def _free() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from bingo.bench.kernels import on_cpu as kernels_cpu
 from bingo.bench.kernels.record import Aim, Case, CpuResult, GpuResult, GpuShape, Row
 from bingo.bench.kernels.workload import LOSS, LossShape
+from bingo.bench.samples import ends, shown
 
 AIMS: dict[int, dict[str, float]] = {
     256: {"µs": 20, "attention": 1.3, "fused": 5, "naive fp32": 40, "MB": 9},
@@ -69,8 +70,8 @@ def case_lines(case: Case, shape: GpuShape) -> Iterator[str]:
         if not row["repeat"]:
             yield f"  {row_line(row)}"
     if "noise" in case:
-        noise, (low, high) = case["noise"], case["noise"]["interval"]
-        yield f"  noise: {noise['variant']} against itself {noise['median']:.3f} [{low:.3f}, {high:.3f}]"
+        noise = case["noise"]
+        yield f"  noise: {noise['variant']} against itself {shown(noise, 1, '.3f')}"
 
 
 def row_line(row: Row) -> str:
@@ -157,17 +158,18 @@ def _measured(what: str, case: Case) -> tuple[float, tuple[float, float], str] |
     if ours is None:
         return None
     if what == "µs":
+        if "interval_s" not in ours:
+            return None
         low, high = (1e6 * bound for bound in ours["interval_s"])
         return 1e6 * ours["median_s"], (low, high), f" n={ours['n']} ({ours['variant']})"
     if what == "MB":
         value = None if ours["extra_bytes"] is None else ours["extra_bytes"] / 1e6
         return None if value is None else (value, (value, value), f" ({ours['variant']})")
     peer = _best(case, lambda row: what in (row["group"], row["variant"]))
-    if peer is None or "over_ours" not in peer:
+    if peer is None or "over_ours" not in peer or peer["over_ours"]["interval"] is None:
         return None
     ratio = peer["over_ours"]
-    low, high = ratio["interval"]
-    return ratio["median"], (low, high), f" ({peer['variant']} / {ratio['ours']})"
+    return ratio["median"], ends(ratio), f" ({peer['variant']} / {ratio['ours']})"
 
 
 def _best(case: Case, belongs: Callable[[Row], bool]) -> Row | None:

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bingo.bench.loader.chains import AUGMENT
 from bingo.bench.loader.record import Gate
-from bingo.bench.loader.variants import AUGMENT
 from bingo.distributed import World
 from bingo.images.dataset import Dataset
 from bingo.kernels.view_params import ViewParams

@@ -5,6 +5,7 @@ entropy decoder what photographs cost it. Everything follows from the seed and t
 """
 
 import contextlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,24 @@ FULL_CHROMA = 0.3  # share of 4:4:4; the rest is 4:2:0
 
 
 def make_images(folder: Path, count: int, seed: int = 0) -> Images:
-    """Write `count` images as FOLDER/<class>/<number>.jpg unless they are there; returns their statistics."""
+    """Write `count` images as FOLDER/<class>/<number>.jpg unless they are there; returns their statistics.
+
+    `UserError` if there are images that no earlier call made.
+    """
     record = folder / "made.json"
     wanted = {"version": VERSION, "count": count, "seed": seed}
     with contextlib.suppress(UserError):  # not there, or damaged: made anew
         made = read_object(record, {"statistics": dict})
         if made.get("made") == wanted:
             return made["statistics"]
+    there = [path for name in ("a", "b") for path in (folder / name).glob("*")]
+    if others := [path for path in there if not (record.exists() and re.fullmatch(r"\d{5,}\.jpg", path.name))]:
+        raise UserError(f"{folder} holds {others[0]}, which no benchmark made; name another folder for --cache")
+    for old in there:
+        old.unlink()
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for old in (folder / name).glob("*.jpg"):
-            old.unlink()
+    write_json(record, {"statistics": {}})  # from now on what is there is known to be ours, also after a kill
     for number in range(count):
         write_image(folder / "ab"[number % 2] / f"{number:05d}.jpg", np.random.default_rng([seed, number]))
     statistics = describe(sorted(folder.glob("*/*.jpg")))

@@ -2,7 +2,8 @@
 
 The main figure is CPU time per decoded image (all threads and worker processes), which a busy machine disturbs least;
 each image gives two views. Variants take turns, forwards and backwards, every sample is kept, and a ratio is shown only
-where our crops and colours passed the accuracy gate. Images are made here unless a folder is given; without a GPU the
+where our crops and colours passed the accuracy gate. DALI's pipelines are built anew for every burst (13 ms), which a
+training run does once: bursts are long. Images are made here unless a folder is given; without a GPU the
 part that needs one is a row that says so.
 """
 
@@ -10,25 +11,27 @@ import argparse
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from bingo.bench.arguments import pick_device, seconds_on
+from bingo.bench.arguments import chosen, pick_device, seconds_on
+from bingo.bench.keeper import Keeper
 from bingo.bench.loader import on_gpu as loader_gpu
 from bingo.bench.loader.gate import gate
 from bingo.bench.loader.images import describe, make_images
 from bingo.bench.loader.record import Measured, Result, Row, ShapeRecord
+from bingo.bench.loader.rivals import RIVALS
+from bingo.bench.loader.rows import rows
 from bingo.bench.loader.table import sound, table
-from bingo.bench.loader.variants import RELEASE, STAGES, Variant, build, names
-from bingo.bench.samples import ratio_interval, with_noise
+from bingo.bench.loader.variants import OURS, RELEASE, STAGES, Variant, build, names, stages
+from bingo.bench.samples import paired_ratio, with_noise
 from bingo.bench.timing import first_line, visits
 from bingo.environment import cpu_name
 from bingo.errors import UserError
-from bingo.files import write_json
 from bingo.images.image_folder import ImageFolder
 from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder
@@ -42,8 +45,8 @@ class LoaderShape:
 
     device: torch.device
     batch: int = 16
-    burst: int = 4
-    rounds: int = 4
+    burst: int = 16
+    rounds: int = 3
     threads: int = 1
     seconds: float = 30.0
     variants: tuple[str, ...] = ()
@@ -69,23 +72,33 @@ class Runner:
         self.taken += 1
 
 
-def run(folder: Path, packed: Path, shape: LoaderShape) -> Result:
-    """Measure every variant and stage on the images of `folder`, of which `packed` is the packed form."""
+def run(
+    folder: Path, packed: Path, shape: LoaderShape, on_change: Callable[[Result], None] = lambda found: None
+) -> Result:
+    """Measure every variant and stage on the images of `folder`, of which `packed` is the packed form.
+
+    on_change gets the result so far after every half of a round.
+    """
     data = open_dataset(packed)
     threads = torch.get_num_threads()
     torch.set_num_threads(shape.threads)
     try:
-        return {
+        found: Result = {
             "shape": cast(ShapeRecord, {**vars(shape), "device": str(shape.device)}),
             "hardware": {"cpu": cpu_name(), "gpu": _gpu_name(shape.device)},
             "images": describe([folder / path for path in data.paths]),
             "gate": gate(data, shape.batch, shape.threads, shape.device),
-            **_measure(folder, packed, shape, len(data) // shape.batch),
-            "gpu": loader_gpu.run(
-                data, tuple({shape.batch, 4 * shape.batch} if len(data) >= 4 * shape.batch else {shape.batch}),
-                shape.threads, shape.device, shape.rounds, shape.seconds,
-            ),
+            "order": [], "discarded_bursts": 1, "rows": [], "gpu": {"absent": "not measured yet"},
         }  # fmt: skip
+
+        def so_far(measured: Measured) -> None:
+            found.update(measured)
+            on_change(found)
+
+        so_far(_measure(folder, packed, shape, len(data) // shape.batch, so_far))
+        batches = {shape.batch, 4 * shape.batch} if len(data) >= 4 * shape.batch else {shape.batch}
+        found["gpu"] = loader_gpu.run(data, tuple(batches), shape.threads, shape.device, shape.rounds, shape.seconds)
+        return found
     finally:
         torch.set_num_threads(threads)
 
@@ -94,10 +107,12 @@ def _gpu_name(device: torch.device) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
-def _measure(folder: Path, packed: Path, shape: LoaderShape, steps_per_epoch: int) -> Measured:
+def _measure(
+    folder: Path, packed: Path, shape: LoaderShape, steps_per_epoch: int, on_change: Callable[[Measured], None]
+) -> Measured:
     runners: dict[tuple[str, str], Runner] = {}
     failed: dict[tuple[str, str], str] = {}
-    cases = [(name, stage) for name in names(shape.variants) for stage in STAGES]
+    cases = [(name, stage) for name in chosen(names(), shape.variants) for stage in stages(name)]
     with contextlib.ExitStack() as stack:
         for name, stage in cases:
             try:
@@ -107,19 +122,33 @@ def _measure(folder: Path, packed: Path, shape: LoaderShape, steps_per_epoch: in
                 stack.callback(variant.close)
                 variant.burst(0, shape.burst)  # warm-up: starts the workers
                 runners[name, stage] = Runner(variant)
-            except Exception as error:  # a variant that is absent or fails is a row that says so
+            except UserError as error:  # an absent library, and how to get it
+                failed[name, stage] = str(error)
+            except Exception as error:  # a variant that fails is a row that says so
                 failed[name, stage] = f"{type(error).__name__}: {first_line(error)}"
-        order = visits([str(cases.index(case)) for case in runners], shape.rounds)
-        for index in order:
-            runners[cases[int(index)]].sample(shape, steps_per_epoch)
-    rows = [_row(case, runners, failed) for case in cases]
-    return {"order": [" / ".join(cases[int(index)]) for index in order], "discarded_bursts": 1, "rows": rows}
+        order = [cases[int(index)] for index in visits([str(cases.index(case)) for case in runners], shape.rounds)]
+        for number, case in enumerate(order, start=1):
+            runners[case].sample(shape, steps_per_epoch)
+            if number % len(runners) == 0:
+                on_change(_measured(cases, order[:number], runners, failed))
+    return _measured(cases, order, runners, failed)
+
+
+def _measured(
+    cases: list[tuple[str, str]],
+    order: list[tuple[str, str]],
+    runners: dict[tuple[str, str], Runner],
+    failed: dict[tuple[str, str], str],
+) -> Measured:
+    made = [_row(case, runners, failed) for case in cases]
+    return {"order": [" / ".join(case) for case in order], "discarded_bursts": 1, "rows": made}
 
 
 def _row(case: tuple[str, str], runners: dict[tuple[str, str], Runner], failed: dict[tuple[str, str], str]) -> Row:
     name, stage = case
     if case in failed:
         return {"variant": name, "stage": stage, "error": failed[case]}
+    ours = runners.get((OURS, stage))
     mine, base, whole = runners[case], runners.get((RELEASE, stage)), runners.get((RELEASE, STAGES[-1]))
     cpu, wall = with_noise(mine.cpu), with_noise(mine.wall)
     row: Row = {
@@ -131,9 +160,13 @@ def _row(case: tuple[str, str], runners: dict[tuple[str, str], Runner], failed: 
         "images_per_second": 1 / wall["median"],
     }
     if base is not None and base is not mine:
-        row["over_release"] = ratio_interval(base.cpu, mine.cpu)
+        row["over_release"] = paired_ratio(base.cpu, mine.cpu)
     if whole is not None and whole is not mine:
-        row["over_release_whole"] = ratio_interval(whole.cpu, mine.cpu)
+        row["over_release_whole"] = paired_ratio(whole.cpu, mine.cpu)
+    if ours is not None and ours is not mine:
+        row["over_ours"] = paired_ratio(mine.cpu, ours.cpu)
+    if name in RIVALS:
+        row["numerics"] = RIVALS[name].numerics
     return row
 
 
@@ -158,18 +191,16 @@ def images(options: Any) -> Iterator[tuple[Path, Path]]:
 
 def main(options: argparse.Namespace) -> int:
     """`bingo bench loader`; `--json FILE` keeps every sample. 1 if the accuracy gate failed."""
-    if not names(options.variants):
-        raise UserError(f"--variants {','.join(options.variants)}: there are {'; '.join(names())}")
+    chosen(names(), options.variants)
     device = pick_device(options.device)
     shape = LoaderShape(
         device, options.batch, options.burst, options.rounds, options.threads,
         seconds_on(device, options.seconds, LoaderShape.seconds), options.variants,
     )  # fmt: skip
+    keeper = Keeper(options.json, "loader")
+    keeper.say("making and packing the images")
     with images(options) as (folder, packed):
-        found = run(folder, packed, shape)
+        found = run(folder, packed, shape, lambda now: keeper.keep(rows(now), now))
     print("\n".join(table(found)), flush=True)
-    if options.json:
-        from bingo.environment import environment_record
-
-        write_json(options.json, {"environment": environment_record(), "loader": found})
+    keeper.finish(rows(found), found)
     return 0 if sound(found["gate"]) else 1

@@ -2,7 +2,7 @@
 
 from typing import Required, TypedDict
 
-from bingo.bench.samples import Estimate, Samples
+from bingo.bench.samples import Estimate, Median, Samples
 
 
 class Row(TypedDict, total=False):
@@ -20,6 +20,10 @@ class Row(TypedDict, total=False):
     """Its images per CPU second over the release-style loader's, up to the same stage."""
     over_release_whole: Estimate
     """The same over the release-style loader's whole chain."""
+    over_ours: Median
+    """Its CPU time over that of our packed loader up to the same stage, sample by sample."""
+    numerics: str
+    """Of a rival: whose pixels come out, torchvision's or its own."""
 
 
 class CropGate(TypedDict):

@@ -3,8 +3,9 @@
 from typing import Literal, NamedTuple
 
 from bingo.bench.loader.record import Gate, Gpu, Result, Row
+from bingo.bench.loader.rivals import OWN
 from bingo.bench.loader.variants import OURS, STAGES
-from bingo.bench.samples import shown, verdict
+from bingo.bench.samples import band, shown, verdict
 
 
 class Aim(NamedTuple):
@@ -32,12 +33,14 @@ def table(found: Result) -> list[str]:
         f"{images['images']} images, mean {images['mean_bytes'] / 1e3:.0f} kB, median {width:.0f}x{height:.0f}; "
         f"{hardware['gpu'] or hardware['cpu']}, {shape['threads']} thread(s), batch {shape['batch']}; "
         "per decoded image, two views each",
-        f"{'':36}{'up to':>9}{'CPU ms':>9}{'95 % interval':>18}{'n':>4}{'A/A %':>7}{'per CPU s':>11}{'per s':>9}"
-        f"{'x release':>20}",
+        f"{'':42}{'up to':>9}{'CPU ms':>9}{'95 % interval':>18}{'n':>4}{'A/A %':>7}{'per CPU s':>11}{'per s':>9}"
+        f"{'x release':>20}{'time / ours':>19}",
     ]
     right = sound(found["gate"])
-    lines += [f"{row['variant']:36}{row['stage']:>9}{_figures(row, right)}" for row in found["rows"]]
+    lines += [f"{row['variant']:42}{row['stage']:>9}{_figures(row, right)}" for row in found["rows"]]
     lines += ["split of the CPU time, ms: " + "; ".join(_splits(found["rows"]))]
+    if any(row.get("numerics") == OWN for row in found["rows"]):
+        lines += ["*: its pixels are its own, not torchvision's"]
     lines += [_gate(found["gate"])]
     lines += [_aim(found["rows"], right, aim) for aim in AIMS] + _gpu(found["gpu"])
     return lines
@@ -52,7 +55,6 @@ def _figures(row: Row, right: bool) -> str:
     if "error" in row:
         return f"  {row['error']}"
     cpu, faster = row["cpu_seconds"], row.get("over_release")
-    low, high = (f"{1e3 * x:.2f}" for x in cpu["interval"])
     noise = "-" if cpu["aa_noise"] is None else f"{100 * cpu['aa_noise']:.1f}"
     last = "1"
     if faster:
@@ -60,9 +62,17 @@ def _figures(row: Row, right: bool) -> str:
     if faster and row["variant"].startswith("ours") and not right:
         last = "wrong pixels"
     return (
-        f"{1e3 * cpu['median']:>9.2f}{f'[{low}, {high}]':>18}{cpu['n']:>4}{noise:>7}"
+        f"{1e3 * cpu['median']:>9.2f}{band(cpu, 1e3):>18}{cpu['n']:>4}{noise:>7}"
         f"{row['images_per_cpu_second']:>11.1f}{row['images_per_second']:>9.1f}{last:>20}"
+        f"{_over_ours(row, right):>19}"
     )
+
+
+def _over_ours(row: Row, right: bool) -> str:
+    """Beside a rival with other pixels the ratio has a mark."""
+    if "over_ours" not in row or not right:
+        return "-"
+    return shown(row["over_ours"]) + ("*" if row.get("numerics") == OWN else "")
 
 
 def _splits(rows: list[Row]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `bingo bench loader` times: ours, plain DALI, two torchvision loaders; decode, crop or augment.
+"""What `bingo bench loader` times: ours, plain DALI, torchvision's, `rivals`; decode, crop or augment.
 
 Every variant decodes the same images once and makes two views of each; the stages are cumulative. Randomness is each
 library's own, but for ours, which follows the plan. A burst begins and ends with nothing in flight, so that no variant
@@ -6,14 +6,16 @@ works on another's time. The release-style transform is written from its behavio
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from bingo.config_parts import Augmentation, Loader
+from bingo.bench.loader.chains import AUGMENT, pil_tools, v2_tools
+from bingo.bench.loader.rivals import RIVALS, InProcess
+from bingo.config_parts import Loader
 from bingo.distributed import World
 from bingo.images.dataset import Dataset
 from bingo.images.image_folder import ImageFolder
@@ -23,7 +25,6 @@ from bingo.views.loader import CropStream, augmenter, import_dali, training_batc
 from bingo.views.plan import Plan
 
 STAGES = ("decode", "crop", "augment")
-AUGMENT = Augmentation()
 RELEASE, V2, PLAIN = "release-style (torchvision + PIL)", "torchvision v2 (tensors)", "plain DALI"
 OURS, OURS_FOLDER = "ours, packed", "ours, image folder"
 
@@ -226,52 +227,6 @@ def collate(items: list[Any]) -> Any:
     return [torch.stack(views) for views in zip(*items, strict=True)] if isinstance(items[0], list) else None
 
 
-def pil_tools() -> tuple[Callable, Callable, Callable]:
-    """Decode, crop and the rest, as MoCo-v2's recipe builds them from torchvision's transforms of PIL images."""
-    import torchvision.transforms as T
-    from PIL import Image, ImageFilter
-
-    def decode(path: str) -> Any:
-        with open(path, "rb") as file:
-            return Image.open(file).convert("RGB")
-
-    class Blur:
-        def __call__(self, image: Any) -> Any:
-            sigma = float(torch.empty(1).uniform_(*AUGMENT.blur_sigma))
-            return image.filter(ImageFilter.GaussianBlur(radius=sigma))
-
-    return (
-        decode,
-        T.RandomResizedCrop(AUGMENT.size, scale=AUGMENT.scale),
-        T.Compose([*random_steps(T, Blur()), T.ToTensor(), T.Normalize(AUGMENT.mean, AUGMENT.std)]),
-    )
-
-
-def v2_tools() -> tuple[Callable, Callable, Callable]:
-    """The same with torchvision's v2 transforms on uint8 tensors from its own decoder."""
-    import torchvision.transforms.v2 as T
-    from torchvision.io import ImageReadMode, decode_image, read_file
-
-    def decode(path: str) -> torch.Tensor:
-        return decode_image(read_file(path), ImageReadMode.RGB)
-
-    blur = T.GaussianBlur(AUGMENT.blur_kernel, AUGMENT.blur_sigma)
-    finish = [T.ToDtype(torch.float32, scale=True), T.Normalize(list(AUGMENT.mean), list(AUGMENT.std))]
-    crop = T.RandomResizedCrop(AUGMENT.size, scale=AUGMENT.scale, antialias=True)
-    return decode, crop, T.Compose([*random_steps(T, blur), *finish])
-
-
-def random_steps(T: Any, blur: Any) -> list[Any]:
-    """Jitter, grey, blur and flip with their probabilities, from either generation of torchvision's transforms."""
-    jitter = T.ColorJitter(AUGMENT.brightness, AUGMENT.contrast, AUGMENT.saturation, AUGMENT.hue)
-    return [
-        T.RandomApply([jitter], p=AUGMENT.jitter_p),
-        T.RandomGrayscale(p=AUGMENT.grey_p),
-        T.RandomApply([blur], p=AUGMENT.blur_p),
-        T.RandomHorizontalFlip(p=AUGMENT.flip_p),
-    ]
-
-
 def build(
     name: str, stage: str, folder: Path, packed: Path, *, batch: int, threads: int, device: torch.device
 ) -> Variant:
@@ -282,12 +237,18 @@ def build(
     assert isinstance(data, ImageFolder)
     if name == OURS_FOLDER:
         return Ours(data, stage, batch, threads, device, Loader())
+    if name in RIVALS:
+        return InProcess(RIVALS[name], data, STAGES.index(stage), batch, threads)
     if name == PLAIN:
         return PlainDali(data, stage, batch, threads, device)
     return Torchvision(data, name, stage, batch, threads)
 
 
-def names(chosen: Iterable[str] = ()) -> list[str]:
-    """The variants, or those of which a part (they have commas) begins as one of `chosen`."""
-    every = [RELEASE, V2, PLAIN, OURS, OURS_FOLDER]
-    return [name for name in every if not chosen or any(p.startswith(tuple(chosen)) for p in name.split(", "))]
+def names() -> list[str]:
+    """The variants."""
+    return [RELEASE, V2, PLAIN, *RIVALS, OURS, OURS_FOLDER]
+
+
+def stages(name: str) -> tuple[str, ...]:
+    """The stages that a variant has."""
+    return STAGES[: RIVALS[name].stages] if name in RIVALS else STAGES

@@ -1,9 +1,11 @@
-"""What the template of a report shows, section by section: `Page`. Shares are 0..1 unless a name says percent."""
+"""What the templates of a report show, section by section. Shares are 0..1 unless a name says percent."""
 
-from typing import Required, TypedDict
+from typing import Any, Required, TypedDict
 
+from bingo.bench.report.charts import Chart
 from bingo.bench.report.pictures import Picture
-from bingo.bench.report.results import Difference, Record
+from bingo.bench.report.results import Record
+from bingo.bench.report.statistics import Difference
 
 
 class ArmRow(TypedDict):
@@ -25,11 +27,49 @@ class DifferenceRow(TypedDict):
 
 
 class SettingRow(TypedDict):
-    """One setting of the students, a value per arm."""
+    """One setting, a value per column."""
 
     name: str
     values: list[str]
     differs: bool
+
+
+class CostRow(TypedDict):
+    """A network's costs as text; n: samples of latency and rate."""
+
+    name: str
+    network: str
+    parameters: int
+    megabytes: float
+    mflops: float | None
+    latency_ms: float
+    rate: float
+    n: str
+
+
+class CostSection(TypedDict):
+    """Teacher and student at inference; where: hardware and versions."""
+
+    costs: list[CostRow]
+    costs_where: str
+    costs_size: int
+    costs_batch: int
+
+
+class Retrieved(TypedDict):
+    """One network: which share of the nearest has the anchor's class, among how many images, a row per anchor."""
+
+    name: str
+    share: float
+    images: int
+    rows: list[list[Picture]]
+
+
+class RetrievalSection(TypedDict):
+    """Without DALI or weights none, and a note that says why."""
+
+    retrieved: list[Retrieved]
+    retrieval_note: str
 
 
 class BagGroup(TypedDict):
@@ -43,14 +83,14 @@ class BagGroup(TypedDict):
     rows: list[list[Picture]]
 
 
-class BagChart(TypedDict, total=False):
+class BagCharts(TypedDict):
     """In-degrees and overlaps; bag_chance: the overlap of random bags, None for a single bag file."""
 
-    bag_chart: Required[Picture | None]
+    bag_charts: list[Chart]
     bag_chance: float | None
 
 
-class BagSection(BagChart):
+class BagSection(BagCharts):
     """members: how many of a bag are shown."""
 
     bags: list[BagGroup]
@@ -68,19 +108,26 @@ class ViewSection(TypedDict, total=False):
     views_used: int
 
 
-class CurveSection(TypedDict, total=False):
+class CurveSection(TypedDict):
     """windows: steps of the loss's moving average, one per length of run."""
 
-    curves: Required[Picture | None]
+    curves: list[Chart]
     windows: list[int]
 
 
 class TimeSection(TypedDict):
     """total: seconds of all stages."""
 
-    times: Picture
+    times: Chart
     total: float
     stages: tuple[Record, ...]
+
+
+class RepeatSection(TypedDict):
+    """commands: what makes these results again; uses: (who loads the export, lines of code)."""
+
+    commands: list[str]
+    uses: list[tuple[str, str]]
 
 
 class EnvironmentSection(TypedDict):
@@ -91,16 +138,37 @@ class EnvironmentSection(TypedDict):
     differing: dict[str, list[str]]
 
 
-class Page(BagSection, ViewSection, CurveSection, TimeSection, EnvironmentSection):
-    """The whole page; shots: labels per class, draws: of them, unequal: student passes differ between runs."""
+class Recipe(
+    CostSection, RetrievalSection, BagSection, ViewSection, CurveSection, TimeSection, RepeatSection, EnvironmentSection
+):
+    """A recipe; shots: labels per class, draws: of them, unequal: student passes differ between runs.
 
-    title: str
+    protocol: of the linear accuracies."""
+
     headline: str
     shots: int
     draws: int | None
     val_images: int
-    chart: Picture
+    comparison: list[Chart]
     arms: list[ArmRow]
+    teacher: ArmRow | None
+    protocol: str
     unequal: bool
     differences: list[DifferenceRow]
     settings: list[SettingRow]
+
+
+class Part(TypedDict):
+    """A part of a page: its title, the template that shows it, and what that needs."""
+
+    title: str
+    template: str
+    content: Any
+
+
+class Page(TypedDict):
+    """A whole page. results: the hash of what it was made from."""
+
+    title: str
+    results: str
+    parts: list[Part]

@@ -5,22 +5,22 @@ Accuracies and their differences are 0..1 here; `bingo.bench.report.page` shows 
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from bingo.bench.report.statistics import Difference, paired
 from bingo.config_json import from_json, to_json, values_in
 from bingo.errors import UserError, brief, did_you_mean
 from bingo.files import RECORD, read_object, read_sealed
 from bingo.images.open import open_dataset
 from bingo.inputs import read_config
+from bingo.paths import quoted
+from bingo.recipes import results_hash
 from bingo.stages import KINDS
 
 METRICS = {"fewshot": "few-label", "knn": "kNN", "linear": "linear"}
-CONFIDENCE = 0.95
 ENVIRONMENT = {"packages": dict, "slurm": dict, "gpu": list}
 """Fields of environment.json that are no single words, and their types."""
 
@@ -50,6 +50,8 @@ class Student:
     steps: int
     judged: tuple[str, str] | None = None
     """Content hashes of the training and validation images of its evaluation, where they are recorded."""
+    protocol: str = "cached"
+    """Of its linear accuracy; earlier releases had `cached` only, and did not say so."""
 
     @property
     def passes(self) -> int:
@@ -64,6 +66,10 @@ class Run:
     stages: tuple[Record, ...]
     arms: dict[str, tuple[Student, ...]]
     locate: Callable[[str], Path]
+    results: str = ""
+    """What it was read from, see `bingo.recipes.results_hash`."""
+    teacher: Student | None = None
+    """The teacher that the students were distilled from, where a stage evaluated it."""
 
     def stage_at(self, path: str | None) -> Record | None:
         """The stage that wrote this folder, or the folder of this file."""
@@ -75,20 +81,7 @@ class Run:
     def teacher_of(self, record: Record) -> Record | None:
         """The stage that trained a distillation's teacher, or the one whose keys it reads from a cache."""
         keys = self.stage_at(record.config.get("keys"))
-        return self.stage_at((keys or record).config["teacher"])
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Paired differences of two arms, in the metric's unit. std, error (standard error) and half (half the width of the
-    95 % t interval) are None with fewer than two pairs."""
-
-    n: int
-    mean: float
-    std: float | None
-    error: float | None
-    half: float | None
-    verdict: str
+        return self.stage_at((keys or record).config.get("teacher"))
 
 
 def load(root: Path) -> Run:
@@ -105,36 +98,57 @@ def load(root: Path) -> Run:
     recipe = read_object(path, remedy=remedy)
     try:
         outs = [stage["config"]["out"] for stage in recipe["stages"]]
-        locate = locator(root, outs)
+        locate = locator(root, outs, recipe.get("root"))
         folders = {stage["name"]: locate(out) for stage, out in zip(recipe["stages"], outs, strict=True)}
         name, arms = str(recipe["recipe"]), {arm: list(names) for arm, names in recipe["arms"].items()}
         missing = sorted({n for names in arms.values() for n in names} - set(folders))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} is not a recipe written by `bingo run` ({error!r}); type `bingo run digits --out {root}`"
+            f"{path} is not a recipe written by `bingo run` ({error!r}); type `bingo run digits --out {quoted(root)}`"
         ) from None
     if missing or not all(arms.values()) or not arms:
         raise UserError(f"{path} names no stage for {', '.join(missing) or 'an arm'}; type `bingo run digits` again")
-    records = read_stages(folders, f"bingo run {name} --out {root}")
-    run = Run(name, tuple(records.values()), {}, locate)
+    records = read_stages(folders, f"bingo {'' if 'root' in recipe else 'run '}{name} --out {quoted(root)}")
+    run = Run(name, tuple(records.values()), {}, locate, results_hash(recipe, folders.values()))
     students = {arm: tuple(student(run, records[eval_name]) for eval_name in names) for arm, names in arms.items()}
-    _check_same_images(run, students)
-    return replace(run, arms=students)
+    judged = {name for names in arms.values() for name in names}
+    teacher = evaluated_teacher(
+        run, students, [r for r in records.values() if r.kind == "eval" and r.name not in judged]
+    )
+    _check_same_images(run, students if teacher is None else {**students, "teacher": (teacher,)})
+    return replace(run, arms=students, teacher=teacher)
+
+
+def evaluated_teacher(run: Run, students: dict[str, tuple[Student, ...]], others: list[Record]) -> Student | None:
+    """The first distillation's teacher as one of the `others`, evaluations of no student, scored it."""
+    distilled = next((s.record for group in students.values() for s in group if s.record.kind == "distill"), None)
+    record = run.teacher_of(distilled) if distilled else None
+    found = [e for e in others if record is not None and run.stage_at(e.config["run"]) is record]
+    return student(run, found[0]) if found else None
 
 
 def _check_same_images(run: Run, students: dict[str, tuple[Student, ...]]) -> None:
-    """`UserError` when students were judged on different images or labels: their accuracies cannot be compared."""
+    """`UserError` when students were judged on different images or labels, or by different protocols of the linear
+    classifier: their accuracies cannot be compared."""
     judged = {students_of: {s.judged for s in group} - {None} for students_of, group in students.items()}
     if len(set().union(*judged.values())) > 1:
         raise UserError(
             f"the arms {', '.join(judged)} were evaluated on different datasets (content hashes in their "
             f"results.json), so they cannot be compared; type `bingo run {run.name}` again"
         )
+    if len(protocols := {student.protocol for group in students.values() for student in group}) > 1:
+        raise UserError(
+            f"the arms {', '.join(judged)} have linear accuracies of different protocols "
+            f"({', '.join(sorted(protocols))}), so they cannot be compared; type `bingo run {run.name}` again"
+        )
 
 
-def locator(root: Path, outs: list[str]) -> Callable[[str], Path]:
-    """Paths as the run wrote them -> paths under `root`, so that a moved or copied run is read as a whole."""
-    written = Path(os.path.commonpath([Path(out).parent for out in outs]))
+def locator(root: Path, outs: list[str], written_in: str | None = None) -> Callable[[str], Path]:
+    """Paths as the run wrote them -> paths under `root`, so that a moved or copied run is read as a whole.
+
+    written_in: the root then; None: the folder that all `outs` share.
+    """
+    written = Path(written_in or os.path.commonpath([Path(out).parent for out in outs]))
 
     def locate(path: str) -> Path:
         inside = Path(path).is_relative_to(written)
@@ -191,7 +205,9 @@ def student(run: Run, evaluation: Record) -> Student:
     steps = optim["epochs"] * (len(open_dataset(run.locate(record.config["data"]))) // optim["batch"])
     scores = {metric: float(results[metric]) for metric in METRICS}
     judged = (str(results["train"]), str(results["val"])) if {"train", "val"} <= results.keys() else None
-    return Student(record.config["seed"], scores, record, optim["batch"] * student_views(record), steps, judged)
+    per_step = optim["batch"] * student_views(record.kind, record.config)
+    protocol = str(results.get("protocol", "cached"))
+    return Student(record.config["seed"], scores, record, per_step, steps, judged, protocol)
 
 
 def is_share(value: Any) -> bool:
@@ -199,48 +215,14 @@ def is_share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
 
-def student_views(record: Record) -> int:
+def student_views(kind: str, config: Mapping[str, Any]) -> int:
     """Images through the student per image of a batch: MoCo 1; BINGO 2 (paper), 3 (release, the third is cutmix)."""
-    if record.kind == "pretrain":
+    if kind != "distill":
         return 1
-    return 3 if record.config["objective"] == "release" and record.config["cutmix"] else 2
-
-
-def t_quantile(freedom: int) -> float:
-    """Half the width of Student's central 95 % interval, from the closed form of its distribution function
-    (Abramowitz and Stegun 26.7.3 and 26.7.4), so that no statistics library is needed."""
-
-    def inside(theta: float) -> float:
-        cosine, term, total = math.cos(theta), 1.0, 0.0
-        powers = range(3, freedom + 1, 2) if freedom % 2 else range(2, freedom + 1, 2)
-        if freedom % 2:
-            term = cosine
-        for power in powers:
-            total += term
-            term *= cosine**2 * (power - 1) / power
-        return 2 / math.pi * (theta + math.sin(theta) * total) if freedom % 2 else math.sin(theta) * total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < CONFIDENCE else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
+    return 3 if config["objective"] == "release" and config["cutmix"] else 2
 
 
 def compare(before: tuple[Student, ...], after: tuple[Student, ...], metric: str) -> Difference | None:
-    """after - before, paired by seed; None without a common seed.
-
-    The verdict is `better` or `worse` where the 95 % t interval of the mean difference leaves out zero.
-    """
-    old, new = ({s.seed: s.scores[metric] for s in arm} for arm in (before, after))
-    pairs = np.array([new[seed] - old[seed] for seed in sorted(old.keys() & new.keys())])
-    if not len(pairs):
-        return None
-    mean = float(pairs.mean())
-    if len(pairs) == 1:
-        return Difference(1, mean, None, None, None, "one seed")
-    std = float(pairs.std(ddof=1))
-    error = std / math.sqrt(len(pairs))
-    half = t_quantile(len(pairs) - 1) * error
-    verdict = "better" if mean - half > 0 else "worse" if mean + half < 0 else "within noise"
-    return Difference(len(pairs), mean, std, error, half, verdict)
+    """after - before, paired by seed; None without a common seed."""
+    old, new = ({student.seed: student.scores[metric] for student in arm} for arm in (before, after))
+    return paired(old, new)

@@ -21,19 +21,28 @@ import torch
 from torch import Tensor
 
 from bingo.bench.arguments import pick_device
-from bingo.bench.samples import ratio_interval, with_noise
+from bingo.bench.keeper import Keeper
+from bingo.bench.samples import Estimate, paired_ratio, with_noise
 from bingo.bench.step.clock import Clock, forward_hooks
 from bingo.bench.step.record import Figures, Result, ShapeRecord
 from bingo.bench.step.release import ReleaseStyle
+from bingo.bench.step.rows import rows
 from bingo.bench.step.table import table
-from bingo.bench.step.variants import BASE, TWIN, Changes, StepShape, default_shape, variants
-from bingo.bench.timing import device_name
+from bingo.bench.step.variants import (
+    BASE,
+    RELEASE,
+    Changes,
+    StepShape,
+    default_shape,
+    peers,
+    variants,
+)
+from bingo.bench.timing import both_clocks, device_name
 from bingo.config import DistillConfig
 from bingo.config_parts import Augmentation, Contrast, Impl, Optimiser, Runtime
 from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.features.keys import CachedKeys, as_stored
-from bingo.files import write_json
 from bingo.kernels.dispatch import resolve_impl
 from bingo.models import Encoder, seeded_encoder
 from bingo.train.distill import Bingo, view_counts
@@ -62,6 +71,8 @@ class Runner:
     peak_bytes: int | None = None
     taken: int = 0
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
     parts: dict[str, list[float]] = field(default_factory=dict)
 
     def step(self, mark: Mark = lambda part: None) -> Tensor:
@@ -91,6 +102,7 @@ def make_config(shape: StepShape, changes: Changes) -> DistillConfig:
         precision=changes.precision,
         channels_last=changes.channels_last,
         compile=changes.compile,
+        engine=changes.engine,
         impl=cast(Impl, shape.impl),
     )
     return DistillConfig(
@@ -133,7 +145,7 @@ def build(name: str, changes: Changes, shape: StepShape, batches: list[Batch], p
     config = make_config(shape, changes)
     teacher = seeded_encoder(shape.teacher, dim=shape.dim, hidden=shape.hidden, seed=1)
     method: Bingo | ReleaseStyle
-    if name == BASE:
+    if name.startswith(RELEASE):
         method = ReleaseStyle(config, teacher, plan, shape.device)
     elif config.keys is None:
         method = Bingo(config, teacher, plan, World(0, 1, shape.device, 1))
@@ -180,14 +192,18 @@ def settle(runner: Runner, shape: StepShape) -> None:
 
 
 def time_whole(runner: Runner, shape: StepShape) -> None:
-    """One sample: seconds per step of a burst, started and ended with an idle device."""
+    """One sample: seconds per step of a burst by both clocks, started and ended with an idle device."""
     settle(runner, shape)
-    start = time.perf_counter()
-    for _ in range(shape.burst):
-        runner.step()
-    if shape.device.type == "cuda":
-        torch.cuda.synchronize()
-    runner.seconds.append((time.perf_counter() - start) / shape.burst)
+
+    def burst() -> None:
+        for _ in range(shape.burst):
+            runner.step()
+        if shape.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    cpu, wall = both_clocks(burst)
+    runner.cpu_seconds.append(cpu / shape.burst)
+    runner.seconds.append(wall / shape.burst)
 
 
 def time_parts(runner: Runner, shape: StepShape) -> None:
@@ -201,15 +217,26 @@ def time_parts(runner: Runner, shape: StepShape) -> None:
         runner.parts.setdefault(part, []).append(seconds)
 
 
-def measure(runners: list[Runner], shape: StepShape, deadline: float) -> None:
-    """Interleave the runners, forwards and backwards in turn; stops early at the deadline (time.monotonic)."""
+def measure(
+    runners: list[Runner],
+    shape: StepShape,
+    deadline: float,
+    on_change: Callable[[], None] = lambda: None,
+    first: int = 0,
+) -> None:
+    """Interleave the runners, forwards and backwards in turn; stops early at the deadline (time.monotonic).
+
+    first: the number of the first round, by which samples that were taken side by side find each other.
+    """
     for sample in range(shape.samples):
         if sample >= LEAST_SAMPLES and time.monotonic() > deadline:
             return
         for runner in runners if sample % 2 == 0 else reversed(runners):
             time_whole(runner, shape)
+            runner.rounds.append(first + sample)
         for runner in runners if sample < LEAST_SAMPLES else ():
             time_parts(runner, shape)
+        on_change()
 
 
 def run(
@@ -231,8 +258,9 @@ def _run(shape: StepShape, deadline: float, on_change: Callable[[Result], None])
     plan, batches = make_batches(shape, make_config(shape, Changes()))
     runners: dict[str, Runner] = {}
     errors: dict[str, str] = {}
+    waits = any(changes.compiles for changes in variants(shape).values())
     for compiled in (False, True):
-        chosen = {name: changes for name, changes in variants(shape).items() if changes.compile == compiled}
+        chosen = {name: changes for name, changes in variants(shape).items() if changes.compiles == compiled}
         for name, changes in chosen.items():
             if compiled and deadline - time.monotonic() < COMPILE_SECONDS:
                 errors[name] = "not begun: too little of the time budget was left"
@@ -242,10 +270,13 @@ def _run(shape: StepShape, deadline: float, on_change: Callable[[Result], None])
             except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:  # also torch's compiler errors
                 errors[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             on_change(result(shape, runners, errors))
-        # With the compiled variant its uncompiled twin is measured again, so that neither has a quieter machine.
-        group = [runners[name] for name in chosen if name in runners]
-        twin = [runners[name] for name in (TWIN,) if compiled and group and name in runners]
-        measure(twin + group, shape, deadline)
+        # With compiled variants all others are measured again, so that none has a quieter machine. On a GPU those stand
+        # before a compiler can fail; on a CPU they wait for it.
+        joined = any(name in runners for name in chosen)
+        first = shape.device.type == "cuda" or not waits
+        if (joined or not any(runner.rounds for runner in runners.values())) if compiled else first:
+            keep = lambda: on_change(result(shape, runners, errors))  # noqa: E731
+            measure(list(runners.values()), shape, deadline, keep, shape.samples * compiled)
         on_change(result(shape, runners, errors))
     return result(shape, runners, errors)
 
@@ -281,13 +312,30 @@ def _figures(runner: Runner, shape: StepShape, runners: dict[str, Runner]) -> Fi
     if runner.seconds:
         whole = with_noise(runner.seconds)
         figures |= {"seconds": whole, "samples_per_second": shape.batch / whole["median"]}
+        if shape.device.type == "cpu":
+            figures["cpu_seconds"] = with_noise(runner.cpu_seconds)
     if base is None or runner is base:
         return figures
     error = abs(runner.first_loss / base.first_loss - 1)
     figures["loss_gate"] = {"ok": error <= LOSS_GATE, "error": error, "bound": LOSS_GATE}
     if runner.seconds and base.seconds and error <= LOSS_GATE:
-        figures["over_release"] = ratio_interval(base.seconds, runner.seconds)
+        figures["over_release"] = _ratio(base, runner, shape)
+        others = [runners[name] for name in peers(runner.name) if name in runners and runners[name].seconds]
+        figures["over_peers"] = {other.name: _ratio(other, runner, shape) for other in others}
     return figures
+
+
+def _ratio(peer: Runner, runner: Runner, shape: StepShape) -> Estimate:
+    """How many times as fast as a peer, over the rounds that both were in; on a CPU by the processor's clock.
+
+    Other programs lengthen the wall's.
+    """
+    above, below = (
+        dict(zip(r.rounds, r.cpu_seconds if shape.device.type == "cpu" else r.seconds, strict=True))
+        for r in (peer, runner)
+    )
+    common = sorted(above.keys() & below.keys())
+    return paired_ratio([above[turn] for turn in common], [below[turn] for turn in common])
 
 
 def main(options: argparse.Namespace) -> int:
@@ -295,24 +343,27 @@ def main(options: argparse.Namespace) -> int:
     base = default_shape(pick_device(options.device))
     names = ("student", "teacher", "size", "queue", "dim", "samples", "burst", "impl")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.variants:
+        given["only"] = tuple(options.variants)
     if options.compile:
         given["compile"] = options.compile == "yes"
     shapes = [replace(base, **given, batch=batch) for batch in options.batch or (base.batch,)]
     check(shapes)
-    found = []
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    found: list[Result] = []
+    keeper = Keeper(options.json, "step")
     for shape in shapes:
-        found.append(run(shape))
+        keeper.say(f"batch {shape.batch}, {shape.samples} samples of each variant")
+        found.append(run(shape, on_change=lambda now: keeper.keep(rows([*found, now]), [*found, now])))
         print("\n".join(table(found[-1])), end="\n\n", flush=True)
-        if options.json:
-            from bingo.environment import environment_record
-
-            write_json(options.json, {"environment": environment_record(), "step": found})
-    return 0
+    return keeper.finish(rows(found), found)
 
 
 def check(shapes: list[StepShape]) -> None:
     """`UserError` for what could not run; no measurement is begun before all of them can."""
     for shape in shapes:
+        variants(shape)
         if shape.queue % shape.batch:
             raise UserError(
                 f"--queue {shape.queue} is not a multiple of --batch {shape.batch}, as the release-style step needs"

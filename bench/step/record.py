@@ -25,12 +25,16 @@ class Figures(TypedDict, total=False):
     order: str
     discarded_steps: int
     seconds: Samples
-    """Per whole step."""
+    """Per whole step, by the wall clock."""
+    cpu_seconds: Samples
+    """The same of the process's CPU time; on a CPU, where ratios are of it."""
     samples_per_second: float
     """Images, at the median."""
     loss_gate: LossGate
     over_release: Estimate
-    """How many times as fast as the release-style step; only where the loss gate holds."""
+    """How many times as fast as the release-style step, pair by pair; only where the loss gate holds."""
+    over_peers: dict[str, Estimate]
+    """The same against the release-style steps at the same precision."""
 
 
 class ShapeRecord(TypedDict):
@@ -47,6 +51,7 @@ class ShapeRecord(TypedDict):
     burst: int
     impl: str
     compile: bool
+    only: tuple[str, ...]
     device: str
 
 

@@ -5,10 +5,11 @@ from typing import Literal
 
 import torch
 
-from bingo.config_parts import Precision
+from bingo.bench.arguments import chosen
+from bingo.config_parts import Engine, Precision
 
-BASE = "release-style fp32"
-TWIN = "ours bf16 channels-last"
+RELEASE = "release-style"
+BASE = f"{RELEASE} fp32"
 QueueDtype = Literal["fp32", "bf16", "fp16"]
 
 
@@ -28,17 +29,29 @@ class StepShape:
     burst: int = 3
     impl: str = "auto"
     compile: bool = True
+    only: tuple[str, ...] = ()
+    """Beginnings of names, or of what follows a comma in them: these variants alone."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """How a variant differs from `DistillConfig`'s defaults; cached: keys from an array and no teacher."""
+    """How a variant differs from `DistillConfig`'s defaults; cached: keys from an array and no teacher.
+
+    engine: how the frozen teacher runs, by `Runtime.engine`; compile: the student goes through torch.compile, of the
+    release-style step both networks.
+    """
 
     precision: Precision = "fp32"
     channels_last: bool = True
     queue_dtype: QueueDtype = "fp32"
     cached: bool = False
     compile: bool = False
+    engine: Engine = "plain"
+
+    @property
+    def compiles(self) -> bool:
+        """Whether a compiler has to run before the first step."""
+        return self.compile or self.engine == "compiled"
 
 
 def default_shape(device: torch.device) -> StepShape:
@@ -49,14 +62,35 @@ def default_shape(device: torch.device) -> StepShape:
 
 
 def variants(shape: StepShape) -> dict[str, Changes]:
-    """Variant -> its settings; the compiled one is last."""
-    plain, half = Changes(channels_last=False), Changes("bf16", queue_dtype="bf16")
-    every = {
-        BASE: plain,
-        "ours fp32": plain,
-        "ours fp32, cached keys": replace(plain, cached=True),
-        TWIN: half,
-        f"{TWIN}, cached": replace(half, cached=True),
-        f"{TWIN}, compiled": replace(half, compile=True),
+    """Variant -> its settings. Method, precision and compiler apart: each precision has its release-style step."""
+    contiguous = Changes(channels_last=False)
+    every = {BASE: contiguous, "ours fp32": contiguous}
+    for precision, plain in (("fp32", Changes()), ("bf16", Changes("bf16", queue_dtype="bf16"))):
+        every |= _release(f"{RELEASE} {precision} channels-last", plain)
+        every |= _ours(f"ours {precision} channels-last", plain)
+    names = [name for name, changes in every.items() if shape.compile or not changes.compiles]
+    return {name: every[name] for name in chosen(names, shape.only)}
+
+
+def _release(name: str, plain: Changes) -> dict[str, Changes]:
+    return {name: plain, f"{name}, compiled": replace(plain, compile=True)}
+
+
+def _ours(name: str, plain: Changes) -> dict[str, Changes]:
+    return {
+        name: plain,
+        f"{name}, teacher folded": replace(plain, engine="folded"),
+        f"{name}, teacher compiled": replace(plain, engine="compiled"),
+        f"{name}, both compiled": replace(plain, engine="compiled", compile=True),
+        f"{name}, cached keys": replace(plain, cached=True),
+        f"{name}, cached keys and compiled": replace(plain, cached=True, compile=True),
     }
-    return {name: changes for name, changes in every.items() if shape.compile or not changes.compile}
+
+
+def peers(name: str) -> tuple[str, ...]:
+    """The release-style steps that one of ours is set against beside `BASE`: at its precision in channels-last memory,
+    plain and compiled."""
+    if name.startswith(RELEASE):
+        return ()
+    own = f"{RELEASE} {'bf16' if 'bf16' in name else 'fp32'} channels-last"
+    return own, f"{own}, compiled"

@@ -1,12 +1,12 @@
 """`bingo bench bags` on a CPU: every variant gated and timed, a wrong one caught, wrong flags in a sentence."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from bingo.bench import neighbours as bags
+from bingo.bench.record import read_result
 from bingo.cli import main
 from tests.support.ranks import ROOT
 
@@ -21,18 +21,22 @@ def short_visits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_variant_is_gated_and_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TINY, "--json", str(tmp_path / "bags.json")]) == 0
-    found = json.loads((tmp_path / "bags.json").read_text())
-    assert found["environment"]["cpu"]
-    stored = json.loads((ROOT / "bench" / "results" / "bags-cpu-epyc-2core.json").read_text())
-    assert stored["bags"].keys() == found["bags"].keys() == bags.Result.__annotations__.keys()
-    assert len(bags.table(stored["bags"])) == 8
-    variants = found["bags"]["variants"]
+    result = read_result(tmp_path / "bags.json", "bags")
+    found = result["detail"]
+    stored = read_result(ROOT / "bench" / "results" / "bags-cpu-epyc-2core.json")["detail"]
+    assert stored.keys() == found.keys() == bags.Result.__annotations__.keys()
+    assert "1.28 M: 40073 times these pairs, too far to estimate" in bags.table(stored)[-1]
+    variants = found["variants"]
     assert len(variants) == 6
     for row in variants.values():
         assert row["recall"] >= 0.999
         seconds = row["seconds"]
         assert len(seconds["samples"]) == seconds["n"] >= 2
-        assert row["imagenet_seconds"] == pytest.approx(seconds["median"] * bags.IMAGENET**2 / (400 * 90))
+        assert len(row["cpu_seconds"]["samples"]) == seconds["n"]
+        assert "imagenet_seconds" not in row
+    assert [(row["variant"], row["clock"]) for row in result["rows"][:2]] == [
+        ("faiss IndexFlatIP", "wall"), ("faiss IndexFlatIP", "cpu"),
+    ]  # fmt: skip
     assert variants["torch matmul + topk"]["speedup_over_torch"]["median"] == 1
     printed = capsys.readouterr().out
     assert all(name in printed for name in variants)
@@ -59,6 +63,13 @@ def test_without_faiss_its_rows_say_so(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert main(TINY) == 0
     printed = capsys.readouterr().out
     assert printed.count("absent: faiss, which finds knn and kmeans bags, is not installed") == 2
+
+
+def test_hours_are_told_only_by_a_run_that_is_large_enough() -> None:
+    large = bags.SearchShape(200_000, 64, 0)
+    row = bags.timed_row([2.0, 2.0, 2.0], [], large)
+    assert row["imagenet_seconds"] == pytest.approx(2 * (bags.IMAGENET / 200_000) ** 2)
+    assert "imagenet_seconds" not in bags.timed_row([2.0], [3.0], bags.SearchShape(20_000, 64, 0))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 /* Preloaded: below the folder $FAULT_FOLDER writes fail with EIO after $FAULT_BYTES bytes; fsync then fails too.
-   With $FAULT_SYNC=1 writes succeed, as those into memory do, and only fsync says that the disk has failed. */
+   With $FAULT_SYNC=1 writes succeed, as those into memory do, and only fsync says that the disk has failed.
+   Below the folder $FAULT_READS the rank $FAULT_RANK of a Slurm job can open no file (EIO) while $FAULT_WHILE exists. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,3 +75,40 @@ int fsync(int descriptor)
     }
     return next(descriptor);
 }
+
+static int unreadable(const char *path)
+{
+    const char *folder = getenv("FAULT_READS"), *flag = getenv("FAULT_WHILE"), *rank = getenv("SLURM_PROCID");
+    if (!folder || !flag || !rank || !getenv("SLURM_STEP_NODELIST") || strcmp(rank, getenv("FAULT_RANK")))
+        return 0;
+    if (strncmp(path, folder, strlen(folder)) || path[strlen(folder)] != '/' || access(flag, F_OK))
+        return 0;
+    errno = EIO;
+    return 1;
+}
+
+#define OPEN(name) \
+    int name(const char *path, int flags, ...) \
+    { \
+        static int (*next)(const char *, int, ...); \
+        va_list more; \
+        va_start(more, flags); \
+        mode_t mode = va_arg(more, mode_t); \
+        va_end(more); \
+        if (!next) \
+            next = dlsym(RTLD_NEXT, #name); \
+        return unreadable(path) ? -1 : next(path, flags, mode); \
+    }
+OPEN(open)
+OPEN(open64)
+
+#define FOPEN(name) \
+    FILE *name(const char *path, const char *mode) \
+    { \
+        static FILE *(*next)(const char *, const char *); \
+        if (!next) \
+            next = dlsym(RTLD_NEXT, #name); \
+        return unreadable(path) ? NULL : next(path, mode); \
+    }
+FOPEN(fopen)
+FOPEN(fopen64)

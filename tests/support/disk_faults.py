@@ -38,11 +38,23 @@ def failing_writes(build: Path, folder: Path, most: int, *, only_sync: bool = Fa
 
     only_sync: writes succeed then, and fsync fails. Without a C compiler the test is skipped.
     """
+    library = _library(build)
+    fault = {"LD_PRELOAD": library, "FAULT_FOLDER": str(folder), "FAULT_BYTES": str(most)}
+    return os.environ | fault | ({"FAULT_SYNC": "1"} if only_sync else {})
+
+
+def unreadable(build: Path, folder: Path, flag: Path, rank: int) -> dict[str, str]:
+    """Variables of a Slurm job in which one rank can open no file below `folder` (EIO) while `flag` exists."""
+    variables = {"FAULT_READS": str(folder), "FAULT_WHILE": str(flag), "FAULT_RANK": str(rank)}
+    return {"LD_PRELOAD": _library(build), **variables}
+
+
+def _library(build: Path) -> str:
+    """disk_fault.c as a library; without a C compiler the test is skipped."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         pytest.skip("needs a C compiler")
     library = build / "disk_fault.so"
     source = Path(__file__).with_name("disk_fault.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", source, "-o", library, "-ldl"], check=True, timeout=300)
-    fault = {"LD_PRELOAD": str(library), "FAULT_FOLDER": str(folder), "FAULT_BYTES": str(most)}
-    return os.environ | fault | ({"FAULT_SYNC": "1"} if only_sync else {})
+    return str(library)

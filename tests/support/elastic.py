@@ -34,6 +34,10 @@ def stage(kind: str, digits: Path, teacher: Path, bags: Path, out: Path) -> Stag
     }
     if kind == "pretrain":
         return Stage(kind, "pretrain", PretrainConfig(**shared, model="tiny", key_momentum=0.9))
+    if kind == "shuffle":
+        return Stage(kind, "pretrain", PretrainConfig(**shared, model="tiny", key_momentum=0.9, key_bn="shuffle"))
+    if kind == "batch":
+        shared["teacher_bn"] = "batch"
     source = {"keys": bags.parent / "keys"} if kind == "keys" else {"teacher": teacher}
     return Stage(kind, "distill", DistillConfig(**shared, **source, bags=bags, student="tiny", warm_epochs=1))
 

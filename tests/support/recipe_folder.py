@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bingo.bags.file import label_bags, random_bags, save_bags
-from bingo.config import BagsConfig, DistillConfig, EvalConfig, PretrainConfig
+from bingo.config import BagsConfig, DistillConfig, PretrainConfig
+from bingo.config_evaluation import EvalConfig
 from bingo.config_json import to_json
 from bingo.config_parts import Augmentation, Monitor, Optimiser
 from bingo.files import write_json
@@ -55,9 +56,16 @@ class Folder:
         config = BagsConfig(data=WRITTEN / "train", out=WRITTEN / "bags" / kind, kind=kind, k=3)  # type: ignore[arg-type]
         self.stage(f"bags {kind}", "bags", config, {}, {})
 
+    def judged_teacher(self) -> None:
+        place = {name: WRITTEN / name for name in ("train", "val")}
+        config = EvalConfig(run=WRITTEN / "teacher", out=WRITTEN / "eval" / "teacher", **place)
+        results = {"knn": 0.97, "fewshot": 0.90, "linear": 0.95, "shots": 2}
+        self.stage("eval teacher", "eval", config, {}, {"results.json": json.dumps(results)})
+
     def arm(self, arm: str, scores: list[tuple[float, float, float]], epochs: int) -> None:
+        number = len(self.arms)
         for seed, (fewshot, knn, linear) in enumerate(scores):
-            place = Path("students") / f"{len(self.arms)}-{seed}"
+            place = Path("students") / f"{number}-{seed}"
             common: dict[str, Any] = {
                 "data": WRITTEN / "train", "out": WRITTEN / place, "augment": AUGMENT, "seed": seed,
                 "optim": Optimiser(epochs=epochs, batch=64), "monitor": Monitor(val=WRITTEN / "val"),
@@ -67,7 +75,12 @@ class Folder:
                 config = DistillConfig(
                     teacher=WRITTEN / "teacher", bags=WRITTEN / "bags", student="tiny", objective="paper", **common
                 )
-            lines = [{"kind": "train", "step": s, "epoch": s // 16, "loss": 5 - 0.01 * s} for s in range(16 * epochs)]
+            lines: list[dict[str, Any]] = [
+                {"kind": "train", "step": s, "epoch": s // 16, "lr": 0.1, "time": 1e9 + s, "loss": 5 - 0.01 * s}
+                for s in range(16 * epochs)
+            ]
+            for line in lines[15::16]:
+                line.update(top1=0.1, top5=0.3, spread=1.0)
             lines.append({"kind": "eval", "step": 16 * epochs, "epoch": epochs, "knn": knn})
             kind = "pretrain" if arm == "no teacher" else "distill"
             metrics = {"metrics.jsonl": "".join(json.dumps(line) + "\n" for line in lines)}
@@ -92,6 +105,8 @@ def write_recipe(root: Path, digits: Path, scores: Scores, *, name: str = "digit
     folder.stage("teacher", "pretrain", teacher, {"knn": 0.97}, {})
     for kind in ("random", "label") if bags else ():
         folder.bags(kind)
+    if bags:
+        folder.judged_teacher()
     for arm, values in scores.items():
         folder.arm(arm, values, 4 if arm == "no teacher" else 2)
     return folder.close(name)

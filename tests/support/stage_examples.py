@@ -83,6 +83,14 @@ def _features(root: Path, out: Path, variant: int) -> Any:
     return FeaturesConfig(data=root / "train", model=model, out=out, augment=size, runtime=Runtime(threads=1))
 
 
+def _teacher(root: Path, out: Path, variant: int) -> Any:
+    from bingo.config import TeacherConfig
+    from bingo.config_parts import Augmentation
+
+    model = root / "teacher" / "model.pt"
+    return TeacherConfig(model=model, out=out, head="orthogonal", dim=8, seed=variant, augment=Augmentation(size=16))
+
+
 def _bags(root: Path, out: Path, variant: int) -> Any:
     from bingo.config import BagsConfig
 
@@ -110,19 +118,19 @@ def _distill_keys(root: Path, out: Path, variant: int) -> Any:
 
 def _eval(kind: str) -> Callable[[Path, Path, int], Any]:
     def config(root: Path, out: Path, variant: int) -> Any:
-        from bingo.config import EvalConfig
+        from bingo.config_evaluation import EvalConfig
         from bingo.config_parts import Augmentation, Runtime
 
         return EvalConfig(
             run=root / "student", train=root / "train", val=root / "val", out=out, kinds=(kind,),  # type: ignore[arg-type]
-            augment=Augmentation(size=16), k=5 + variant, linear_epochs=5 + variant, runtime=Runtime(threads=1),
+            augment=Augmentation(size=16), k=(5 + variant,), linear_epochs=5 + variant, runtime=Runtime(threads=1),
         )  # fmt: skip
 
     return config
 
 
 def _export(root: Path, out: Path, variant: int) -> Any:
-    from bingo.config import ExportConfig
+    from bingo.config_evaluation import ExportConfig
 
     if variant:
         return ExportConfig(model=root / "student", out=out, classifier=root / "linear")
@@ -134,6 +142,7 @@ EXAMPLES: dict[str, Callable[[Path, Path, int], Any]] = {
     "pack": _pack,
     "pretrain": _pretrain,
     "features": _features,
+    "teacher": _teacher,
     "bags": _bags,
     "keys": _keys,
     "distill": _distill,

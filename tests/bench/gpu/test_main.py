@@ -1,7 +1,6 @@
 """`bingo bench gpu` on a CPU: its files, a part that breaks, the time that is up, one op for a profiler."""
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from bingo.bench.gpu import suite as gpu_suite
 from bingo.bench.gpu.children import Child, work_through
 from bingo.bench.gpu.record import Check
 from bingo.bench.gpu.table import MOST_LINES
+from bingo.bench.record import read_result
 from bingo.bench.step import main as bench_step
 from bingo.cli import main
 from tests.support import fake_group
@@ -53,9 +53,9 @@ def test_a_part_that_breaks_leaves_what_it_found(tmp_path: Path) -> None:
     run = gpu.GpuRun(options, CPU)
     gpu._part(run, "kernels", fake_group.part, 1.0, time.monotonic() + 900)
     run.finish()
-    state = json.loads((tmp_path / "gpu.json").read_text())
+    state = read_result(tmp_path / "gpu.json", "gpu")["detail"]
     assert state["kernels"] == {
-        "result": {"aims": []}, "table": ["a row"], "error": "exit status 1, last output: out of memory",
+        "result": fake_group.NO_KERNELS, "table": ["a row"], "error": "exit status 1, last output: out of memory",
     }  # fmt: skip
     assert state["failures"] == 1
     assert "a row" in (tmp_path / "gpu.txt").read_text()

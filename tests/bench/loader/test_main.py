@@ -1,13 +1,14 @@
 """`bingo bench loader` on a few images: record, table, refusals."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from bingo.bench.loader.record import Result, ShapeRecord
-from bingo.bench.loader.variants import PLAIN, RELEASE, STAGES, PlainDali, names
+from bingo.bench.loader.rivals import RIVALS
+from bingo.bench.loader.variants import OURS, PLAIN, RELEASE, PlainDali, names, stages
+from bingo.bench.record import read_result
 from bingo.cli import main
 
 SMALL = ["--images", "12", "--batch", "4", "--burst", "1", "--rounds", "1", "--device", "cpu"]
@@ -24,26 +25,32 @@ def test_record_and_table(
 
     monkeypatch.setattr(PlainDali, "burst", fails)
     assert main(["bench", "loader", *SMALL, "--cache", str(cache), "--json", str(tmp_path / "r.json")]) == 0
-    record = json.loads((tmp_path / "r.json").read_text())
-    found = record["loader"]
+    record = read_result(tmp_path / "r.json", "loader")
+    found = record["detail"]
     assert found.keys() == Result.__annotations__.keys()
     assert found["shape"].keys() == ShapeRecord.__annotations__.keys()
     assert torch.__version__.startswith(record["environment"]["packages"]["torch"])
-    assert [(row["variant"], row["stage"]) for row in found["rows"]] == [(n, s) for n in names() for s in STAGES]
+    assert [(row["variant"], row["stage"]) for row in found["rows"]] == [(n, s) for n in names() for s in stages(n)]
     for row in found["rows"]:
         if row["variant"] == PLAIN:
             assert row["error"] == "RuntimeError: not today"
+            continue
+        if "error" in row:
+            assert "not installed" in row["error"]
+            assert row["variant"] in RIVALS
             continue
         for clock in ("cpu_seconds", "wall_seconds"):
             assert len(row[clock]["samples"]) == 2
             assert min(row[clock]["samples"]) > 0
         assert ("over_release" in row) == (row["variant"] != RELEASE)
-    assert len(found["order"]) == 24
+        assert ("over_ours" in row) == (row["variant"] != OURS)
+    assert len(found["order"]) == 2 * sum("error" not in row for row in found["rows"])
     assert found["order"] == found["order"][::-1], "forwards, then backwards"
     assert found["gpu"] == {"absent": "torch sees no GPU"}
     said = capsys.readouterr().out
     assert "per decoded image, two views each" in said
     assert "gate: worst crop" in said
+    assert any("torchvision + PIL in process" in line and "not installed" not in line for line in said.splitlines())
 
 
 @pytest.mark.parametrize(

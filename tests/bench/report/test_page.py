@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from bingo.bags.file import label_bags, random_bags
-from bingo.bench.report.page import curve, evidence, relation, summary_lines, write_report
+from bingo.bench.report.page import write_report
+from bingo.bench.report.recipe import curve_of
 from bingo.bench.report.results import compare, load
+from bingo.bench.report.summary import evidence, relation, summary_lines
 from bingo.errors import UserError
 from bingo.images.open import open_dataset
 from tests.support.page import Page
@@ -18,39 +20,54 @@ from tests.support.recipe_folder import Folder, write_recipe
 
 
 def test_numbers_equal_those_computed_by_hand(page: Page) -> None:
-    # no teacher: 50, 54, 52; kNN bags: 60, 66, 60, deviations -2, 4, -2, so the variance is 24 / 2.
-    base = ["no teacher", "3", "52.0 ± 2.0", "91.0 ± 1.0", "80.0 ± 0.0", "4,096", "4 epochs × 16 steps × 64 images × 1"]
-    knn = ["kNN bags", "3", "62.0 ± 3.5", "91.0 ± 1.0", "80.0 ± 10.0", "4,096", "2 epochs × 16 steps × 64 images × 2"]
-    assert base in page.rows
-    assert knn in page.rows
-    # Differences 10, 12, 8: standard error 2 / sqrt 3 = 1.15, times 4.30 is 4.97 < 10. kNN: 0, -1, 1.
-    assert ["kNN bags − no teacher", "+10.0", "1.2", "3", "better", "+0.0", "0.6", "3", "within noise"] in page.rows
+    # no teacher: 50, 54, 52: standard deviation 2, over sqrt 3, times 4.303. kNN bags: 60, 66, 60.
+    work = ["4,096", "4 epochs × 16 steps × 64 images × 1"]
+    assert ["no teacher", "3", "52.0 [47.0, 57.0]", "91.0 [88.5, 93.5]", "80.0 [80.0, 80.0]", *work] in page.rows
+    work = ["4,096", "2 epochs × 16 steps × 64 images × 2"]
+    assert ["kNN bags", "3", "62.0 [53.4, 70.6]", "91.0 [88.5, 93.5]", "80.0 [55.2, 104.8]", *work] in page.rows
+    # Differences 10, 12, 8: standard error 2 / sqrt 3 = 1.15, times 4.30 is 4.97. kNN: 0, -1, 1. Linear: -10, 0, 10.
+    found = ["+10.0 [+5.0, +15.0]", "+0.0 [−2.5, +2.5]", "+0.0 [−24.8, +24.8]"]
+    assert ["kNN bags − no teacher", "3", *found] in page.rows
     # Label bags: -10, -10, -8 in few-label accuracy; +5, +6, +4 in kNN accuracy.
-    assert ["label bags − kNN bags", "−9.3", "0.7", "3", "worse", "+5.0", "0.6", "3", "better"] in page.rows
+    found = ["−9.3 [−12.2, −6.5]", "+5.0 [+2.5, +7.5]", "+0.0 [−24.8, +24.8]"]
+    assert ["label bags − kNN bags", "3", *found] in page.rows
     named = [row for row in page.rows if row[:1] and "random bags" in row[0]]
     assert [len(row) for row in named] == [9], "its bags are described, but it is no arm that was run"
+
+
+def test_verdicts_are_colours(page: Page) -> None:
+    shown = [attributes.get("class", "") for tag, attributes in page.tags if tag == "td"]
+    assert [name for name in shown if name in ("better", "worse", "unclear")] == [
+        "better",
+        "unclear",
+        "unclear",
+        "worse",
+        "better",
+        "unclear",
+    ]
 
 
 def test_the_sentence_and_the_lines_say_the_same(written: tuple[str, list[str]], page: Page, root: Path) -> None:
     assert (
         "a tiny student distilled from a tiny-8 teacher with kNN bags reaches 62.0 % few-label accuracy (2 labels per "
-        "class), 10.0 points above the same student trained without a teacher at equal student passes (n = 3 seeds, "
-        "std of the paired differences 2.0 points: clear of the noise). Its kNN accuracy is 0.0 points above (n = 3 "
-        "seeds, std of the paired differences 1.0 points: within noise)."
+        "class), 10.0 points above the same student trained without a teacher at equal student passes (difference "
+        "+10.0, 95 % interval [+5.0, +15.0], n = 3: better). Its kNN accuracy is 0.0 points above (difference +0.0, "
+        "95 % interval [-2.5, +2.5], n = 3: which holds zero: no clear difference)."
     ) in page.words
     assert written[1] == [
-        "no teacher  n = 3  few-label 52.0 ± 2.0 %  kNN 91.0 ± 1.0 %",
-        "kNN bags    n = 3  few-label 62.0 ± 3.5 %  kNN 91.0 ± 1.0 %",
-        "label bags  n = 3  few-label 52.7 ± 3.1 %  kNN 96.0 ± 1.0 %",
-        "kNN bags minus no teacher: few-label +10.0 points, std 2.0 over n = 3 seeds: better; "
-        "kNN +0.0 points, std 1.0 over n = 3 seeds: within noise",
+        "no teacher  n = 3  few-label 52.0 [47.0, 57.0] %  kNN 91.0 [88.5, 93.5] %  linear 80.0 [80.0, 80.0] %",
+        "kNN bags    n = 3  few-label 62.0 [53.4, 70.6] %  kNN 91.0 [88.5, 93.5] %  linear 80.0 [55.2, 104.8] %",
+        "label bags  n = 3  few-label 52.7 [45.1, 60.3] %  kNN 96.0 [93.5, 98.5] %  linear 80.0 [80.0, 80.0] %",
+        "teacher     n = 1  few-label 90.0 %               kNN 97.0 %               linear 95.0 %",
+        "kNN bags minus no teacher: few-label +10.0 points [+5.0, +15.0], n = 3: better; kNN +0.0 points [-2.5, +2.5], "
+        "n = 3: unclear; linear +0.0 points [-24.8, +24.8], n = 3: unclear",
         f"report: {root / 'report.html'}",
     ]
 
 
 def test_time_and_environment(page: Page) -> None:
-    # A teacher, two kinds of bags, and nine students with their evaluations, 30 seconds each.
-    assert "630 seconds (10.5 minutes) in all stages together" in page.words
+    # A teacher, two kinds of bags, and nine students, the teacher and they with evaluations, 30 seconds each.
+    assert "660 seconds (11.0 minutes) in all stages together" in page.words
     assert ["distill knn 1", "distill", "2", "30.0 since it resumed at step 16"] in page.rows
     assert ["CPU", "A <fast> CPU, 2 cores, 7.5 GiB of memory"] in page.rows
     assert "Every other stage recorded the same." in page.words
@@ -64,14 +81,21 @@ def test_self_contained_small_and_repeatable(written: tuple[str, list[str]], pag
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "base"})
     links = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
     assert links
-    assert all(value.startswith("data:image/") for value in links)
-    assert not re.search(r"url\(|@import|https?://", html)
+    assert all(value.startswith(("data:image/", "#")) for value in links)
+    assert not re.search(r"url\((?!#)|@import|https?://", html)
     assert all(attributes["alt"] for attributes in page.images)
 
 
 def test_the_same_run_gives_the_same_page(written: tuple[str, list[str]], root: Path, tmp_path: Path) -> None:
     write_report(root, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text() == written[0]
+
+
+def test_a_page_of_others_is_not_overwritten(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<html>years of work</html>")
+    with pytest.raises(UserError, match=r"report.html is there and is no page of bingo; move it, or name another file"):
+        write_report(root, tmp_path / "report.html")
+    assert "years" in (tmp_path / "report.html").read_text()
 
 
 def test_bags_show_the_packed_bytes_and_frame_other_classes(page: Page, root: Path) -> None:
@@ -102,30 +126,44 @@ def test_bags_are_described_beside_chance(page: Page, root: Path) -> None:
     assert row[5:7] == [f"{100 * (used == 0).mean():.2f}", f"{100 * (1 - 3 / (n - 1)) ** (n - 1):.2f}"]
     other = random_bags(n, 3, 0)
     common = 100 * np.mean([len(set(a) & set(b)) / 3 for a, b in zip(members.tolist(), other.tolist(), strict=True)])
-    (picture,) = [a for a in page.images if a["alt"].startswith("Share of images by the number of bags")]
-    assert f"random bags and label bags {common:.1f} %" in picture["alt"]
-    drawn = base64.b64decode(picture["src"].split(",")[1]).decode()
-    assert drawn.count("<!-- 100.0 -->") == 2
-    assert drawn.count(f"<!-- {common:.1f} -->") == 2
+    charts = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
+    (words, again) = [alt for alt in charts if alt.startswith("Share of images by the number of bags")]
+    assert words == again
+    assert f"random bags and label bags {common:.1f} %" in words
+    drawn = [text for text in page.text if text in ("100.0", f"{common:.1f}")]
+    assert drawn.count("100.0") >= 2
+    assert drawn.count(f"{common:.1f}") >= 2
     assert f"by chance {300 / (n - 1):.2f} %" in page.words
 
 
+def test_the_charts_name_their_values(page: Page) -> None:
+    """In words for those who do not see them, and as text that can be read and searched."""
+    charts = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
+    assert "few-label accuracy, %: no teacher 52.0, kNN bags 62.0, label bags 52.7, teacher 90.0" in charts
+    for title in ("training loss", "learning rate", "own key nearest (top-1), %", "kNN accuracy while training, %"):
+        assert title in page.text
+        assert [alt for alt in charts if alt.startswith(f"{title}: ")]
+
+
 def test_curves_count_student_passes(root: Path) -> None:
-    one = load(root).arms["knn"][1]
-    found = curve(one)
-    assert found.loss_x.tolist() == [128 * (step + 1) for step in range(32)]
-    assert np.allclose(found.loss, 5 - 0.01 * np.arange(32))
-    assert (found.knn_x.tolist(), found.knn.tolist()) == ([4096], [0.91])
+    found = curve_of(load(root).arms["knn"][1]).series
+    passes = [128 * (step + 1) for step in range(32)]
+    assert found["loss"][0].tolist() == found["lr"][0].tolist() == passes
+    assert np.allclose(found["loss"][1], 5 - 0.01 * np.arange(32))
+    assert (found["knn"][0].tolist(), found["knn"][1].tolist()) == ([4096], [0.91])
+    assert found["top1"][0].tolist() == [128 * 16, 128 * 32]
+    assert "loader_wait" not in found
 
 
 def test_one_seed_says_so_in_words(tmp_path: Path, digits: Path) -> None:
     root = write_recipe(tmp_path, digits, {"no teacher": [(0.6, 0.9, 0.9)], "knn": [(0.55, 0.9, 0.9)]})
     assert summary_lines(load(root))[-1] == (
-        "kNN bags minus no teacher: few-label -5.0 points: one seed; kNN +0.0 points: one seed"
+        "kNN bags minus no teacher: few-label -5.0 points (one seed, no interval); kNN +0.0 points (one seed, no "
+        "interval); linear +0.0 points (one seed, no interval)"
     )
     few = compare(*load(root).arms.values(), "fewshot")
     assert few is not None
-    assert (relation(few), evidence(few)) == ("5.0 points below", "one seed, so the noise is not known")
+    assert (relation(few), evidence(few)) == ("5.0 points below", "one seed, so no interval")
 
 
 def test_unequal_passes_are_flagged_and_names_are_escaped(tmp_path: Path, digits: Path) -> None:

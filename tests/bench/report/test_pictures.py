@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from bingo.bags.file import random_bags
-from bingo.bench.report.pictures import photograph, smooth, view_rows
+from bingo.bench.report.curves import smooth
+from bingo.bench.report.pictures import photograph, view_rows
 from bingo.distributed import World
 from bingo.images.open import open_dataset
 from bingo.images.pack import pack_folder

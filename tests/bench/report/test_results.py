@@ -12,7 +12,8 @@ import pytest
 from scipy import stats
 
 from bingo.bench.report.page import write_report
-from bingo.bench.report.results import Record, Student, compare, load, t_quantile
+from bingo.bench.report.results import Record, Student, compare, load
+from bingo.bench.report.statistics import t_quantile
 from bingo.errors import UserError
 from bingo.files import write_json
 from tests.support.recipe_folder import WRITTEN, write_recipe
@@ -35,10 +36,10 @@ def test_verdict_agrees_with_a_paired_t_test(seed: int) -> None:
     found = compare(students(dict(enumerate(before))), students(dict(enumerate(after))), "knn")
     test = stats.ttest_rel(after, before)
     assert found is not None
-    assert found.mean / found.error == pytest.approx(test.statistic)  # type: ignore[operator]
+    assert found.mean == pytest.approx(after.mean() - before.mean())
     interval = test.confidence_interval(0.95)
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((interval.low, interval.high))  # type: ignore[operator]
-    assert found.verdict == ("within noise" if test.pvalue > 0.05 else "better" if test.statistic > 0 else "worse")
+    assert found.verdict == ("unclear" if test.pvalue > 0.05 else "better" if test.statistic > 0 else "worse")
 
 
 @pytest.mark.parametrize(
@@ -46,10 +47,11 @@ def test_verdict_agrees_with_a_paired_t_test(seed: int) -> None:
     [
         ({0: 0.50, 1: 0.60, 2: 0.70}, {0: 0.55, 1: 0.65, 2: 0.76}, 3, "better"),  # pairing removes what seeds share
         ({0: 0.55, 1: 0.65, 2: 0.76}, {0: 0.50, 1: 0.60, 2: 0.70}, 3, "worse"),
-        ({0: 0.50, 1: 0.50}, {0: 0.60, 1: 0.65}, 2, "within noise"),  # five standard errors, but t needs 12.7 for n = 2
-        ({0: 0.50, 1: 0.60}, {0: 0.50, 1: 0.60}, 2, "within noise"),
+        ({0: 0.50, 1: 0.50}, {0: 0.60, 1: 0.65}, 2, "too few seeds"),
+        ({0: 0.50, 1: 0.50, 2: 0.50}, {0: 0.60, 1: 0.65, 2: 0.49}, 3, "unclear"),
+        ({0: 0.50, 1: 0.60, 2: 0.7}, {0: 0.50, 1: 0.60, 2: 0.7}, 3, "unclear"),
         ({0: 0.50}, {0: 0.90}, 1, "one seed"),
-        ({0: 0.10, 1: 0.50, 2: 0.50}, {1: 0.60, 2: 0.60, 3: 0.99}, 2, "better"),  # seeds 0 and 3 have no partner
+        ({0: 0.10, 1: 0.50, 2: 0.50}, {1: 0.60, 2: 0.60, 3: 0.99}, 2, "too few seeds"),  # seeds 0 and 3 have no partner
     ],
 )
 def test_verdicts(before: dict[int, float], after: dict[int, float], n: int, verdict: str) -> None:
@@ -100,6 +102,10 @@ def other_images(root: Path) -> None:
         rewrite(root / "eval" / place / "results.json", lambda results, val=val: results.update(train="t", val=val))
 
 
+def other_protocol(root: Path) -> None:
+    rewrite(root / "eval" / "1-0" / "results.json", lambda results: results.update(protocol="release"))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no recipe": (
         lambda root: (root / "recipe.json").unlink(),
@@ -120,6 +126,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no linear": (no_linear, r"results\.json has no linear accuracy; delete .* and type `bingo run digits` again"),
     "other weights": (other_weights, r"eval knn 0 holds the results of other weights than distill knn 0 made"),
     "other images": (other_images, r"arms no teacher, knn were evaluated on different datasets .* cannot be compared"),
+    "other protocol": (other_protocol, r"linear accuracies of different protocols \(cached, release\), so they cannot"),
     "seconds without end": (
         lambda root: rewrite(root / "eval" / "1-0" / "stage.json", lambda record: record.update(seconds=float("inf"))),
         r"stage\.json: 'seconds' is inf, which does not belong there",

@@ -1,0 +1,1 @@
+"""Two results, or two checkouts, against each other."""

@@ -1,0 +1,1 @@
+"""This machine's ceilings: rates of its device, and all-reduce between ranks as alpha and beta."""

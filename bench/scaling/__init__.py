@@ -1,0 +1,1 @@
+"""Training steps of several ranks, as jobs of a cluster or as processes here."""
