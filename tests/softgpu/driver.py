@@ -27,6 +27,12 @@ SHARED_LIMIT = {80: 166912, 90: 232448, 100: 232448}
 SWIZZLE = {0: 0, 1: 32, 2: 64, 3: 128}  # CUtensorMapSwizzle
 
 
+# What was read and translated stays for the next `pretend`, as compiled kernels stay in Triton.
+_texts: dict[str, str] = {}  # PTX by the hash of a compilation
+_kernels: dict[str, Kernel] = {}
+_programs: dict = {}
+
+
 class Utils:
     def __init__(self, gpu: "SoftGPU") -> None:
         self.gpu = gpu
@@ -45,18 +51,14 @@ class SoftGPU:
     def __init__(self, arch: int, multiprocessors: int = 2, **options: Any) -> None:
         self.arch, self.multiprocessors, self.options = arch, multiprocessors, options
         self.utils = Utils(self)
-        self.kernels: dict[str, Kernel] = {}
-        self.programs: dict = {}
         self.log: list[dict[str, Any]] = []
-        self.texts: dict[str, str] = {}  # PTX by the hash of a compilation
-        gpu = self
 
         class Launcher:
             def __init__(self, source: Any, metadata: Any) -> None:
                 self.signature, self.metadata, self.source = source.signature, metadata, source
                 self.text = None
                 meta = getattr(metadata, "tensordesc_meta", None)
-                self.inner = wrap_handle_tensordesc_impl(self._launch, self.signature, meta, gpu.tensor_map)
+                self.inner = wrap_handle_tensordesc_impl(self._launch, self.signature, meta, self._map)
 
             def __call__(
                 self,
@@ -73,15 +75,19 @@ class SoftGPU:
             ) -> None:
                 self.inner((x, y, z), args)
 
+            # Triton keeps launchers, so the GPU is the one of now.
+            def _map(self, *arguments: Any) -> list:
+                return triton.runtime.driver.active.tensor_map(*arguments)
+
             def _launch(self, grid: tuple, args: tuple) -> None:
-                gpu.launch(self, grid, args)
+                triton.runtime.driver.active.launch(self, grid, args)
 
         self.launcher_cls = Launcher
 
     # What Triton asks a driver
 
     def get_current_device(self) -> int:
-        return 0
+        return self.arch  # Triton keeps what it compiled by this number
 
     def set_current_device(self, device: int) -> None:
         return
@@ -117,9 +123,9 @@ class SoftGPU:
 
     def launch(self, launcher: Any, grid: tuple, args: tuple) -> None:
         text = self.edit(self.find_ptx(launcher))
-        kernel = self.kernels.get(text)
+        kernel = _kernels.get(text)
         if kernel is None:
-            kernel = self.kernels[text] = parse(text)
+            kernel = _kernels[text] = parse(text)
         kinds = [k for k in flat(launcher.signature.values())]
         memory = GlobalMemory()
         values: list[Any] = []
@@ -161,7 +167,7 @@ class SoftGPU:
             parameters[name] = value
         start, cpu = time.perf_counter(), time.process_time()
         stats = launch_blocks(
-            kernel, memory, parameters, launcher.metadata.shared, grid, programs=self.programs, **self.options
+            kernel, memory, parameters, launcher.metadata.shared, grid, programs=_programs, **self.options
         )
         self.log.append(
             {
@@ -175,7 +181,7 @@ class SoftGPU:
 
     def find_ptx(self, launcher: Any) -> str:
         if launcher.text is None:
-            launcher.text = self.texts[launcher.metadata.hash]
+            launcher.text = _texts[launcher.metadata.hash]
         return launcher.text
 
 
@@ -194,7 +200,7 @@ def pretend(arch: int, **options: Any) -> Iterator[SoftGPU]:
 
     def remember(module: Any, function: Any, name: str, files: dict[str, str], digest: str) -> None:
         path = next(path for file, path in files.items() if file.endswith(".ptx"))
-        gpu.texts[digest] = Path(path).read_text()
+        _texts[digest] = Path(path).read_text()
 
     def without_assembler(*arguments: Any) -> tuple[str, str] | None:
         if not arguments:
