@@ -68,7 +68,7 @@ class TeamState:
         self.lane = np.arange(self.lanes)
         self.copy_groups: dict[int, deque] = {w: deque() for w in self.own}
         self.copy_open: dict[int, list] = {w: [] for w in self.own}
-        self.copy_count = dict.fromkeys(self.own, 0)
+        self.copy_count = {w: 0 for w in self.own}
         self.product_open: list = []
         self.product_groups: deque = deque()
         self.product_count = 0
@@ -100,7 +100,7 @@ class BlockState:
         self.live = np.zeros(size // GRANULE, bool)  # granules of mbarriers
         self.bars: dict[int, dict] = {}
         self.flights: list[dict] = []
-        self.registers = dict.fromkeys(range(warps), program.kernel.max_registers)
+        self.registers = {w: program.kernel.max_registers for w in range(warps)}
         self.pool = 0
         self.progress = 0
         self.maps: dict[int, TensorMap] = {}
