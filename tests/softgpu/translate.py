@@ -30,7 +30,8 @@ COMPARE = {
     "hs": ">=",
 }
 ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^"}
-BLOCKING = ("bar.sync", "barrier.sync", "mbarrier.try_wait", "setmaxnreg")
+BLOCKING = ("bar.sync", "barrier.sync", "bar.warp.sync", "mbarrier.try_wait", "setmaxnreg")
+WARP_SYNC = ("shfl", "vote", "match", "redux", "elect")
 BRANCHES = ("bra", "brx", "ret", "exit")
 
 
@@ -73,7 +74,8 @@ class Program:
         code, at = self.kernel.code, start
         while True:
             ins = code[at]
-            if ins.op.startswith(BLOCKING) and at != start:
+            waits = BLOCKING + WARP_SYNC if masked else BLOCKING
+            if ins.op.startswith(waits) and at != start:
                 writer.emit(at, f"return {at}")
                 break
             writer.instruction(at, ins)
@@ -347,9 +349,29 @@ class Writer:
         self.put(at, ins, ins.operands[0], f"np.bitwise_count({self.use(ins.operands[1], kind)}).astype(u4)", "u4")
 
     def do_vote(self, at: int, ins: Instruction) -> None:
-        if ins.parts[2] != "ballot":
-            raise Unsupported(f"PTX line {ins.line}: {ins.op}")
-        self.put(at, ins, ins.operands[0], f"T.ballot({self.use(ins.operands[1], 'p')}, {self.mask(ins)})", "u4")
+        mode = ins.parts[2]
+        members = self.members(at, ins, ins.operands[2])
+        text = f"T.vote({at}, '{mode}', {self.use(ins.operands[1], 'p')}, {members}, {self.mask(ins)})"
+        self.put(at, ins, ins.operands[0], text, "u4" if mode == "ballot" else "p")
+
+    def members(self, at: int, ins: Instruction, token: str) -> str:
+        members = self.use(token, "u4")
+        if self.masked:
+            self.emit(at, f"if T.absent({at}, F, {members}, {self.mask(ins)}): return None")
+        return members
+
+    def do_match(self, at: int, ins: Instruction) -> None:
+        d, a, members = ins.operands
+        members = self.members(at, ins, members)
+        kind = TYPES[ins.parts[-1]]
+        first, _, second = d.partition("|")
+        self.emit(at, f"v, p = T.match({at}, '{ins.parts[1]}', {self.use(a, kind)}, {members}, {self.mask(ins)})")
+        self.put(at, ins, first, "v", "u4")
+        if second:
+            self.put(at, ins, second, "p", "p")
+
+    def do_activemask(self, at: int, ins: Instruction) -> None:
+        self.put(at, ins, ins.operands[0], f"T.activemask({self.mask(ins)})", "u4")
 
     def do_not(self, at: int, ins: Instruction) -> None:
         kind = TYPES[ins.parts[-1]]
@@ -475,27 +497,29 @@ class Writer:
     # Across threads
 
     def do_shfl(self, at: int, ins: Instruction) -> None:
-        d, a, b, c = ins.operands[:4]
-        if "|" in d or int(c, 0) != 31 and ins.parts[2] != "up":
-            raise Unsupported(f"PTX line {ins.line}: {ins.op} {c}")
-        kind = self.program.canon[d]
-        self.put(at, ins, d, f"T.shuffle('{ins.parts[2]}', {self.use(a, kind)}, {self.use(b, 'u4')})", kind)
+        d, a, b, c, members = ins.operands
+        members = self.members(at, ins, members)
+        first, _, second = d.partition("|")
+        kind = self.program.canon[first]
+        b, c = self.use(b, "u4"), self.use(c, "u4")
+        text = f"T.shuffle({at}, '{ins.parts[2]}', {self.use(a, kind)}, {b}, {c}, {members}, {self.mask(ins)})"
+        self.emit(at, f"v, p = {text}")
+        self.put(at, ins, first, "v", kind)
+        if second:
+            self.put(at, ins, second, "p", "p")
 
     def do_elect(self, at: int, ins: Instruction) -> None:
         lane, predicate = ins.operands[0].split("|")
-        self.emit(at, f"e_lane, e_first = T.elect({self.mask(ins)})")
+        members = self.members(at, ins, ins.operands[1])
+        self.emit(at, f"e_lane, e_first = T.elect({at}, {members}, {self.mask(ins)})")
         self.put(at, ins, lane, "e_lane", "u4")
         self.put(at, ins, predicate, "e_first", "p")
 
     def do_redux(self, at: int, ins: Instruction) -> None:
         kind = TYPES[ins.parts[-1]]
-        self.put(
-            at,
-            ins,
-            ins.operands[0],
-            f"T.redux('{ins.parts[2]}', {self.use(ins.operands[1], kind)}, {self.mask(ins)})",
-            kind,
-        )
+        members = self.members(at, ins, ins.operands[2])
+        text = f"T.redux({at}, '{ins.parts[2]}', {self.use(ins.operands[1], kind)}, {members}, {self.mask(ins)})"
+        self.put(at, ins, ins.operands[0], text, kind)
 
     # Memory
 
@@ -540,17 +564,20 @@ class Writer:
         return self.use(token, f"u{size}")
 
     def do_atom(self, at: int, ins: Instruction) -> None:
-        kind, action = TYPES[ins.parts[-1]], ins.parts[-2]
-        d, address, value = ins.operands[:3]
-        text = f"T.atomic({at}, '{action}', {self.address(address, 'u8')}, {self.use(value, kind)}, {self.mask(ins)})"
-        self.put(at, ins, d, text, kind)
+        kind = TYPES[ins.parts[-1]]
+        self.put(at, ins, ins.operands[0], self.atomic(at, ins, ins.operands[1:]), kind)
 
     def do_red(self, at: int, ins: Instruction) -> None:
+        self.emit(at, self.atomic(at, ins, ins.operands))
+
+    def atomic(self, at: int, ins: Instruction, operands: list[str]) -> str:
         kind, action = TYPES[ins.parts[-1]], ins.parts[-2]
-        address, value = ins.operands[:2]
-        self.emit(
-            at, f"T.atomic({at}, '{action}', {self.address(address, 'u8')}, {self.use(value, kind)}, {self.mask(ins)})"
-        )
+        order = next((p for p in ins.parts if p in ("relaxed", "acquire", "release", "acq_rel")), "relaxed")
+        scope = next((p for p in ins.parts if p in ("cta", "gpu", "sys")), "gpu")
+        values = [self.use(v, kind) for v in operands[1:]]
+        value = values[0] if len(values) == 1 else f"({', '.join(values)})"
+        address = self.address(operands[0], "u8")
+        return f"T.atomic({at}, '{action}', {address}, {value}, {self.mask(ins)}, '{order}', '{scope}')"
 
     def do_ldmatrix(self, at: int, ins: Instruction) -> None:
         targets = self.group(ins.operands[0])
@@ -703,10 +730,13 @@ class Writer:
 
     def do_bar(self, at: int, ins: Instruction) -> None:
         if "warp" in ins.parts:
+            members = self.use(ins.operands[0], "u4")
+            self.emit(at, f"return {at + 1} if T.sync_warp({at}, F, {members}, {self.mask(ins)}) else None")
             return
+        aligned = ins.parts[0] == "bar" or "aligned" in ins.parts
         number = int(ins.operands[0])
         count = int(ins.operands[1]) if len(ins.operands) > 1 else None
-        self.emit(at, f"return {at + 1} if T.bar({at}, F, {number}, {count}, {self.mask(ins)}) else None")
+        self.emit(at, f"return {at + 1} if T.bar({at}, F, {number}, {count}, {self.mask(ins)}, {aligned}) else None")
 
     do_barrier = do_bar
 
