@@ -28,13 +28,17 @@ class Clocks:
     For each granule of shared memory: its last write, and for each warp and each asynchronous actor its last read.
     """
 
-    def __init__(self, warps: int, granules: int, copies: bool = True) -> None:
-        """copies: whether cp.async occurs, which takes a column per thread."""
+    def __init__(self, warps: int, granules: int, copies: bool = True, tensor: bool = False) -> None:
+        """copies: whether cp.async occurs, which takes a column per thread. tensor: the same of tcgen05.
+
+        `tensor` is then the first of 4 columns per warp that hold the order of tensor memory.
+        """
         self.warps, self.threads = warps, LANES * warps
         self._copies = self.threads + warps
         self._products = self._copies + (self.threads if copies else 0)
         self._barriers = self._products + warps
-        self.actors = self._barriers + MAX_BARRIERS
+        self.tensor = self._barriers + MAX_BARRIERS
+        self.actors = self.tensor + (4 * warps if tensor else 0)
         self.known = np.zeros((self.threads + warps, self.actors), i4)
         self.flushed = np.zeros_like(self.known)
         self.any_flushed = False

@@ -119,8 +119,9 @@ class BlockState:
         self.shared = np.full(size, 0xFF, u1)  # NaN in every floating-point type
         self.views = {1: self.shared} | {n: self.shared.view(UNSIGNED[n]) for n in (2, 4, 8)}
         warps = self.threads // LANES
-        copies = any(ins.op.startswith("cp.async.c") for ins in program.kernel.code)
-        self.clocks = Clocks(warps, size // GRANULE, copies)
+        names = [ins.op for ins in program.kernel.code]
+        copies, tensor = (any(name.startswith(start) for name in names) for start in ("cp.async.c", "tcgen05"))
+        self.clocks = Clocks(warps, size // GRANULE, copies, tensor)
         self.mbarriers: dict[int, Barrier] = {}
         self.live = np.zeros(size // GRANULE, bool)  # granules of mbarriers
         self.bars: dict[int, dict] = {}
