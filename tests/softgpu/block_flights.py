@@ -2,21 +2,22 @@
 
 import numpy as np
 
+from tests.softgpu.clocks import LANES
 from tests.softgpu.memory import TensorMap
 from tests.softgpu.numbers import u1
 from tests.softgpu.state import BlockState
 from tests.softgpu.swizzle import swizzle
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 class Flights(BlockState):
     """Mixed into `block.Block`."""
 
-    def tma_issue(self, at: int, warp: int, shared: int, source: int, x: int, y: int, address: int) -> None:
+    def tma_issue(self, at: int, thread: int, shared: int, source: int, x: int, y: int, address: int) -> None:
         tensor = self.maps.get(source)
         if tensor is None:
             self.fault(at, "no tensor map at this address")
-        barrier = self._barrier(at, warp, address, asynchronous=True)
+        barrier = self._barrier(at, thread, address, asynchronous=True)
         inner = tensor.box[1] * tensor.element
         if tensor.swizzle and inner > tensor.swizzle:
             self.fault(at, f"box of {inner} bytes is wider than the swizzle of {tensor.swizzle}")
@@ -31,12 +32,13 @@ class Flights(BlockState):
         actor, time = self.clocks.barrier(barrier.number), barrier.earlier + barrier.phase + 1
         self.write(
             at,
-            np.full(len(target), warp),
+            np.full(len(target), thread // LANES),
             target,
             16,
             actor=np.full(len(target), actor),
             time=np.full(len(target), time),
             asynchronous=True,
+            lane=np.full(len(target), thread % LANES),
         )
         data = self._box(tensor, x, y)
         self.flights.append(

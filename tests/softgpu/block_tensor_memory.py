@@ -5,7 +5,7 @@ import numpy as np
 from tests.softgpu.numbers import WIDEN, f4, u2, u4
 from tests.softgpu.state import BlockState, Fault
 from tests.softgpu.swizzle import swizzle
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 class TensorMemory(BlockState):
@@ -26,8 +26,8 @@ class TensorMemory(BlockState):
         if columns.size and columns.max() >= sum(self.tmem_held.values()):
             self.fault(at, "tensor memory outside the allocation")
 
-    def tcgen05_commit(self, at: int, warp: int, address: int) -> None:
-        barrier = self._barrier(at, warp, address)
+    def tcgen05_commit(self, at: int, thread: int, address: int) -> None:
+        barrier = self._barrier(at, thread, address)
         actor, time = self.clocks.barrier(barrier.number), barrier.earlier + barrier.phase + 1
         if self.races:
             for entry in self.products:
@@ -37,11 +37,8 @@ class TensorMemory(BlockState):
                 parts += [] if memory else [self.operand(a, m, form >> 15 & 1, True)]
                 for part in parts:
                     g = self._unique(part)
-                    bad = self.clocks.unordered_write(warp, g, True)
-                    if bad.any():
-                        self._race(entry[0], np.full(len(g), warp), g, bad, "tcgen05 read", "write")
-                    self.clocks.reads[actor, g] = time
-                    self.clocks.read_at[actor, g] = entry[0]
+                    self.check(entry[0], thread, g, "tcgen05 read", "write", asynchronous=True)
+                    self.clocks.record_read(actor, g, time, entry[0])
         self.flights.append(
             {
                 "barrier": address,

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.state import Fragment, TeamState
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 class Arrivals(TeamState):
@@ -23,24 +23,23 @@ class Arrivals(TeamState):
     def mbarrier_init(self, at: int, address: np.ndarray, count: int, mask: np.ndarray | None) -> None:
         where, lanes = self._one(at, address, mask)
         if where is not None:
-            self.block.mbarrier_init(at, int(self.warp[lanes[0]]), where, count)
+            self.block.mbarrier_init(at, int(self.thread[lanes[0]]), where, count)
 
     def mbarrier_inval(self, at: int, address: np.ndarray, mask: np.ndarray | None) -> None:
         where, lanes = self._one(at, address, mask)
         if where is not None:
-            self.block.mbarrier_inval(at, int(self.warp[lanes[0]]), where)
+            self.block.mbarrier_inval(at, int(self.thread[lanes[0]]), where)
 
     def mbarrier_arrive(self, at: int, address: np.ndarray, expect: np.ndarray | None, mask: np.ndarray | None) -> None:
         where, lanes = self._one(at, address, mask)
         for lane in lanes:
-            self.block.mbarrier_arrive(at, int(self.warp[lane]), where, 0 if expect is None else int(expect[lane]))
+            self.block.mbarrier_arrive(at, int(self.thread[lane]), where, 0 if expect is None else int(expect[lane]))
 
     def mbarrier_try_wait(self, at: int, fragment: Fragment, address: np.ndarray, parity: np.ndarray, mask: Any) -> Any:
         where, lanes = self._one(at, address, mask)
         if where is None:
             return np.zeros(self.lanes, bool)
-        warps = np.unique(self.warp[lanes])
-        if not self.block.mbarrier_test(at, warps, where, int(parity[lanes[0]])):
+        if not self.block.mbarrier_test(at, self.thread[lanes], where, int(parity[lanes[0]])):
             if self.block.random.random() < 0.1:
                 return np.zeros(self.lanes, bool)  # a device may give up waiting
             fragment.waits_for = f"parity {int(parity[lanes[0]])} of the mbarrier at shared + {where - SMEM_BASE}"
@@ -48,6 +47,6 @@ class Arrivals(TeamState):
         return np.ones(self.lanes, bool)
 
     def fence_proxy(self, mask: np.ndarray | None) -> None:
-        clocks = self.block.clocks
-        for w in self._active_warps(mask):
-            clocks.fenced[w] = np.maximum(clocks.fenced[w], clocks.seen[w])
+        threads = self.thread if mask is None else self.thread[mask]
+        if len(threads):
+            self.block.clocks.fence(threads)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.softgpu.clocks import LANES
 from tests.softgpu.numbers import u1
 from tests.softgpu.state import TeamState
 
@@ -23,8 +24,10 @@ class Copies(TeamState):
         offset = self._shared(at, shared[everyone], size)
         warp = self.warp[everyone]
         data = data[everyone]
+        thread = self.thread[everyone]
         times = np.array([self.copy_count[w] + 1 for w in warp])
-        self.block.write(at, warp, offset, size, actor=self.block.clocks.copies(warp), time=times, asynchronous=False)
+        self.block.write(at, warp, offset, size, actor=self.block.clocks.copies(thread), time=times,
+                         lane=thread % LANES)  # fmt: skip
         for w in np.unique(warp):
             self.copy_open[w].append((offset[warp == w], data[warp == w]))
         if self.block.eager:
@@ -42,7 +45,9 @@ class Copies(TeamState):
                 for offset, data in self.copy_groups[w].popleft():
                     self.block.shared[offset[:, None] + np.arange(data.shape[1])] = data
             done = self.copy_count[w] - len(self.copy_groups[w])
-            self.block.clocks.seen[w, self.block.clocks.copies(w)] = done
+            threads = self.thread[self.warp == w]
+            threads = threads if mask is None else threads[mask[self.warp == w]]
+            self.block.clocks.finish_copies(threads, done)
 
     def tma_load(
         self, at: int, shared: np.ndarray, source: np.ndarray, x: Any, y: Any, barrier: np.ndarray, mask: Any
@@ -51,7 +56,7 @@ class Copies(TeamState):
         for lane in lanes:
             self.block.tma_issue(
                 at,
-                int(self.warp[lane]),
+                int(self.thread[lane]),
                 int(shared[lane]),
                 int(source[lane]),
                 int(x[lane]),

@@ -68,4 +68,4 @@ class Tcgen05(TeamState):
 
     def tcgen05_commit(self, at: int, barrier: np.ndarray, mask: Any) -> None:
         for lane in self.lane if mask is None else np.flatnonzero(mask):
-            self.block.tcgen05_commit(at, int(self.warp[lane]), int(barrier[lane]))
+            self.block.tcgen05_commit(at, int(self.thread[lane]), int(barrier[lane]))

@@ -65,7 +65,7 @@ class Wgmma(TeamState):
             for entry in self.product_groups.popleft():
                 self._finish(R, entry)
         clocks = self.block.clocks
-        clocks.seen[self.own, clocks.products(self.own)] = self.product_count - len(self.product_groups)
+        clocks.finish_products(self.own, self.product_count - len(self.product_groups))
 
     def _finish(self, R: list, entry: dict) -> None:
         kind, n, d = entry["kind"], entry["n"], entry["d"]
