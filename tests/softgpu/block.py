@@ -14,11 +14,11 @@ from tests.softgpu.block_races import Races
 from tests.softgpu.block_tensor_memory import TensorMemory
 from tests.softgpu.clocks import LANES
 from tests.softgpu.memory import GlobalMemory
-from tests.softgpu.numbers import HELPERS
 from tests.softgpu.parse import Kernel
+from tests.softgpu.program import Program, translate
 from tests.softgpu.state import Fault, Fragment
 from tests.softgpu.team import Team
-from tests.softgpu.translate import TYPES, Program
+from tests.softgpu.writer import KINDS
 
 GROUP = 4  # warps of a warp group
 APART = 0.1  # how often a fragment goes on though another is behind it: lanes of a warp may run apart
@@ -106,13 +106,13 @@ class Block(Races, GlobalOrder, Mbarriers, Flights, TensorMemory, Barriers):
 
 
 def launch(kernel: Kernel, memory: GlobalMemory, parameters: dict[str, Any], shared: int,
-           grid: tuple[int, int, int], *, seed: int = 0, team_warps: int | None = None, programs: dict | None = None,
+           grid: tuple[int, int, int], *, seed: int = 0, team_warps: int | None = None,
            **options: Any) -> dict[str, Any]:  # fmt: skip
     """Run every block of the grid, one after another in random order.
 
     parameters: name -> bytes, a number or a TensorMap. shared: bytes per block. seed: order of the blocks, schedule of
     the warps. team_warps: warps that run in lockstep; a warp group each where warps differ in their work, else all.
-    programs: takes translated kernels, by their identity. Options:
+    Options:
     policy "eager" (asynchronous results at once), "lazy" (as late as allowed), "random" (the default);
     races: judge the order of accesses (default True);
     strict: a missing proxy fence after mbarrier.init is a fault, not a warning (default False);
@@ -122,9 +122,7 @@ def launch(kernel: Kernel, memory: GlobalMemory, parameters: dict[str, Any], sha
     warps = kernel.threads // LANES
     grouped = any(ins.op.startswith(("wgmma", "setmaxnreg")) for ins in kernel.code)
     team = team_warps or (GROUP if grouped and warps > GROUP else warps)
-    cache = programs if programs is not None else {}
-    program = cache.setdefault((id(kernel), team), None) or Program(kernel, LANES * team, HELPERS)
-    cache[id(kernel), team] = program
+    program = translate(kernel, LANES * team)
     order = [(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])]
     rng = random.Random(seed)
     rng.shuffle(order)
@@ -146,7 +144,7 @@ def _word(kernel: Kernel) -> int:
     sizes = [4]
     for ins in kernel.code:
         if ins.op.startswith(("st.global", "atom.global", "red.global")) and "v2" not in ins.op and "v4" not in ins.op:
-            sizes.append(int(TYPES[ins.parts[-1]][1]))
+            sizes.append(int(KINDS[ins.parts[-1]][1]))
     return min(sizes)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from tests.softgpu.clocks import GRANULE, LANES, MAX_BARRIERS
 from tests.softgpu.numbers import i4
 from tests.softgpu.state import Barrier, BlockState
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 class Mbarriers(BlockState):

@@ -5,7 +5,7 @@ import numpy as np
 from tests.softgpu.numbers import WIDEN, f4, u2, u4
 from tests.softgpu.state import BlockState, Fault
 from tests.softgpu.swizzle import swizzle
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 class TensorMemory(BlockState):

@@ -11,7 +11,7 @@ from tests.softgpu.clocks import GRANULE, LANES, Clocks
 from tests.softgpu.memory import GlobalMemory, TensorMap
 from tests.softgpu.numbers import UNSIGNED, u1, u4
 from tests.softgpu.parse import Instruction
-from tests.softgpu.translate import Program
+from tests.softgpu.program import Program
 
 
 class Fault(Exception):

@@ -7,7 +7,7 @@ import numpy as np
 from tests.softgpu.clocks import LANES
 from tests.softgpu.numbers import UNSIGNED, u2, u4, u8
 from tests.softgpu.team_control import Control
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 ATOMICS = {
     "add": lambda old, new: old + new, "exch": lambda old, new: new, "min": min, "max": max,

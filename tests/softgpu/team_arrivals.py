@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.state import Fragment, TeamState
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 class Arrivals(TeamState):
