@@ -36,7 +36,7 @@ class Barriers(BlockState):
         if len(have) > 1:
             raise NotImplementedError("warps of a group with different register counts")
         need = (count - have.pop()) * len(warps)
-        if more and need < 0 or not more and need > 0:
+        if (more and need < 0) or (not more and need > 0):
             self.fault(at, "setmaxnreg in the wrong direction")
         if need > self.pool:
             fragment.waits_for = f"{need} registers per lane, of which {self.pool} are free"

@@ -20,7 +20,8 @@ class Clocks:
     def __init__(self, warps: int, granules: int) -> None:
         self.warps = warps
         self.actors = 3 * warps + MAX_BARRIERS
-        self.seen = np.zeros((warps, self.actors), i4)
+        # Four more columns per warp carry the order of tensor memory: see tensor_clocks.
+        self.seen = np.zeros((warps, self.actors + 4 * warps), i4)
         self.seen[np.arange(warps), np.arange(warps)] = 1
         self.fenced = np.zeros_like(self.seen)
         self.writer = np.full(granules, -1, np.int16)
@@ -51,5 +52,6 @@ class Clocks:
 
     def unordered_reads(self, warp: Any, g: np.ndarray) -> np.ndarray:
         """Matrix (actors, granules): whose last reads a write of `warp` is not ordered after."""
-        seen = self.seen[warp].T if np.ndim(warp) else self.seen[warp][:, None]
+        seen = self.seen[warp, : self.actors]
+        seen = seen.T if np.ndim(warp) else seen[:, None]
         return self.reads[:, g] > seen
