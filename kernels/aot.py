@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels.device import is_interpreted
 from bingo.kernels.variants import (
     TILE_KEYS,
     TILE_ROWS,

@@ -53,7 +53,7 @@ def assert_same_chain(root: Path, local: Path) -> None:
 
 
 def without_figures(page: Path) -> str:
-    """The page's words: the times of the searches for similar images, which a report measures, differ."""
+    """The page's words: the report measures latencies and images per second anew."""
     return re.sub(r"[\d.,]+", "0", page.read_text())
 
 
