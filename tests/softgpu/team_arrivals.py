@@ -78,3 +78,4 @@ class Arrivals(TeamState):
         clocks = self.block.clocks
         for w in self._active_warps(mask):
             clocks.fenced[w] = np.maximum(clocks.fenced[w], clocks.seen[w])
+            clocks.tick(w)

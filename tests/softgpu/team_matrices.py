@@ -48,7 +48,10 @@ class Matrices(TeamState):
         words = np.stack([v.reshape(-1, 32)[warps] for v in values], 1).reshape(-1, count, 8, 4)
         words = _transpose(words) if transposed else words
         self.block.write(at, np.repeat(self.own[warps], 8 * count), offset, 16)
-        self.block.views[4][(offset // 4)[:, None] + np.arange(4)] = words.reshape(-1, 4)
+        where = (offset // 4)[:, None] + np.arange(4)
+        self.block.views[4][where] = words.reshape(-1, 4)
+        if (self.block.views[4][where] != words.reshape(-1, 4)).any():
+            self.block.fault(at, "rows of a stmatrix lie over one another and differ")
 
 
 def _transpose(words: np.ndarray) -> np.ndarray:
