@@ -41,10 +41,10 @@ def first_thread(condition: str = "%p7") -> str:
 def begin(barrier: int, count: int = 1, fence: str = "fence.proxy.async.shared::cta;") -> str:
     """Thread 0 initialises the mbarrier at byte `barrier`; everybody sees it."""
     init = f"@%p7 mbarrier.init.shared::cta.b64 [%r63+{barrier}], {count};"
-    return f"{ADDRESS} {first_thread()} {init}\n{fence}\nbar.sync 0;"
+    return f"{ADDRESS} {first_thread()} {init}\n{fence}\nbar.sync 0;\n"
 
 
 def wait(barrier: int, parity: int, label: str) -> str:
     """Until the phase of this parity is over."""
     test = f"mbarrier.try_wait.parity.shared::cta.b64 %p6, [%r63+{barrier}], {parity};"
-    return f"{label}:\n{test}\n@!%p6 bra {label};"
+    return f"{label}:\n{test}\n@!%p6 bra {label};\n"
