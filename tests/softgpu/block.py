@@ -12,11 +12,10 @@ from tests.softgpu.block_mbarriers import Mbarriers
 from tests.softgpu.block_races import Races
 from tests.softgpu.block_tensor_memory import TensorMemory
 from tests.softgpu.memory import GlobalMemory
-from tests.softgpu.numbers import HELPERS
 from tests.softgpu.parse import Kernel
+from tests.softgpu.program import Program, translate
 from tests.softgpu.state import Fault
 from tests.softgpu.team import Team
-from tests.softgpu.translate import Program
 
 
 class Block(Races, Mbarriers, Flights, TensorMemory, Barriers):
@@ -109,7 +108,7 @@ def launch(kernel: Kernel, memory: GlobalMemory, parameters: dict[str, Any], sha
     cache = programs if programs is not None else {}
     key = (id(kernel), team)
     if key not in cache:
-        cache[key] = Program(kernel, 32 * team, HELPERS)
+        cache[key] = translate(kernel, 32 * team)
     order = [(x, y, z) for z in range(grid[2]) for y in range(grid[1]) for x in range(grid[0])]
     rng = random.Random(seed)
     rng.shuffle(order)

@@ -11,7 +11,7 @@ from tests.softgpu.memory import TensorMap
 from tests.softgpu.numbers import u1
 from tests.softgpu.state import BlockState
 from tests.softgpu.swizzle import swizzle
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 @dataclass

@@ -9,7 +9,7 @@ from tests.softgpu.clocks import GRANULE, MAX_BARRIERS
 from tests.softgpu.numbers import i4
 from tests.softgpu.parse import Unsupported
 from tests.softgpu.state import BlockState
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 LIMIT = (1 << 20) - 1  # of arrivals and of bytes
 

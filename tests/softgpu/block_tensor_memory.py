@@ -13,7 +13,7 @@ from tests.softgpu.numbers import WIDEN, f4, u2, u4
 from tests.softgpu.parse import Unsupported
 from tests.softgpu.state import BlockState
 from tests.softgpu.tensor_clocks import COLUMNS, LANES, STRIP, Region, TensorClocks
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 KINDS = {0: "f16", 1: "bf16"}
 WIDTHS = (32, 64, 128, 256, 512)  # columns that may be allocated

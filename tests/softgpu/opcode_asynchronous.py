@@ -15,7 +15,7 @@ class AsynchronousOpcodes(Writer):
     def do_cp(self, at: int, ins: Instruction) -> None:
         self.form.need("async")
         if self.form.flag("bulk"):
-            self._tma(at, ins)
+            self._cp_tile(at, ins)
         elif self.form.flag("commit_group"):
             self.form.operands(0)
             self.emit(at, f"T.cp_commit({self.mask(ins)})")
@@ -26,9 +26,9 @@ class AsynchronousOpcodes(Writer):
             self.form.operands(0)
             self.emit(at, f"T.cp_wait_all({self.mask(ins)})")
         else:
-            self._copy(at, ins)
+            self._cp_thread(at, ins)
 
-    def _copy(self, at: int, ins: Instruction) -> None:
+    def _cp_thread(self, at: int, ins: Instruction) -> None:
         """cp.async.{ca,cg}.shared{::cta}.global [to], [from], bytes{, bytes that are read}"""
         cache = self.form.need("ca", "cg")
         self.form.need("shared", "shared::cta")
@@ -40,7 +40,7 @@ class AsynchronousOpcodes(Writer):
         places = f"{self.address(to, 'u4')}, {self.address(source, 'u8')}"
         self.emit(at, f"T.cp_async({at}, {places}, {self.integer(size)}, {length}, {self.mask(ins)})")
 
-    def _tma(self, at: int, ins: Instruction) -> None:
+    def _cp_tile(self, at: int, ins: Instruction) -> None:
         """cp.async.bulk.tensor.2d.shared{::cta}.global{.tile}.mbarrier::complete_tx::bytes [to], [map, {x, y}], [bar]"""
         form = self.form
         form.need("tensor")
@@ -70,28 +70,28 @@ class AsynchronousOpcodes(Writer):
         action = self.form.need("init", "inval", "arrive", "expect_tx", "test_wait", "try_wait")
         getattr(self, f"_mbarrier_{action}")(at, ins)
 
-    def _space(self) -> None:
+    def _mbarrier_space(self) -> None:
         """.shared{::cta}.b64; a state space must be named, for a generic address means something else."""
         self.form.need("shared", "shared::cta")
         self.form.need("b64")
 
     def _mbarrier_init(self, at: int, ins: Instruction) -> None:
-        self._space()
+        self._mbarrier_space()
         address, count = self.form.operands(2)
         self.emit(
             at, f"T.mbarrier_init({at}, {self.address(address, 'u4')}, {self.use(count, 'u4')}, {self.mask(ins)})"
         )
 
     def _mbarrier_inval(self, at: int, ins: Instruction) -> None:
-        self._space()
+        self._mbarrier_space()
         (address,) = self.form.operands(1)
         self.emit(at, f"T.mbarrier_inval({at}, {self.address(address, 'u4')}, {self.mask(ins)})")
 
     def _mbarrier_arrive(self, at: int, ins: Instruction) -> None:
         """arrive{.expect_tx}{.release.cta}.shared{::cta}.b64 _, [bar]{, arrivals or bytes}"""
         expects = self.form.flag("expect_tx")
-        self._order("release")
-        self._space()
+        self._mbarrier_order("release")
+        self._mbarrier_space()
         state, address, *number = self.form.operands(3 if expects else 2, 3)
         if state != "_":
             self.form.refuse("the state of an mbarrier is asked for")
@@ -103,33 +103,33 @@ class AsynchronousOpcodes(Writer):
         """expect_tx.relaxed.cta.shared{::cta}.b64 [bar], bytes"""
         if self.form.flag("relaxed"):
             self.form.need("cta")
-        self._space()
+        self._mbarrier_space()
         address, number = self.form.operands(2)
         self.emit(
             at, f"T.mbarrier_expect({at}, {self.address(address, 'u4')}, {self.use(number, 'u4')}, {self.mask(ins)})"
         )
 
-    def _order(self, what: str) -> None:
+    def _mbarrier_order(self, what: str) -> None:
         """{.release.cta} or {.acquire.cta}: what is meant without them, too."""
         if self.form.flag(what):
             self.form.need("cta")
 
     def _mbarrier_test_wait(self, at: int, ins: Instruction) -> None:
-        done, arguments = self._wait_form(2)
+        done, arguments = self._mbarrier_wait_form(2)
         self.put(at, ins, done, f"T.mbarrier_test_wait({at}, {arguments}, {self.mask(ins)})", "p")
 
     def _mbarrier_try_wait(self, at: int, ins: Instruction) -> None:
-        done, arguments = self._wait_form(3)  # how long to wait at most is a hint
+        done, arguments = self._mbarrier_wait_form(3)  # how long to wait at most is a hint
         self.emit(at, f"w = T.mbarrier_try_wait({at}, F, {arguments}, {self.mask(ins)})")
         self.emit(at, "if w is None: return None")
         self.put(at, ins, done, "w", "p")
         self.emit(at, f"return {at + 1}")
 
-    def _wait_form(self, most: int) -> tuple[str, str]:
+    def _mbarrier_wait_form(self, most: int) -> tuple[str, str]:
         """.parity{.acquire.cta}.shared{::cta}.b64 done, [bar], parity: the predicate; address and parity."""
         self.form.need("parity")
-        self._order("acquire")
-        self._space()
+        self._mbarrier_order("acquire")
+        self._mbarrier_space()
         done, address, parity = self.form.operands(3, most + 1)[:3]
         return done, f"{self.address(address, 'u4')}, {self.use(parity, 'u4')}"
 
@@ -149,12 +149,12 @@ class AsynchronousOpcodes(Writer):
             (allowed,) = self.form.operands(1)
             self.emit(at, f"T.wgmma_wait({at}, R, {self.integer(allowed)}, m)")
         else:
-            self._product(at)
+            self._wgmma_product(at)
 
-    def _product(self, at: int) -> None:
+    def _wgmma_product(self, at: int) -> None:
         """.m64nNk16.f32.KIND.KIND {d}, a, b, add to d, 1, 1{, A transposed}, B transposed"""
-        n = self._columns()
-        kind = self._kind()
+        n = self._wgmma_columns()
+        kind = self._wgmma_kind()
         d, a, b, add, *numbers = self.form.operands(7, 8)
         registers = tuple(self.register(t, "f4") for t in self.group(d))
         left = self.group(a) if a.startswith("{") else []
@@ -170,7 +170,7 @@ class AsynchronousOpcodes(Writer):
             at, f"T.wgmma({at}, R, {n}, '{kind}', {registers}, {source}, {self.use(b, 'u8')}, {scale}, {pair}, m)"
         )
 
-    def _columns(self) -> int:
+    def _wgmma_columns(self) -> int:
         shape = re.fullmatch(r"m64n(\d+)k16", self.form.left[0])
         n = int(shape[1]) if shape else 0
         if n % 8 or not 8 <= n <= 256:
@@ -178,7 +178,7 @@ class AsynchronousOpcodes(Writer):
         self.form.take(self.form.left[0])
         return n
 
-    def _kind(self) -> str:
+    def _wgmma_kind(self) -> str:
         self.form.need("f32")
         kind = self.form.need("f16", "bf16")
         self.form.need(kind)

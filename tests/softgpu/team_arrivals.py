@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.softgpu.parse import Unsupported
 from tests.softgpu.state import Fragment, TeamState
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.writer import SMEM_BASE
 
 
 class Arrivals(TeamState):

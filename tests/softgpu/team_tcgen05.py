@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.numbers import u4
+from tests.softgpu.numbers import f4, u4
 from tests.softgpu.state import TeamState
 from tests.softgpu.tensor_clocks import STRIP
 
-POISON = u4(0xFFFFFFFF)  # NaN in every floating-point type
+POISON = u4(0xFFFFFFFF)
+NAN = POISON.view(f4)
 
 
 @dataclass
@@ -18,7 +19,6 @@ class Load:
 
     at: int
     registers: tuple[int, ...]
-    kinds: tuple[str, ...]
     values: np.ndarray
     late: list[tuple[int, list[np.ndarray]]]  # warp, parts of tensor memory that are read when it waits
     lanes: np.ndarray
@@ -81,13 +81,12 @@ class Tcgen05(TeamState):
             regions.append((slice(lane // STRIP, (lane + high) // STRIP), slice(start, start + count)))
         return views, regions
 
-    def tmem_load(self, at: int, R: list, registers: tuple, kinds: tuple, address: np.ndarray, half: int | None,
-                  mask: Any) -> None:  # fmt: skip
+    def tmem_load(self, at: int, R: list, registers: tuple, address: np.ndarray, half: int | None, mask: Any) -> None:
         """.32x32b (half None: a lane of tensor memory per thread) or .16x32bx2 (16 lanes, the second 16 threads `half`
         columns further on), registers as many as columns. They hold nothing before tcgen05.wait::ld."""
         self._whole_warps(at, mask)
         clocks, active = self.block.tensor_clocks, self._active(mask)
-        load = Load(at, registers, kinds, np.full((len(registers), self.lanes), POISON), [], np.repeat(active, 32))
+        load = Load(at, registers, np.full((len(registers), self.lanes), POISON), [], np.repeat(active, 32))
         for i in np.flatnonzero(active):
             warp, lanes = int(self.own[i]), slice(32 * i, 32 * i + 32)
             views, regions = self._parts(at, warp, address[lanes], len(registers), half)
@@ -99,17 +98,16 @@ class Tcgen05(TeamState):
             else:
                 load.late.append((int(i), views))
         self.tensor_loads.append(load)
-        for number, kind in zip(registers, kinds, strict=True):
-            self._poison(R, number, kind, load.lanes)
+        for number in registers:
+            self._poison(R, number, load.lanes)
             self.pending_registers[number] = at
 
-    def _poison(self, R: list, number: int, kind: str, lanes: np.ndarray) -> None:
+    def _poison(self, R: list, number: int, lanes: np.ndarray) -> None:
         """None for all threads, so that any use is noticed; NaN where only some warps load."""
         if lanes.all():
             R[number] = None
-            return
-        old = POISON.repeat(self.lanes).view(kind) if R[number] is None else R[number]
-        R[number] = np.where(lanes, POISON.view(kind), old)
+        else:
+            R[number] = np.where(lanes, NAN, NAN if R[number] is None else R[number])
 
     def tmem_store(self, at: int, address: np.ndarray, values: tuple, half: int | None, mask: Any) -> None:
         """The opposite of tmem_load. Registers are read at once."""
@@ -151,13 +149,11 @@ class Tcgen05(TeamState):
         ready = load.lanes & waiting
         if not ready.any():
             return
-        for number, kind, value in zip(load.registers, load.kinds, load.values, strict=True):
+        for number, value in zip(load.registers, load.values.view(f4), strict=True):
             if load.lanes.all() and R[number] is not None:
                 self.block.fault(load.at, "a register of a tcgen05.ld is written while it is in flight")
             self.pending_registers.pop(number, None)
-            value = value.view(kind)
-            old = POISON.repeat(self.lanes).view(kind) if R[number] is None else R[number]
-            R[number] = value if ready.all() else np.where(ready, value, old)
+            R[number] = value if ready.all() else np.where(ready, value, NAN if R[number] is None else R[number])
         load.lanes = load.lanes & ~waiting
 
     def tmem_wait_store(self, at: int, mask: Any) -> None:

@@ -56,7 +56,9 @@ def test_a_copy_writes_its_bytes_and_no_others(size, cache, policy):
 @pytest.mark.parametrize("size", [4, 8, 16])
 def test_bytes_that_are_not_read_are_zeros(size):
     length = np.arange(32) % (size + 1)
-    got = bytes_of(execute(copy(size, length="%n") + "cp.async.wait_all;\n" + load(), inputs={"n": length.astype("u4")}))
+    got = bytes_of(
+        execute(copy(size, length="%n") + "cp.async.wait_all;\n" + load(), inputs={"n": length.astype("u4")})
+    )
     want = np.full((32, 16), 255, "u1")
     want[:, :size] = np.where(np.arange(size) < length[:, None], numbers().reshape(32, 32)[:, :size], 0)
     np.testing.assert_array_equal(got, want)

@@ -128,7 +128,9 @@ def test_stmatrix_stores_what_ldmatrix_loads(count, transposed):
     registers = ", ".join(f"%v{i}" for i in range(count))
     name = f"stmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.shared.b16"
     out = np.zeros(1024, "u1")
-    body = fill("zeros", 1024, 32) + f"add.u32 %r0, %r63, %place; {name} [%r0], {{{registers}}};" + dump("out", 1024, 32)
+    body = (
+        fill("zeros", 1024, 32) + f"add.u32 %r0, %r63, %place; {name} [%r0], {{{registers}}};" + dump("out", 1024, 32)
+    )
     run(body, inputs, {}, memory={"zeros": np.zeros(1024, "u1"), "out": out}, shared=1024)
     want = np.zeros(1024, "u1")
     for i in range(8 * count):

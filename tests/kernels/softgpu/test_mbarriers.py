@@ -15,7 +15,9 @@ ARRIVE = "mbarrier.arrive.shared::cta.b64 _, [%r63+0]"
 TEST = "mbarrier.test_wait.parity.shared::cta.b64 %p{0}, [%r63+0], {1};\n"
 
 
-def execute(body: str, outputs: dict[str, Any] | None = None, threads: int = 64, **options: Any) -> dict[str, np.ndarray]:
+def execute(
+    body: str, outputs: dict[str, Any] | None = None, threads: int = 64, **options: Any
+) -> dict[str, np.ndarray]:
     given = {name: np.zeros(threads, dtype) for name, dtype in (outputs or {}).items()}
     return run(body, given, outputs or {}, threads=threads, shared=SHARED, **{"strict": True, **options})
 
@@ -165,7 +167,9 @@ def test_other_forms_are_refused_by_name(text):
 
 
 def test_threads_of_a_warp_that_name_different_mbarriers_at_once_are_refused():
-    body = begin(0) + begin(8) + "mov.u32 %r0, %tid.x; and.b32 %r0, %r0, 1; shl.b32 %r0, %r0, 3; add.u32 %r0, %r0, %r63;\n"
+    body = (
+        begin(0) + begin(8) + "mov.u32 %r0, %tid.x; and.b32 %r0, %r0, 1; shl.b32 %r0, %r0, 3; add.u32 %r0, %r0, %r63;\n"
+    )
     with pytest.raises(Unsupported, match="different mbarriers"):
         execute(body + "mbarrier.arrive.shared::cta.b64 _, [%r0];\n")
     body = begin(0) + "mov.u32 %r0, %tid.x; and.b32 %r0, %r0, 1;\n"

@@ -65,7 +65,9 @@ def test_a_tile_lies_under_its_pattern(swizzle, columns, policy):
     assert (got[size:] == 255).all()
 
 
-@pytest.mark.parametrize(("x", "y"), [(-3, 0), (0, -5), (20, 2), (3, 38), (-8, -8), (100, 0), (0, 100), (-300, -1), (5, 5)])
+@pytest.mark.parametrize(
+    ("x", "y"), [(-3, 0), (0, -5), (20, 2), (3, 38), (-8, -8), (100, 0), (0, 100), (-300, -1), (5, 5)]
+)
 def test_what_lies_outside_the_tensor_is_zeros_and_counts(x, y):
     data, box = halves(40, 24), (8, 16)
     got = execute(begin(BAR) + expect(256) + tile(x, y) + wait(BAR, 0, "W"), data, box, 32, size=1024)
@@ -143,7 +145,13 @@ WRONG = {
 @pytest.mark.parametrize("policy", ["eager", "lazy", "random"])
 def test_the_right_order_is_accepted(policy):
     for seed in range(3):
-        execute(RIGHT + "bar.sync 0;\n" + expect(256) + tile(0, 8) + wait(BAR, 1, "V"), halves(16, 16), (8, 16), policy=policy, seed=seed)
+        execute(
+            RIGHT + "bar.sync 0;\n" + expect(256) + tile(0, 8) + wait(BAR, 1, "V"),
+            halves(16, 16),
+            (8, 16),
+            policy=policy,
+            seed=seed,
+        )
 
 
 @pytest.mark.parametrize("name", WRONG)

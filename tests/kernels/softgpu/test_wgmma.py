@@ -160,7 +160,9 @@ def test_hazards_of_registers_and_threads_are_faults(name):
 
 def test_an_accumulator_without_a_value_is_a_fault():
     _, _, a, b = operands(np.random.default_rng(6), 8)
-    body = FENCE + "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0, %f1, %f2, %f3}, %da, %db, {}, 1, 1, 0, 0;\n"
+    body = (
+        FENCE + "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%f0, %f1, %f2, %f3}, %da, %db, {}, 1, 1, 0, 0;\n"
+    )
     body = ".reg .f32 %f<4>;\n" + body + COMMIT + wait()
     execute(body.replace("{}", "0"), a, b, 8)
     with pytest.raises(Fault, match="read before it was written"):
@@ -228,4 +230,6 @@ REFUSED = {
 def test_what_is_not_modelled_is_refused_by_name(name):
     left, _, a, b = operands(np.random.default_rng(10), 16)
     with pytest.raises(Unsupported, match="wgmma"):
-        execute("setp.eq.u32 %p0, 0, 0;\n" + FENCE + REFUSED[name] + COMMIT + wait(), a, b, 16, more=left_registers(left))
+        execute(
+            "setp.eq.u32 %p0, 0, 0;\n" + FENCE + REFUSED[name] + COMMIT + wait(), a, b, 16, more=left_registers(left)
+        )
