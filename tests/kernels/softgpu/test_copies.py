@@ -26,7 +26,8 @@ def copy(size: int, cache: str = "ca", to: int = 0, source: int = 0, length: str
 
 
 def load(count: int = 4, at: int = 0) -> str:
-    return f"ld.shared.v{count}.b32 {{{', '.join(f'%w{i}' for i in range(count))}}}, [%r0+{at}];\n"
+    vector = f".v{count}" if count > 1 else ""
+    return f"ld.shared{vector}.b32 {{{', '.join(f'%w{i}' for i in range(count))}}}, [%r0+{at}];\n"
 
 
 def numbers(threads: int = 32) -> np.ndarray:
