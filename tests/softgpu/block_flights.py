@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.block_mbarriers import Barrier
+from tests.softgpu.clocks import LANES
 from tests.softgpu.memory import TensorMap
 from tests.softgpu.numbers import u1
 from tests.softgpu.state import BlockState
@@ -18,7 +19,7 @@ from tests.softgpu.writer import SMEM_BASE
 class Flight:
     """An operation that tells an mbarrier of its end. land: does it.
 
-    phase: of the mbarrier when it was issued. actor, time: what the mbarrier's waiters have then seen. bytes: that the
+    phase: of the mbarrier when it was issued. actor, time: the event that the mbarrier's waiters then know of. bytes: that the
     mbarrier waits for; 0 for an arrival. in_turn: after all earlier ones of its kind.
     """
 
@@ -35,8 +36,8 @@ class Flight:
 class Flights(BlockState):
     """Mixed into `block.Block`."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.flights: list[Flight] = []
 
     def at_once(self) -> bool:
@@ -48,18 +49,18 @@ class Flights(BlockState):
         if self.eager:
             self._land()
 
-    def tma_issue(self, at: int, warp: int, shared: int, source: int, x: int, y: int, address: int) -> None:
+    def tma_issue(self, at: int, thread: int, shared: int, source: int, x: int, y: int, address: int) -> None:
         """Copy a tile that starts at column x and row y to shared memory. What lies outside the tensor is zeros."""
         tensor = self.maps.get(source)
         if tensor is None:
             self.fault(at, "no tensor map at this address")
         self._check_map(at, tensor)
-        barrier = self._barrier(at, warp, address, asynchronous=True)
+        barrier = self._barrier(at, thread, address, asynchronous=True)
         target = self._target(at, tensor, shared)
-        actor, everywhere = self.clocks.barrier(barrier.number), np.ones(len(target), int)
-        self.write(at, everywhere * warp, target, 16, actor=everywhere * actor, time=everywhere * barrier.time,
-                   asynchronous=True)  # fmt: skip
-        data = self._box(tensor, x, y)
+        actor, all_of_it = self.clocks.barrier(barrier.number), np.ones(len(target), int)
+        self.write(at, all_of_it * (thread // LANES), target, 16, actor=all_of_it * actor, time=all_of_it * barrier.time,
+                   asynchronous=True, lane=all_of_it * (thread % LANES))  # fmt: skip
+        data = self._box(at, thread, tensor, x, y)
 
         def land() -> None:
             self.shared[target[:, None] + np.arange(16)] = data
@@ -93,15 +94,17 @@ class Flights(BlockState):
             self.fault(at, "TMA writes outside shared memory")
         return target
 
-    def _box(self, tensor: TensorMap, x: int, y: int) -> np.ndarray:
+    def _box(self, at: int, thread: int, tensor: TensorMap, x: int, y: int) -> np.ndarray:
         """The tile's bytes, (chunks, 16)."""
         found = self.memory.find(tensor.base)
         e, (high, wide), (rows, columns) = tensor.element, tensor.box, tensor.shape
         data = np.zeros((high, wide * e), u1)
         y0, y1, x0, x1 = max(y, 0), min(y + high, rows), max(x, 0), min(x + wide, columns)
         if y0 < y1 and x0 < x1:
-            start = tensor.base - found.base + np.arange(y0, y1)[:, None] * tensor.strides[0] * e
-            data[y0 - y : y1 - y, (x0 - x) * e : (x1 - x) * e] = found.views[1][start + np.arange(x0 * e, x1 * e)]
+            start = tensor.base - found.base + x0 * e + np.arange(y0, y1) * tensor.strides[0] * e
+            size = (x1 - x0) * e
+            self.read_global(at, found, np.full(y1 - y0, thread), start, size)
+            data[y0 - y : y1 - y, (x0 - x) * e : (x1 - x) * e] = found.views[1][start[:, None] + np.arange(size)]
         return data.reshape(-1, 16)
 
     def _land(self) -> bool:
@@ -116,8 +119,8 @@ class Flights(BlockState):
         if barrier.phase != flight.phase:
             self.fault(flight.at, "a copy arrives in another phase of its mbarrier than it was issued in")
         flight.land()
-        barrier.seen = barrier.seen.copy()
-        barrier.seen[flight.actor] = max(barrier.seen[flight.actor], flight.time)
+        barrier.known = barrier.known.copy()
+        barrier.known[flight.actor] = max(barrier.known[flight.actor], flight.time)
         self.progress += 1
         if flight.bytes:
             barrier.bytes -= flight.bytes

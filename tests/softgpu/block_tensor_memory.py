@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.block_flights import Flight
+from tests.softgpu.clocks import LANES as WARP
 from tests.softgpu.descriptors import K, addresses, tcgen05_matrix, wgmma_matrix
 from tests.softgpu.numbers import WIDEN, f4, u2, u4
 from tests.softgpu.parse import Unsupported
@@ -58,8 +59,8 @@ class TensorProduct:
 class TensorMemory(BlockState):
     """Mixed into `block.Block`."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.tmem_held: dict[int, int] = {}  # first column -> columns
         self.tmem_permit = True
         self.accumulators: dict[tuple, int] = {}  # place and form of products -> number
@@ -100,7 +101,7 @@ class TensorMemory(BlockState):
             self.fault(at, "tensor memory is given back that is not held like this")
         region = slice(None), slice(address, address + columns)
         if self.races:
-            self._judge(at, warp, "end", self.tensor_clocks.free(warp, region))
+            self._judge(at, "end", self.tensor_clocks.free(self.clocks.warp(warp), region))
         self.tensor_clocks.forget(region)
         del self.tmem_held[address]
 
@@ -113,30 +114,29 @@ class TensorMemory(BlockState):
 
     # Order
 
-    def tmem_read(self, at: int, warp: int, actor: int, region: Region, time: int) -> None:
+    def tmem_read(self, at: int, who: int, actor: int, region: Region, time: int) -> None:
         if self.races:
-            self._judge(at, warp, "read", self.tensor_clocks.read(at, warp, actor, region, time))
+            self._judge(at, "read", self.tensor_clocks.read(at, who, actor, region, time))
 
-    def tmem_write(self, at: int, warp: int, actor: int, region: Region, time: int, accumulator: int = -1) -> None:
+    def tmem_write(self, at: int, who: int, actor: int, region: Region, time: int, accumulator: int = -1) -> None:
         if self.races:
-            self._judge(at, warp, "write", self.tensor_clocks.write(at, warp, actor, region, time, accumulator))
+            self._judge(at, "write", self.tensor_clocks.write(at, who, actor, region, time, accumulator))
 
-    def _judge(self, at: int, warp: int, what: str, found: Any) -> None:
+    def _judge(self, at: int, what: str, found: Any) -> None:
         """Triton leaves every tcgen05.fence out, so a missing one is a fault for strict blocks only."""
         if found is None:
             return
         actor, other, but_for_a_fence = found
-        kind = ("tcgen05.ld", "tcgen05.st", "tcgen05.mma")[actor // self.tensor_clocks.warps]
-        text = f"of tensor memory by warp {warp} and the {kind} of warp {actor % self.tensor_clocks.warps} at {self.place(other)}"
+        text = f"race: {what} of tensor memory after {self.tensor_clocks.name(actor)} at {self.place(other)}"
         if not but_for_a_fence:
-            self.fault(at, f"race: {what} {text}: unordered")
+            self.fault(at, f"{text}: unordered")
         if self.strict:
-            self.fault(at, f"race: {what} {text}: no tcgen05.fence in between")
-        self.warnings.add(f"no tcgen05.fence between {self.place(at)} and {self.place(other)}")
+            self.fault(at, f"{text}: no tcgen05.fence in between")
+        self.warnings.add(f"no tcgen05.fence between {self.place(other)} and {self.place(at)}")
 
     # Products
 
-    def tcgen05_mma(self, at: int, warp: int, lane: int, d: int, a: int, memory: bool, b: int, form: int,
+    def tcgen05_mma(self, at: int, thread: int, d: int, a: int, memory: bool, b: int, form: int,
                     keep: bool) -> None:  # fmt: skip
         """d: address in tensor memory. a: the same (memory), or a descriptor, as b is. form: instruction descriptor."""
         shape = read_form(form)
@@ -146,16 +146,17 @@ class TensorMemory(BlockState):
             self.fault(at, "A and D of a product are aligned to different lanes of tensor memory")
         right = self.operand(at, b, shape.n, shape.b_transposed, True)
         left = None if memory else self.operand(at, a, shape.m, shape.a_transposed, True)
-        self._order(at, warp, TensorProduct(shape, place, source, left, right, keep))
-        self.products_open.setdefault(warp, set()).add(lane)
+        self._order(at, thread, TensorProduct(shape, place, source, left, right, keep))
+        self.products_open.setdefault(thread // WARP, set()).add(thread)
         if self.at_once():
             self._multiply_until(self.products_issued)
 
-    def tcgen05_commit(self, at: int, warp: int, lane: int, address: int) -> None:
+    def tcgen05_commit(self, at: int, thread: int, address: int) -> None:
         """The mbarrier gets an arrival once everything that this thread has issued is done."""
-        if self.products_open.pop(warp, set()) - {lane}:
+        warp = thread // WARP
+        if self.products_open.pop(warp, set()) - {thread}:
             self.fault(at, "tcgen05.commit by another thread than the one that issued the products")
-        barrier = self._barrier(at, warp, address)
+        barrier = self._barrier(at, thread, address)
         self.product_commits[warp] += 1
         issued = self.products_issued
         self.fly(Flight(at, barrier, barrier.phase, self.clocks.products(warp), self.product_commits[warp],
@@ -169,22 +170,25 @@ class TensorMemory(BlockState):
         self.tmem_check(at, lane, rows, column, columns)
         return lane, column
 
-    def _order(self, at: int, warp: int, product: TensorProduct) -> None:
+    def _order(self, at: int, thread: int, product: TensorProduct) -> None:
         """Queue the product; note and judge what it reads and writes."""
         self.product_queue.append(product)
         self.products_issued += 1
-        time = self.product_commits[warp] + 1
+        warp = thread // WARP
+        time, actor = self.product_commits[warp] + 1, self.tensor_clocks.products(warp)
         for halves in (product.right, product.left):
-            if halves is not None:
-                self.async_read(at, np.array([warp]), halves, time)
-        actor = self.tensor_clocks.products(warp)
+            if halves is not None and self.races:
+                g = self._unique(halves)
+                self.check(at, thread, g, "tcgen05.mma's read", "write", asynchronous=True)
+                self.clocks.record_read(self.clocks.products(warp), g, time, at)
         strips = lambda lane: slice(lane // STRIP, None, 2 if product.form.m == 64 else 1)
         if product.a:
             lane, column = product.a
-            self.tmem_read(at, warp, actor, (strips(lane), slice(column, column + K // 2)), time)
+            self.tmem_read(at, thread, actor, (strips(lane), slice(column, column + K // 2)), time)
         lane, column = product.d
         accumulator = self.accumulators.setdefault((product.d, product.form), len(self.accumulators))
-        self.tmem_write(at, warp, actor, (strips(lane), slice(column, column + product.form.n)), time, accumulator)
+        region = strips(lane), slice(column, column + product.form.n)
+        self.tmem_write(at, thread, actor, region, time, accumulator)
 
     def _multiply_until(self, issued: int) -> None:
         """Execute the oldest products, as many as were issued then."""

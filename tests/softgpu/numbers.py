@@ -16,9 +16,9 @@ def merge(mask: np.ndarray, new: Any, old: np.ndarray | None) -> np.ndarray:
     return np.where(mask, new, garbage(new.dtype) if old is None else old)
 
 
-def garbage(dtype: Any) -> np.ndarray:
+def garbage(dtype: np.dtype) -> np.ndarray:
     """What an unwritten register holds: a number that a test notices."""
-    return np.full(np.dtype(dtype).itemsize, POISON, u1).view(dtype) if dtype != bool else np.zeros(1, bool)
+    return np.zeros(1, bool) if dtype.kind == "b" else np.full(dtype.itemsize, POISON, u1).view(dtype)
 
 
 def contiguous(a: np.ndarray) -> np.ndarray:

@@ -18,13 +18,13 @@ class AsynchronousOpcodes(Writer):
             self._cp_tile(at, ins)
         elif self.form.flag("commit_group"):
             self.form.operands(0)
-            self.emit(at, f"T.cp_commit({self.mask(ins)})")
+            self.emit(at, f"T.cp_commit({at}, {self.mask(ins)})")
         elif self.form.flag("wait_group"):
             (allowed,) = self.form.operands(1)
-            self.emit(at, f"T.cp_wait({self.integer(allowed)}, {self.mask(ins)})")
+            self.emit(at, f"T.cp_wait({at}, {self.integer(allowed)}, {self.mask(ins)})")
         elif self.form.flag("wait_all"):
             self.form.operands(0)
-            self.emit(at, f"T.cp_wait_all({self.mask(ins)})")
+            self.emit(at, f"T.cp_wait_all({at}, {self.mask(ins)})")
         else:
             self._cp_thread(at, ins)
 

@@ -59,8 +59,7 @@ class Compare(Writer):
         first, _, second = d.partition("|")
         other = ""
         if sign:
-            c = more[0]
-            other = f" {sign} " + (f"~{self.use(c[1:].strip(), 'p')}" if c[0] == "!" else self.use(c, "p"))
+            other = f" {sign} {self.predicate(more[0])}"
         if not second:
             self.put(at, ins, first, f"({text}){other}", "p")
             return

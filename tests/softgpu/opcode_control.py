@@ -40,21 +40,26 @@ class Control(Writer):
     # Barriers
 
     def do_bar(self, at: int, ins: Instruction) -> None:
+        if ins.parts[0] == "bar" and self.form.flag("warp"):
+            self._warp_barrier(at, ins)
+            return
         self.form.flag("cta")
-        if self.form.flag("warp"):
-            self.form.need("sync")
-            self.form.operands(1)
-            return  # the threads of a warp run together
         self.form.need("sync")
-        self.form.flag("aligned")
+        aligned = self.form.flag("aligned") or ins.parts[0] == "bar"
         self._unguarded(ins)
         number, *count = self.form.operands(1, 2)
         threads = self.integer(count[0]) if count else None
-        self.emit(
-            at, f"return {at + 1} if T.bar({at}, F, {self.integer(number)}, {threads}, {self.mask(ins)}) else None"
-        )
+        call = f"T.bar({at}, F, {self.integer(number)}, {threads}, {self.mask(ins)}, {aligned})"
+        self.emit(at, f"return {at + 1} if {call} else None")
 
     do_barrier = do_bar
+
+    def _warp_barrier(self, at: int, ins: Instruction) -> None:
+        self.form.need("sync")
+        self._unguarded(ins)
+        (members,) = self.form.operands(1)
+        call = f"T.sync_warp({at}, F, {self.use(members, 'u4')}, {self.mask(ins)})"
+        self.emit(at, f"return {at + 1} if {call} else None")
 
     def do_setmaxnreg(self, at: int, ins: Instruction) -> None:
         more = self.form.need("inc", "dec") == "inc"

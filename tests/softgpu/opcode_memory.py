@@ -3,7 +3,7 @@
 from tests.softgpu.parse import Instruction
 from tests.softgpu.writer import KINDS, Writer, size_of
 
-TYPES = tuple(f"{letter}{bits}" for letter in "bus" for bits in (8, 16, 32, 64)) + ("f32", "f64")
+TYPES = (*(f"{letter}{bits}" for letter in "bus" for bits in (8, 16, 32, 64)), "f32", "f64")
 SPACES = {"global": "global", "shared": "shared", "shared::cta": "shared"}
 ADDRESS = {"global": "u8", "shared": "u4"}
 # Ignored on purpose: what to keep in a cache changes no value, since memory here has none.
@@ -12,14 +12,13 @@ HINTS = (
     *(f"L1::{how}" for how in ("evict_normal", "evict_unchanged", "evict_first", "evict_last", "no_allocate")),
     *(f"L2::{how}" for how in ("evict_normal", "evict_first", "evict_last", "64B", "128B", "256B")),
 )
-# Ignored on purpose: which accesses of other threads an atomic orders. Blocks run one after the other, and between
-# blocks only conflicting writes are judged; within a block an atomic orders nothing, so no race goes unseen.
 ORDERS = ("relaxed", "acquire", "release", "acq_rel")
 SCOPES = ("cta", "gpu", "sys")
 ACTIONS = {
     "add": ("u32", "s32", "u64", "f32", "f64"),
     **dict.fromkeys(("min", "max"), ("u32", "s32", "u64", "s64")),
-    "exch": ("b32", "b64"),
+    **dict.fromkeys(("and", "or", "xor", "exch", "cas"), ("b32", "b64")),
+    **dict.fromkeys(("inc", "dec"), ("u32",)),
 }
 
 
@@ -68,26 +67,30 @@ class Memory(Writer):
         return space, count, members, self.address(operands[1 - vector], ADDRESS[space])
 
     def do_atom(self, at: int, ins: Instruction) -> None:
-        self._atomic(at, ins, 3)
+        text, kind, before = self._atomic(at, ins, 1)
+        self.put(at, ins, before[0], text, kind)
 
     def do_red(self, at: int, ins: Instruction) -> None:
-        self._atomic(at, ins, 2)
+        self.emit(at, self._atomic(at, ins, 0)[0])
 
-    def _atomic(self, at: int, ins: Instruction, count: int) -> None:
-        """In global memory. red is atom without a result."""
-        self._order()
+    def _atomic(self, at: int, ins: Instruction, results: int) -> tuple[str, str, list[str]]:
+        """An atomic on global memory: the call, its kind, and the operands before the address."""
+        order, scope = self._order()
         action = self.form.need(*ACTIONS)
         kind = KINDS[self.form.type(*ACTIONS[action])]
-        operands = self.form.operands(count)
-        address, value = self.address(operands[-2], "u8"), self.use(operands[-1], kind)
-        text = f"T.atomic({at}, '{action}', {address}, {value}, {self.mask(ins)})"
-        if count == 3:
-            self.put(at, ins, operands[0], text, kind)
-        else:
-            self.emit(at, text)
+        operands = self.form.operands(results + (3 if action == "cas" else 2))
+        address = self.address(operands[results], "u8")
+        values = [self.use(value, kind) for value in operands[results + 1 :]]
+        value = values[0] if len(values) == 1 else f"({', '.join(values)})"
+        text = f"T.atomic({at}, '{action}', {address}, {value}, {self.mask(ins)}, '{order}', '{scope}')"
+        return text, kind, operands[:results]
 
-    def _order(self) -> None:
-        """Space, order and scope; the compiler and Triton write them in different orders."""
-        taken = [self.form.take("global", *ORDERS, *SCOPES) for _ in range(3)]
+    def _order(self) -> tuple[str, str]:
+        """Order and scope, by default relaxed and gpu; the compiler and Triton write them in different places."""
+        taken = {self.form.take("global", *ORDERS, *SCOPES) for _ in range(3)} - {None}
         if "global" not in taken:
             self.form.refuse("atomics of other spaces are not known")
+        orders, scopes = taken & {*ORDERS}, taken & {*SCOPES}
+        if len(orders) > 1 or len(scopes) > 1:
+            self.form.refuse("two orders or scopes")
+        return next(iter(orders), "relaxed"), next(iter(scopes), "gpu")

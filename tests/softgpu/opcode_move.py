@@ -3,7 +3,7 @@
 from tests.softgpu.parse import Instruction
 from tests.softgpu.writer import KINDS, Writer, size_of
 
-TYPES = tuple(f"{letter}{bits}" for letter in "bus" for bits in (16, 32, 64)) + ("f32", "f64", "f16", "bf16")
+TYPES = (*(f"{letter}{bits}" for letter in "bus" for bits in (16, 32, 64)), "f32", "f64", "f16", "bf16")
 
 
 class Move(Writer):
@@ -61,6 +61,7 @@ class Move(Writer):
     def do_slct(self, at: int, ins: Instruction) -> None:
         """a if c >= 0 else b; NaN chooses b."""
         chooser = KINDS[self.form.type("s32", "f32")]
+        flush = chooser == "f4" and self.form.flag("ftz")
         kind = KINDS[self.form.type(*TYPES)]
         d, a, b, c = self.form.operands(4)
         for token in (d, a, b):

@@ -10,46 +10,69 @@ REDUCTIONS = {
 
 
 class Across(Writer):
-    """shfl, vote, elect, redux."""
+    """shfl, vote, match, activemask, elect, redux."""
 
     def do_shfl(self, at: int, ins: Instruction) -> None:
-        """shfl.sync.MODE.b32 d, a, b, c, members; c says where a part of a warp ends: here it is always the whole."""
+        """shfl.sync.MODE.b32 d{|p}, a, b, c, members: a of another thread; p: is it in range?"""
         self.form.type("b32")
         self.form.need("sync")
         mode = self.form.need("bfly", "idx", "up", "down")
         d, a, b, c, members = self.form.operands(5)
-        if "|" in d or self.integer(c) != (0 if mode == "up" else 31):
-            self.form.refuse(f"a result in two parts, or parts of a warp (c = {c})")
-        self._everybody(members)
-        kind = self.same(d, a)
-        self.put(at, ins, d, f"T.shuffle('{mode}', {self.use(a, kind)}, {self.use(b, 'u4')})", kind)
+        first, _, second = d.partition("|")
+        members, kind = self._members(at, ins, members), self.same(first, a)
+        values = ", ".join((self.use(a, kind), self.use(b, "u4"), self.use(c, "u4"), members))
+        self.emit(at, f"v, p = T.shuffle({at}, '{mode}', {values}, {self.mask(ins)})")
+        self.put(at, ins, first, "v", kind)
+        if second:
+            self.put(at, ins, second, "p", "p")
 
     def do_vote(self, at: int, ins: Instruction) -> None:
         self.form.need("sync")
-        self.form.need("ballot")
-        self.form.need("b32")
+        mode = self.form.need("all", "any", "uni", "ballot")
+        kind = KINDS[self.form.need("b32" if mode == "ballot" else "pred")]
         d, p, members = self.form.operands(3)
-        self._everybody(members)
-        self.put(at, ins, d, f"T.ballot({self.use(p, 'p')}, {self.mask(ins)})", "u4")
+        members, p = self._members(at, ins, members), self.predicate(p)
+        self.put(at, ins, d, f"T.vote({at}, '{mode}', {p}, {members}, {self.mask(ins)})", kind)
+
+    def do_match(self, at: int, ins: Instruction) -> None:
+        """match.any.sync d, a, members; match.all.sync d{|p}, a, members."""
+        mode = self.form.need("any", "all")
+        self.form.need("sync")
+        kind = KINDS[self.form.need("b32", "b64")]
+        d, a, members = self.form.operands(3)
+        first, _, second = d.partition("|")
+        if second and mode == "any":
+            self.form.refuse("a result in two parts")
+        members = self._members(at, ins, members)
+        self.emit(at, f"v, p = T.match({at}, '{mode}', {self.use(a, kind)}, {members}, {self.mask(ins)})")
+        self.put(at, ins, first, "v", "u4")
+        if second:
+            self.put(at, ins, second, "p", "p")
+
+    def do_activemask(self, at: int, ins: Instruction) -> None:
+        self.form.need("b32")
+        (d,) = self.form.operands(1)
+        self.put(at, ins, d, f"T.activemask({self.mask(ins)})", "u4")
 
     def do_elect(self, at: int, ins: Instruction) -> None:
         self.form.need("sync")
         both, members = self.form.operands(2)
-        self._everybody(members)
         lane, _, predicate = both.partition("|")
-        self.emit(at, f"e_lane, e_first = T.elect({self.mask(ins)})")
-        self.put(at, ins, lane, "e_lane", "u4")
-        self.put(at, ins, predicate, "e_first", "p")
+        self.emit(at, f"v, p = T.elect({at}, {self._members(at, ins, members)}, {self.mask(ins)})")
+        self.put(at, ins, lane, "v", "u4")
+        self.put(at, ins, predicate, "p", "p")
 
     def do_redux(self, at: int, ins: Instruction) -> None:
         self.form.need("sync")
         action = self.form.need(*REDUCTIONS)
         kind = KINDS[self.form.type(*REDUCTIONS[action])]
         d, a, members = self.form.operands(3)
-        self._everybody(members)
-        self.put(at, ins, d, f"T.redux('{action}', {self.use(a, kind)}, {self.mask(ins)})", kind)
+        members = self._members(at, ins, members)
+        self.put(at, ins, d, f"T.redux({at}, '{action}', {self.use(a, kind)}, {members}, {self.mask(ins)})", kind)
 
-    def _everybody(self, members: str) -> None:
-        """The mask of members must be all 32 threads of the warp, where it is written as a number."""
-        if members not in self.kernel.registers and self.integer(members) & 0xFFFFFFFF != 0xFFFFFFFF:
-            self.form.refuse(f"members {members} of a warp")
+    def _members(self, at: int, ins: Instruction, token: str) -> str:
+        """The mask of members. Where threads of a warp may be apart, those who are here wait for the other members."""
+        members = self.use(token, "u4")
+        if self.masked:
+            self.emit(at, f"if T.absent({at}, F, {members}, {self.mask(ins)}): return None")
+        return members

@@ -14,7 +14,10 @@ from tests.softgpu.parse import Kernel, Unsupported, parse
 from tests.softgpu.registers import PLAIN, Survey, undefined
 
 # After these the machine may have to wait: a stretch ends with them, and begins with them when they are tried again.
-BLOCKING = ("bar.sync", "barrier.sync", "mbarrier.try_wait", "setmaxnreg")
+BLOCKING = ("bar.sync", "bar.cta.sync", "barrier.sync", "barrier.cta.sync", "bar.warp.sync")
+BLOCKING += ("mbarrier.try_wait", "setmaxnreg")
+# So do these where threads of a warp may be apart: they wait for the other members of their mask.
+TOGETHER = ("shfl", "vote", "match", "redux", "elect")
 BRANCHES = ("bra", "brx", "ret", "exit")
 HELPERS = {
     name: value
@@ -68,9 +71,10 @@ class Program:
 
     def _write(self, writer: Opcodes, start: int) -> None:
         code, at = self.kernel.code, start
+        waits = BLOCKING + TOGETHER if writer.masked else BLOCKING
         while True:
             ins = code[at]
-            if ins.op.startswith(BLOCKING) and at != start:
+            if ins.op.startswith(waits) and at != start:
                 writer.emit(at, f"return {at}")
                 return
             writer.instruction(at, ins)

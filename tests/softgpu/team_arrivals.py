@@ -26,13 +26,13 @@ class Arrivals(TeamState):
         where, lanes = self._one(at, address, mask)
         if where is not None:
             self._alone(at, lanes, "initialise")
-            self.block.mbarrier_init(at, int(self.warp[lanes[0]]), where, int(count[lanes[0]]))
+            self.block.mbarrier_init(at, int(self.thread[lanes[0]]), where, int(count[lanes[0]]))
 
     def mbarrier_inval(self, at: int, address: np.ndarray, mask: np.ndarray | None) -> None:
         where, lanes = self._one(at, address, mask)
         if where is not None:
             self._alone(at, lanes, "invalidate")
-            self.block.mbarrier_inval(at, int(self.warp[lanes[0]]), where)
+            self.block.mbarrier_inval(at, int(self.thread[lanes[0]]), where)
 
     def _alone(self, at: int, lanes: np.ndarray, what: str) -> None:
         if len(lanes) > 1:
@@ -44,12 +44,14 @@ class Arrivals(TeamState):
         where, lanes = self._one(at, address, mask)
         for lane in lanes:
             add = 1 if count is None else int(count[lane])
-            self.block.mbarrier_arrive(at, int(self.warp[lane]), where, 0 if expect is None else int(expect[lane]), add)
+            self.block.mbarrier_arrive(
+                at, int(self.thread[lane]), where, 0 if expect is None else int(expect[lane]), add
+            )
 
     def mbarrier_expect(self, at: int, address: np.ndarray, expect: np.ndarray, mask: np.ndarray | None) -> None:
         where, lanes = self._one(at, address, mask)
         for lane in lanes:
-            self.block.mbarrier_expect(at, int(self.warp[lane]), where, int(expect[lane]))
+            self.block.mbarrier_expect(at, int(self.thread[lane]), where, int(expect[lane]))
 
     def mbarrier_test_wait(self, at: int, address: np.ndarray, parity: np.ndarray, mask: Any) -> np.ndarray:
         """Whether the phase of this parity is over, for each thread."""
@@ -61,7 +63,7 @@ class Arrivals(TeamState):
             raise Unsupported(f"threads of a team ask for different parities: {self.block.place(at)}")
         if values[0] > 1:
             self.block.fault(at, f"the parity of a phase is 0 or 1, not {values[0]}")
-        over = self.block.mbarrier_test(at, np.unique(self.warp[lanes]), where, int(values[0]))
+        over = self.block.mbarrier_test(at, self.thread[lanes], where, int(values[0]))
         return np.full(self.lanes, over)
 
     def mbarrier_try_wait(self, at: int, fragment: Fragment, address: np.ndarray, parity: np.ndarray, mask: Any) -> Any:
@@ -74,8 +76,7 @@ class Arrivals(TeamState):
         return None
 
     def fence_proxy(self, mask: np.ndarray | None) -> None:
-        """fence.proxy.async: what the warps have seen so far, the async proxy will see, too."""
-        clocks = self.block.clocks
-        for w in self._active_warps(mask):
-            clocks.fenced[w] = np.maximum(clocks.fenced[w], clocks.seen[w])
-            clocks.tick(w)
+        """fence.proxy.async: what the threads know so far, the async proxy will see, too."""
+        threads = self.thread if mask is None else self.thread[mask]
+        if len(threads):
+            self.block.clocks.fence(threads)

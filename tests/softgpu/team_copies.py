@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from tests.softgpu.clocks import LANES
 from tests.softgpu.numbers import u1
+from tests.softgpu.parse import Unsupported
 from tests.softgpu.state import TeamState
 
 
 class Copies(TeamState):
-    """Mixed into `team.Team`. A warp's cp.async lie in groups; a thread's share of a group is not told apart."""
+    """Mixed into `team.Team`. The threads of a warp commit and await their cp.async together."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -28,7 +30,8 @@ class Copies(TeamState):
         offset = self._shared(at, shared[everyone], size)
         warp = self.warp[everyone]
         time = np.array([self.copy_count[w] + 1 for w in warp])
-        self.block.write(at, warp, offset, size, actor=self.block.clocks.copies(warp), time=time)
+        thread = self.thread[everyone]
+        self.block.write(at, warp, offset, size, actor=self.block.clocks.copies(thread), time=time, lane=thread % LANES)
         if self.block.at_once():
             self.block.shared[offset[:, None] + np.arange(size)] = data
             return
@@ -48,25 +51,31 @@ class Copies(TeamState):
             data[np.flatnonzero(reads)[:, None], np.arange(count)] = found.views[1][index[:, None] + np.arange(count)]
         return data[everyone]
 
-    def cp_commit(self, mask: np.ndarray | None) -> None:
-        for w in self._active_warps(mask):
+    def cp_commit(self, at: int, mask: np.ndarray | None) -> None:
+        for w in self._copying(at, mask):
             self.copy_groups[w].append(self.copy_open[w])
             self.copy_open[w] = []
             self.copy_count[w] += 1
 
-    def cp_wait(self, allowed: int, mask: np.ndarray | None) -> None:
+    def cp_wait(self, at: int, allowed: int, mask: np.ndarray | None) -> None:
         """Until at most `allowed` of a thread's newest groups are in flight."""
-        for w in self._active_warps(mask):
+        for w in self._copying(at, mask):
             while len(self.copy_groups[w]) > allowed:
                 for offset, data in self.copy_groups[w].popleft():
                     self.block.shared[offset[:, None] + np.arange(data.shape[1])] = data
             done = self.copy_count[w] - len(self.copy_groups[w])
-            self.block.clocks.seen[w, self.block.clocks.copies(w)] = done
+            self.block.clocks.finish_copies(self.thread[self.warp == w], done)
 
-    def cp_wait_all(self, mask: np.ndarray | None) -> None:
+    def _copying(self, at: int, mask: np.ndarray | None) -> np.ndarray:
+        """The warps that execute a commit or a wait, whose threads must do it together."""
+        if mask is not None and (mask.reshape(-1, LANES).any(1) != mask.reshape(-1, LANES).all(1)).any():
+            raise Unsupported(f"groups of cp.async of some threads of a warp: {self.block.place(at)}")
+        return self._active_warps(mask)
+
+    def cp_wait_all(self, at: int, mask: np.ndarray | None) -> None:
         """Like a commit and a wait for everything."""
-        self.cp_commit(mask)
-        self.cp_wait(0, mask)
+        self.cp_commit(at, mask)
+        self.cp_wait(at, 0, mask)
 
     def tma_load(self, at: int, shared: np.ndarray, source: np.ndarray, x: Any, y: Any, barrier: np.ndarray,
                  mask: Any) -> None:  # fmt: skip
@@ -74,4 +83,4 @@ class Copies(TeamState):
         for lane in self.lane if mask is None else np.flatnonzero(mask):
             place = int(x[lane]), int(y[lane])
             where = int(shared[lane]), int(source[lane])
-            self.block.tma_issue(at, int(self.warp[lane]), *where, *place, int(barrier[lane]))
+            self.block.tma_issue(at, int(self.thread[lane]), *where, *place, int(barrier[lane]))

@@ -55,12 +55,13 @@ class Tcgen05(TeamState):
     def _one_warp(self, at: int, mask: np.ndarray | None) -> int | None:
         """The first lane of the warp that executes an allocation; None if no warp does."""
         self._whole_warps(at, mask)
-        warps = np.flatnonzero(self._active(mask))
+        warps = np.flatnonzero(self._executing(mask))
         if len(warps) > 1:
             self.block.fault(at, "more than one warp of a block executes an instruction of tensor memory's allocation")
         return 32 * int(warps[0]) if len(warps) else None
 
-    def _active(self, mask: np.ndarray | None) -> np.ndarray:
+    def _executing(self, mask: np.ndarray | None) -> np.ndarray:
+        """Which warps of the team execute an instruction."""
         return np.ones(self.count, bool) if mask is None else mask.reshape(-1, 32).any(1)
 
     # Loads and stores
@@ -85,14 +86,14 @@ class Tcgen05(TeamState):
         """.32x32b (half None: a lane of tensor memory per thread) or .16x32bx2 (16 lanes, the second 16 threads `half`
         columns further on), registers as many as columns. They hold nothing before tcgen05.wait::ld."""
         self._whole_warps(at, mask)
-        clocks, active = self.block.tensor_clocks, self._active(mask)
+        clocks, active = self.block.tensor_clocks, self._executing(mask)
         load = Load(at, registers, np.full((len(registers), self.lanes), POISON), [], np.repeat(active, 32))
         for i in np.flatnonzero(active):
             warp, lanes = int(self.own[i]), slice(32 * i, 32 * i + 32)
             views, regions = self._parts(at, warp, address[lanes], len(registers), half)
             actor = clocks.loads(warp)
             for region in regions:
-                self.block.tmem_read(at, warp, actor, region, clocks.open_time(warp, actor))
+                self.block.tmem_read(at, self.block.clocks.warp(warp), actor, region, clocks.open_time(actor))
             if self.block.at_once():
                 load.values[:, lanes] = np.concatenate(views).T
             else:
@@ -113,12 +114,12 @@ class Tcgen05(TeamState):
         """The opposite of tmem_load. Registers are read at once."""
         self._whole_warps(at, mask)
         clocks = self.block.tensor_clocks
-        for i in np.flatnonzero(self._active(mask)):
+        for i in np.flatnonzero(self._executing(mask)):
             warp, lanes = int(self.own[i]), slice(32 * i, 32 * i + 32)
             views, regions = self._parts(at, warp, address[lanes], len(values), half)
             actor = clocks.stores(warp)
             for region in regions:
-                self.block.tmem_write(at, warp, actor, region, clocks.open_time(warp, actor))
+                self.block.tmem_write(at, self.block.clocks.warp(warp), actor, region, clocks.open_time(actor))
             data = np.stack([value[lanes] for value in values], 1)
             writes = list(zip(views, np.split(data, len(views)), strict=True))
             if self.block.at_once():
@@ -133,9 +134,9 @@ class Tcgen05(TeamState):
 
     def tmem_wait_load(self, at: int, R: list, mask: Any) -> None:
         self._whole_warps(at, mask)
-        active = self._active(mask)
+        active = self._executing(mask)
         for warp in self.own[active]:
-            self.block.tensor_clocks.waited(int(warp), self.block.tensor_clocks.loads(int(warp)))
+            self.block.tensor_clocks.waited(self.block.tensor_clocks.loads(int(warp)))
         for load in self.tensor_loads:
             self._arrive_load(R, load, np.repeat(active, 32))
         self.tensor_loads = [load for load in self.tensor_loads if load.lanes.any()]
@@ -158,23 +159,23 @@ class Tcgen05(TeamState):
 
     def tmem_wait_store(self, at: int, mask: Any) -> None:
         self._whole_warps(at, mask)
-        for warp in self.own[self._active(mask)]:
+        for warp in self.own[self._executing(mask)]:
             self._write(self.tensor_stores[warp])
             self.tensor_stores[warp] = []
-            self.block.tensor_clocks.waited(int(warp), self.block.tensor_clocks.stores(int(warp)))
+            self.block.tensor_clocks.waited(self.block.tensor_clocks.stores(int(warp)))
 
     def tcgen05_fence(self, before: bool, mask: Any) -> None:
+        threads = self.thread if mask is None else self.thread[mask]
         clocks = self.block.tensor_clocks
-        for warp in self.own[self._active(mask)]:
-            clocks.fence_before(warp) if before else clocks.fence_after(warp)
+        (clocks.fence_before if before else clocks.fence_after)(threads)
 
     # Products
 
     def tcgen05_mma(self, at: int, d: Any, memory: bool, a: Any, b: Any, form: Any, keep: Any, mask: Any) -> None:
         for lane in self.lane if mask is None else np.flatnonzero(mask):
-            self.block.tcgen05_mma(at, int(self.warp[lane]), int(lane), int(d[lane]), int(a[lane]), memory,
+            self.block.tcgen05_mma(at, int(self.thread[lane]), int(d[lane]), int(a[lane]), memory,
                                    int(b[lane]), int(form[lane]), bool(keep[lane]))  # fmt: skip
 
     def tcgen05_commit(self, at: int, barrier: np.ndarray, mask: Any) -> None:
         for lane in self.lane if mask is None else np.flatnonzero(mask):
-            self.block.tcgen05_commit(at, int(self.warp[lane]), int(lane), int(barrier[lane]))
+            self.block.tcgen05_commit(at, int(self.thread[lane]), int(barrier[lane]))

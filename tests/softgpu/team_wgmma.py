@@ -81,7 +81,7 @@ class Wgmma(TeamState):
         for product in done:
             self._finish(R, product, flying)
         clocks = self.block.clocks
-        clocks.seen[self.own, clocks.products(self.own)] = self.product_count - len(self.product_groups)
+        clocks.finish_products(self.own, self.product_count - len(self.product_groups))
 
     def _whole_group(self, at: int, mask: Any) -> None:
         if mask is not None or self.count != 4 or self.first % 4:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SMEM_BASE = 1024  # where dynamic shared memory starts on real devices
 # PTX's types as kinds. Types of half precision are kept as bits.
 KINDS = {
-    **{f"{letter}{bits}": f"{kind}{bits // 8}" for bits in (8, 16, 32, 64) for letter, kind in zip("usb", "uiu", strict=True)},
+    **{f"{ptx}{8 * size}": f"{kind}{size}" for size in (1, 2, 4, 8) for ptx, kind in ("uu", "si", "bu")},
     "f32": "f4", "f64": "f8", "pred": "p", "f16": "u2", "bf16": "u2", "f16x2": "u4", "bf16x2": "u4", "f32x2": "u8",
 }  # fmt: skip
 SPECIAL = {f"%{name}.{axis}" for name in ("tid", "ctaid", "nctaid") for axis in "xyz"}
@@ -111,6 +111,10 @@ class Writer:
         name = f"k{kind}_{array[:1].tobytes().hex()}"
         self.program.constants[name] = array
         return name
+
+    def predicate(self, token: str) -> str:
+        """A predicate that may be negated: p or !p."""
+        return f"~{self.use(token[1:].strip(), 'p')}" if token.startswith("!") else self.use(token, "p")
 
     def integer(self, token: str) -> int:
         """An operand that must be a whole number in the text."""
