@@ -71,7 +71,7 @@ def on_generations() -> Iterator[tuple[Any, ...]]:
             yield GENERATIONS[(at + place) % len(GENERATIONS)], dtype, shape, (at + place) % 2 == 1
 
 
-@pytest.mark.parametrize(("gpu", "dtype", "shape", "normalize"), on_generations(), indirect=["gpu"])
+@pytest.mark.parametrize(("gpu", "dtype", "shape", "normalize"), list(on_generations()), indirect=["gpu"])
 def test_loss_and_gradient_of_the_kernels_equal_the_formula(
     dtype: torch.dtype, shape: tuple[int, ...], normalize: bool
 ) -> None:

@@ -34,7 +34,7 @@ def on_generations() -> Iterator[tuple[Any, ...]]:
                 yield generation, dtype, rows, keys, channels
 
 
-@pytest.mark.parametrize(("gpu", "dtype", "rows", "keys", "channels"), on_generations(), indirect=["gpu"])
+@pytest.mark.parametrize(("gpu", "dtype", "rows", "keys", "channels"), list(on_generations()), indirect=["gpu"])
 def test_kernels_are_no_less_accurate_than_torch(dtype: torch.dtype, rows: int, keys: int, channels: int) -> None:
     check_accuracy("triton", dtype, rows, keys, channels)
 
