@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from bingo.kernels.cycles import PIPES, Body, Cost, Work, blocks_per_sm, opcode, tile_cost, unknown
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels.device import is_interpreted
 from bingo.kernels.variants import (
     TILE_KEYS,
     TILE_ROWS,

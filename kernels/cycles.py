@@ -24,7 +24,7 @@ ALU_LANES, MUFU_LANES = 64, 16
 SHARED_BYTES, L2_BYTES = 128, 32
 TCGEN05_ROWS = 128
 """Rows of tensor memory. A product of 64 rows uses half of them and is assumed to take as long."""
-SHARED_LIMIT = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
+SHARED_MEMORY = {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}
 """Bytes of shared memory of a multiprocessor. CUDA programming guide, table of compute capabilities."""
 PIPES = ("tensor", "mufu", "fma", "alu", "shared", "tmem", "l2", "issue")
 EXPOSED = {"warp": 0.43, "blocks": 0.85, "little": 1.0}
@@ -129,7 +129,7 @@ def together(pipes: dict[str, float], overlap: str) -> float:
 def blocks_per_sm(threads: int, registers: int, shared_bytes: int, arch: int) -> int:
     """Blocks that fit a multiprocessor by registers (allotted by 8), threads and shared memory (1 KB more each)."""
     allotted = threads * -(-registers // 8) * 8
-    return min(65536 // allotted, 2048 // threads, SHARED_LIMIT[arch] // (shared_bytes + 1024))
+    return min(65536 // allotted, 2048 // threads, SHARED_MEMORY[arch] // (shared_bytes + 1024))
 
 
 def _cycles(name: str, operands: str, arch: int) -> dict[str, float]:

@@ -7,6 +7,8 @@ Legend: as in `triton_queue_softmax.py`, and B rows of `keys` (M positives each;
 (row i reads i // (R / V)), N new keys.
 """
 
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -17,6 +19,9 @@ from bingo.kernels.splits import pad_channels
 
 SPLITS_PER_STEP = 16
 WARPS = 4
+# Threads that hold the same number store it to the same place. A multiply and an add that become one rounding in some
+# of them and two in others would make those numbers differ, and the language does not say whose stays.
+OPTIONS: dict[str, Any] = {"num_warps": WARPS, "enable_fp_fusion": False}
 LN2 = tl.constexpr(0.6931471805599453)
 
 
@@ -125,7 +130,7 @@ def combine(lse_SR: Tensor, mean_SRC: Tensor, channels: int, *, grad: bool) -> t
     mean_RC = lse_SR.new_empty((rows if grad else 0, channels))
     combine_kernel[(rows,)](
         lse_SR, mean_SRC, lse_R, mean_RC, rows, splits, C=channels, BC=pad_channels(channels),
-        BS=SPLITS_PER_STEP, GRAD=grad, num_warps=WARPS,
+        BS=SPLITS_PER_STEP, GRAD=grad, **OPTIONS,
     )  # fmt: skip
     return lse_R, mean_RC
 
@@ -151,6 +156,6 @@ def combine_bags(
         fresh, ids, queue_KC, request.queue_ids_K, new.cursor if new else None, rows, splits, batch,
         rows // weights_VM.shape[0], slots, count, skipped, 1 / request.temperature, C=channels,
         BC=pad_channels(channels), BS=SPLITS_PER_STEP, M=positives, GRAD=request.grad, NORMALIZE=request.normalize,
-        WRITE=count > 0, IDS=ids is not None, num_warps=WARPS,
+        WRITE=count > 0, IDS=ids is not None, **OPTIONS,
     )  # fmt: skip
     return loss_R, grad_RC

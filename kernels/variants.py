@@ -150,7 +150,10 @@ def _combine(channels: int, **changes: Any) -> Variant:
     constants = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "GRAD": True} | changes
     signature = pointers | {"R": "i32", "S": "i32"}
     name = "gradient" if constants["GRAD"] else "loss only"
-    return Variant("combine", name, "fp32", channels, ends.combine_kernel, signature, constants, ends.WARPS)
+    return Variant(
+        "combine", name, "fp32", channels, ends.combine_kernel, signature, constants, ends.WARPS,
+        options=_beside_warps(ends.OPTIONS),
+    )  # fmt: skip
 
 
 NOTHING_MORE: dict[str, Any] = {
@@ -173,7 +176,14 @@ def _bag(channels: int, **changes: Any) -> Variant:
     sizes: dict[str, Any] = {"C": channels, "BC": channels, "BS": ends.SPLITS_PER_STEP, "M": 2}
     constants = sizes | flags | changes
     name = "gradient, ring write" if constants["WRITE"] else "loss only"
-    return Variant("bag", name, "fp32", channels, ends.bag_kernel, signature, constants, ends.WARPS)
+    return Variant(
+        "bag", name, "fp32", channels, ends.bag_kernel, signature, constants, ends.WARPS,
+        options=_beside_warps(ends.OPTIONS),
+    )  # fmt: skip
+
+
+def _beside_warps(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if not name.startswith("num_")}
 
 
 def augment_variants() -> list[Variant]:
@@ -202,10 +212,9 @@ def _augment(kernel: str, function: Any, pointers: dict[str, str], name: str = "
     known = {"images_ptr": "*u8", "params_ptr": "*i32", "floats_ptr": "*fp32", **pointers}
     names = [name for name in function.arg_names if name not in constants]
     signature = {name: known.get(name, "fp32" if name.startswith(("mean_", "std_")) else "i32") for name in names}
-    options = {name: value for name, value in augment.OPTIONS.items() if not name.startswith("num_")}
     return Variant(
-        kernel, name, "uint8", 3, function, signature, constants, augment.WARPS, options=options,
-        register_limit=AUGMENT_REGISTERS,
+        kernel, name, "uint8", 3, function, signature, constants, augment.WARPS,
+        options=_beside_warps(augment.OPTIONS), register_limit=AUGMENT_REGISTERS,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The whole chain on two nodes of a real Slurm, undisturbed and with a node lost for good: weights of a local run."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def assert_same_chain(root: Path, local: Path) -> None:
         assert steps == steps_of(local / run / "metrics.jsonl")
 
 
+def without_figures(page: Path) -> str:
+    """The page's words: the report measures latencies and images per second anew."""
+    return re.sub(r"[\d.,]+", "0", page.read_text())
+
+
 def test_a_chain_on_two_nodes_ends_with_the_weights_of_a_local_run(
     cluster: Cluster, local: Path, tmp_path: Path
 ) -> None:
@@ -64,12 +70,12 @@ def test_a_chain_on_two_nodes_ends_with_the_weights_of_a_local_run(
     assert end["jobs"][-1]["job"] == "report"
     again = command(cluster, "submit", "digits", "--cluster", SITE, "--out", root, *SMALL)
     assert "everything is done; nothing was sent" in again
-    page = (root / "report.html").read_bytes()
+    page = without_figures(root / "report.html")
     (root / "report.html").unlink()
     repaired = command(cluster, "repair", root)
     assert [line.split()[0] for line in repaired.splitlines() if " sent as " in line] == ["report"], repaired
     assert wait_until_done(cluster, root)["state"] == "done"
-    assert len((root / "report.html").read_bytes()) == len(page)
+    assert without_figures(root / "report.html") == page
 
 
 def test_a_node_is_lost_for_good_and_the_chain_ends_on_the_other_with_the_same_weights(
