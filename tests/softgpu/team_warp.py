@@ -1,9 +1,11 @@
 """Instructions across the threads of a warp. They wait for the lanes of their mask and order no memory."""
 
+import functools
+
 import numpy as np
 
 from tests.softgpu.clocks import LANES
-from tests.softgpu.numbers import WIDEN, u2, u4
+from tests.softgpu.numbers import u4
 from tests.softgpu.team_control import Control
 
 REDUCTIONS = {
@@ -11,6 +13,23 @@ REDUCTIONS = {
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
 }  # fmt: skip
 BITS = np.arange(LANES, dtype=u4)
+
+
+@functools.lru_cache(maxsize=1024)
+def sources(mode: str, b: bytes, c: bytes, members: bytes) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Where in the team each thread's shfl reads, whether that is in range, and whether all who meet are members.
+
+    b, c and members are u4 arrays over the threads. The same few come again and again.
+    """
+    b, c = (np.frombuffer(part, u4).astype(np.intp) for part in (b, c))
+    place = np.arange(len(b))
+    lane, b, clamp, segment = place % LANES, b & 31, c & 31, c >> 8 & 31
+    last, first = lane & segment | clamp & ~segment, lane & segment
+    source = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": first | b & ~segment}[mode]
+    inside = source >= last if mode == "up" else source <= last
+    source = np.where(inside, source, lane)
+    named = [np.frombuffer(members, u4) >> who.astype(u4) & 1 for who in (lane, source)]
+    return place - lane + source, inside, bool(np.all(named))
 
 
 class Warp(Control):
@@ -26,18 +45,10 @@ class Warp(Control):
 
         b: lane or distance. c: the clamp in bits 0-4, the segment mask in bits 8-12.
         """
-        self._together(at, members, mask)
-        lane, b = self.lane % LANES, (b & 31).astype(np.intp)
-        clamp, segment = (c & 31).astype(np.intp), (c >> 8 & 31).astype(np.intp)
-        last = lane & segment | clamp & ~segment
-        first = lane & segment
-        source = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": first | b & ~segment}[mode]
-        inside = source >= last if mode == "up" else source <= last
-        source = np.where(inside, source, lane)
-        from_lane = self.lane - lane + source
-        active = self._active(mask)
-        named = members >> source.astype(u4) & 1 == 1
-        if (active & inside & ~(active & named)[from_lane]).any() or (active & inside & ~named).any():
+        if mask is not None:
+            self._together(at, members, mask)
+        from_lane, inside, named = sources(mode, b.tobytes(), c.tobytes(), members.tobytes())
+        if not (named if mask is None else mask[from_lane[mask]].all()):
             self.block.fault(at, "shfl reads from a lane that takes no part")
         return a[from_lane], inside
 
@@ -93,13 +104,3 @@ class Warp(Control):
         """Per thread: which lanes of its warp are chosen and in its member mask."""
         self._together(at, members, mask)
         return np.repeat((chosen.reshape(-1, LANES) << BITS).sum(1, dtype=u4), LANES) & members
-
-    def mma(self, at: int, kind: str, a: tuple, b: tuple, c: tuple, mask: np.ndarray | None) -> np.ndarray:
-        self._whole_warps(at, mask)
-        w = self.count
-        left = (
-            WIDEN[kind](np.stack(a).view(u2)).reshape(2, 2, w, 8, 4, 2).transpose(2, 1, 3, 0, 4, 5).reshape(w, 16, 16)
-        )
-        right = WIDEN[kind](np.stack(b).view(u2)).reshape(2, w, 8, 4, 2).transpose(1, 0, 3, 4, 2).reshape(w, 16, 8)
-        added = np.matmul(left, right).reshape(w, 2, 8, 4, 2).transpose(1, 4, 0, 2, 3).reshape(4, self.lanes)
-        return added + np.stack(c)
