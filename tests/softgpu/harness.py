@@ -66,9 +66,9 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
 
 
 def apply(op: str, result: Any, *operands: Any, **options: Any) -> np.ndarray:
-    """What `op %result, %operand, ...;` gives, operand by operand as NumPy broadcasts them; their dtypes are registers'.
+    """What `op %result, %operand, ...;` gives for operands that are broadcast as in NumPy.
 
-    result: dtype. Options are those of `run`.
+    The dtypes of the operands, and `result`, declare the registers. Options are those of `run`.
     """
     arrays = np.broadcast_arrays(*operands)
     count, names = arrays[0].size, [f"x{i}" for i in range(len(arrays))]
