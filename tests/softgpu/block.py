@@ -90,7 +90,7 @@ class Block(Races, GlobalOrder, Mbarriers, Flights, TensorMemory, Barriers):
         names = [n.strip() for o in self.program.kernel.code[at].operands for n in o.strip("{}[] ").split(",")]
         empty = [n for n in names if n in self.program.number and team.R[self.program.number[n]] is None]
         lines = sorted({self.program.kernel.code[i].line for i in team.pending_registers.values()})
-        flying = f" or while a wgmma of PTX lines {lines} is in flight" if lines else ""
+        flying = f" or while an asynchronous instruction of PTX lines {lines} is in flight" if lines else ""
         try:
             self.fault(at, f"register {empty} read before it is written{flying}")
         except Fault as fault:

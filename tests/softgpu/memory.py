@@ -79,4 +79,3 @@ class TensorMap:
     box: tuple[int, ...]
     element: int  # bytes
     swizzle: int
-    nan_fill: bool = False

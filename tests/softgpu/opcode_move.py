@@ -3,7 +3,7 @@
 from tests.softgpu.parse import Instruction
 from tests.softgpu.writer import KINDS, Writer, size_of
 
-TYPES = (*(f"{letter}{bits}" for letter in "bus" for bits in (16, 32, 64)) , "f32", "f64", "f16", "bf16")
+TYPES = (*(f"{letter}{bits}" for letter in "bus" for bits in (16, 32, 64)), "f32", "f64", "f16", "bf16")
 
 
 class Move(Writer):

@@ -1,8 +1,7 @@
 """What a team and a block hold: the fields that their parts share. A part is a class in a file of its own, mixed in."""
 
 import random
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,6 @@ from tests.softgpu.program import Program
 
 class Fault(Exception):
     """Something that a device would not do right. The message names the PTX line and the source line."""
-
-
-@dataclass
-class Barrier:
-    """An mbarrier. seen and fenced: what its current phase has gathered; done: the same of the last two phases."""
-
-    number: int
-    count: int
-    phase: int = 0
-    pending: int = 0
-    bytes: int = 0
-    seen: Any = None
-    fenced: Any = None
-    done: dict[int, Any] = field(default_factory=dict)
-    earlier: int = 0  # phases of earlier mbarriers at this address
 
 
 @dataclass
@@ -70,15 +54,7 @@ class TeamState:
         self.alive = np.ones(self.lanes, bool)
         self.special = self._special()
         self.fragments = [Fragment(0)]
-        self.copy_groups: dict[int, deque] = {w: deque() for w in self.own}
-        self.copy_open: dict[int, list] = {w: [] for w in self.own}
-        self.copy_count = dict.fromkeys(self.own, 0)
-        self.product_open: list = []
-        self.product_groups: deque = deque()
-        self.product_count = 0
-        self.pending_registers: dict[int, Any] = {}
-        self.finished: dict[int, np.ndarray] = {}
-        self.fenced: list[Any] | None = None  # registers at the last wgmma.fence
+        self.pending_registers: dict[int, int] = {}  # of asynchronous instructions in flight -> the instruction
 
     def _special(self) -> dict[str, np.ndarray]:
         block, thread = self.block, self.thread.astype(u4)
@@ -122,10 +98,7 @@ class BlockState:
         self.views = {1: self.shared} | {n: self.shared.view(UNSIGNED[n]) for n in (2, 4, 8)}
         warps = self.threads // LANES
         self.clocks = Clocks(warps, size // GRANULE, copies, tensor)
-        self.mbarriers: dict[int, Barrier] = {}
-        self.live = np.zeros(size // GRANULE, bool)  # granules of mbarriers
         self.bars: dict[int, dict] = {}
-        self.flights: list[dict] = []
         self.registers = dict.fromkeys(range(warps), program.kernel.max_registers)
         self.pool = 0
         self.progress = 0
@@ -133,11 +106,7 @@ class BlockState:
         self.acquired: list[tuple[int, int, dict[int, np.ndarray]]] = []
         self.maps: dict[int, TensorMap] = {}
         self.operands: dict[tuple, np.ndarray] = {}
-        self.tmem = np.full((128, 512), 0xFFFFFFFF, u4)
-        self.tmem_held: dict[int, int] = {}  # first column -> columns
-        self.products: list[tuple] = []  # issued and not committed
         self.steps = 0
-        self.places: dict[int, list[int]] = {}  # of mbarriers: address -> [number, phases of earlier lives]
         self.teams: list[Any] = []
 
     def fault(self, at: int, text: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.clocks import LANES
-from tests.softgpu.numbers import UNSIGNED, u2, u4, u8
+from tests.softgpu.numbers import UNSIGNED, u4, u8
 from tests.softgpu.team_control import Control
 from tests.softgpu.writer import SMEM_BASE
 
@@ -142,31 +142,3 @@ class Accesses(Control):
                 if len(who) > 1 or self.block.differing == "fault":
                     self.block.fault(at, text)
                 self.block.warnings.add(f"{text} at {self.block.place(at)}")
-
-    def ldmatrix(self, at: int, address: np.ndarray, count: int, transposed: bool, mask: np.ndarray | None) -> list:
-        warps = self._whole_warps(at, mask)
-        rows = address.reshape(-1, 32)[warps, : 8 * count]  # (W, 8 count)
-        offset = self._shared(at, rows.reshape(-1), 16)
-        self.block.read(at, np.repeat(self.own[warps], 8 * count), offset, 16)
-        words = self.block.views[4][(offset // 4)[:, None] + np.arange(4)].reshape(-1, count, 8, 4)
-        if transposed:
-            halves = words.view(u2).reshape(-1, count, 8, 8).transpose(0, 1, 3, 2)
-            words = np.ascontiguousarray(halves).view(u4)
-        values = []
-        for i in range(count):
-            value = np.zeros((self.count, 32), u4)
-            value[warps] = words[:, i].reshape(-1, 32)
-            values.append(value.reshape(-1))
-        return values
-
-    def stmatrix(self, at: int, address: np.ndarray, values: tuple, transposed: bool, mask: np.ndarray | None) -> None:
-        warps = self._whole_warps(at, mask)
-        count = len(values)
-        rows = address.reshape(-1, 32)[warps, : 8 * count]
-        offset = self._shared(at, rows.reshape(-1), 16)
-        words = np.stack([v.reshape(-1, 32)[warps] for v in values], 1).reshape(-1, count, 8, 4)
-        if transposed:
-            halves = np.ascontiguousarray(words).view(u2).reshape(-1, count, 8, 8).transpose(0, 1, 3, 2)
-            words = np.ascontiguousarray(halves).view(u4)
-        self.block.views[4][(offset // 4)[:, None] + np.arange(4)] = words.reshape(-1, 4)
-        self.block.write(at, np.repeat(self.own[warps], 8 * count), offset, 16)

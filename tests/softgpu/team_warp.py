@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from tests.softgpu.clocks import LANES
-from tests.softgpu.numbers import WIDEN, u2, u4
+from tests.softgpu.numbers import u4
 from tests.softgpu.team_control import Control
 
 REDUCTIONS = {
@@ -104,13 +104,3 @@ class Warp(Control):
         """Per thread: which lanes of its warp are chosen and in its member mask."""
         self._together(at, members, mask)
         return np.repeat((chosen.reshape(-1, LANES) << BITS).sum(1, dtype=u4), LANES) & members
-
-    def mma(self, at: int, kind: str, a: tuple, b: tuple, c: tuple, mask: np.ndarray | None) -> np.ndarray:
-        self._whole_warps(at, mask)
-        w = self.count
-        left = (
-            WIDEN[kind](np.stack(a).view(u2)).reshape(2, 2, w, 8, 4, 2).transpose(2, 1, 3, 0, 4, 5).reshape(w, 16, 16)
-        )
-        right = WIDEN[kind](np.stack(b).view(u2)).reshape(2, w, 8, 4, 2).transpose(1, 0, 3, 4, 2).reshape(w, 16, 8)
-        added = np.matmul(left, right).reshape(w, 2, 8, 4, 2).transpose(1, 4, 0, 2, 3).reshape(4, self.lanes)
-        return added + np.stack(c)
