@@ -101,7 +101,9 @@ class TensorMemory(BlockState):
             self.fault(at, "tensor memory is given back that is not held like this")
         region = slice(None), slice(address, address + columns)
         if self.races:
-            self._judge(at, "end", self.tensor_clocks.free(self.clocks.warp(warp), region))
+            found = self.tensor_clocks.free(self.clocks.warp(warp), region)
+            if found and not found[2]:  # a synchronous instruction: it needs no tcgen05.fence
+                self._judge(at, "end", found)
         self.tensor_clocks.forget(region)
         del self.tmem_held[address]
 
