@@ -23,6 +23,8 @@ from tests.softgpu.writer import KINDS
 GROUP = 4  # warps of a warp group
 APART = 0.1  # how often a fragment goes on though another is behind it: lanes of a warp may run apart
 
+ACTORS = {"copies": "cp.async.c", "tensor": "tcgen05"}  # instructions that the clocks need columns for
+
 
 class Block(Races, GlobalOrder, Mbarriers, Flights, TensorMemory, Barriers):
     """The parts are mixed in; see `state.BlockState`."""
@@ -128,6 +130,7 @@ def launch(kernel: Kernel, memory: GlobalMemory, parameters: dict[str, Any], sha
     rng.shuffle(order)
     memory.forget()
     memory.order, memory.word = order, _word(kernel)
+    options |= {name: any(ins.op.startswith(start) for ins in kernel.code) for name, start in ACTORS.items()}
     stats: dict[str, Any] = {"blocks": len(order), "steps": 0, "warnings": set()}
     for number, index in enumerate(order):
         block = Block(program, memory, parameters, shared, index, grid, number, seed=rng.randrange(2**31),

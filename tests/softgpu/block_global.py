@@ -147,6 +147,8 @@ class GlobalOrder(BlockState):
 
     def _unordered(self, events: np.ndarray, threads: np.ndarray, idle: np.ndarray | None) -> int | None:
         """The first of the events that its thread now is not ordered after. idle: may miss events of this block."""
+        if not events.any():
+            return None
         block, thread, time = unpack(events)
         mine = block == self.number
         late = mine & (self.clocks.known[threads, thread] < time)

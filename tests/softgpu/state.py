@@ -83,6 +83,8 @@ class BlockState:
         races: bool = True,
         strict: bool = False,
         differing: str = "warn",
+        copies: bool = True,
+        tensor: bool = True,
     ) -> None:
         self.program, self.memory, self.parameters = program, memory, parameters
         self.index, self.grid, self.number = index, grid, number
@@ -95,8 +97,6 @@ class BlockState:
         self.shared = np.full(size, 0xFF, u1)  # NaN in every floating-point type
         self.views = {1: self.shared} | {n: self.shared.view(UNSIGNED[n]) for n in (2, 4, 8)}
         warps = self.threads // LANES
-        names = [ins.op for ins in program.kernel.code]
-        copies, tensor = (any(name.startswith(start) for name in names) for start in ("cp.async.c", "tcgen05"))
         self.clocks = Clocks(warps, size // GRANULE, copies, tensor)
         self.bars: dict[int, dict] = {}
         self.registers = dict.fromkeys(range(warps), program.kernel.max_registers)

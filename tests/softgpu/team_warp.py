@@ -1,5 +1,7 @@
 """Instructions across the threads of a warp. They wait for the lanes of their mask and order no memory."""
 
+import functools
+
 import numpy as np
 
 from tests.softgpu.clocks import LANES
@@ -11,6 +13,23 @@ REDUCTIONS = {
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
 }  # fmt: skip
 BITS = np.arange(LANES, dtype=u4)
+
+
+@functools.lru_cache(maxsize=1024)
+def sources(mode: str, b: bytes, c: bytes, members: bytes) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Where in the team each thread's shfl reads, whether that is in range, and whether all who meet are members.
+
+    b, c and members are u4 arrays over the threads. The same few come again and again.
+    """
+    b, c = (np.frombuffer(part, u4).astype(np.intp) for part in (b, c))
+    place = np.arange(len(b))
+    lane, b, clamp, segment = place % LANES, b & 31, c & 31, c >> 8 & 31
+    last, first = lane & segment | clamp & ~segment, lane & segment
+    source = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": first | b & ~segment}[mode]
+    inside = source >= last if mode == "up" else source <= last
+    source = np.where(inside, source, lane)
+    named = [np.frombuffer(members, u4) >> who.astype(u4) & 1 for who in (lane, source)]
+    return place - lane + source, inside, bool(np.all(named))
 
 
 class Warp(Control):
@@ -26,18 +45,10 @@ class Warp(Control):
 
         b: lane or distance. c: the clamp in bits 0-4, the segment mask in bits 8-12.
         """
-        self._together(at, members, mask)
-        lane, b = self.lane % LANES, (b & 31).astype(np.intp)
-        clamp, segment = (c & 31).astype(np.intp), (c >> 8 & 31).astype(np.intp)
-        last = lane & segment | clamp & ~segment
-        first = lane & segment
-        source = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": first | b & ~segment}[mode]
-        inside = source >= last if mode == "up" else source <= last
-        source = np.where(inside, source, lane)
-        from_lane = self.lane - lane + source
-        active = self._active(mask)
-        named = members >> source.astype(u4) & 1 == 1
-        if (active & inside & ~(active & named)[from_lane]).any() or (active & inside & ~named).any():
+        if mask is not None:
+            self._together(at, members, mask)
+        from_lane, inside, named = sources(mode, b.tobytes(), c.tobytes(), members.tobytes())
+        if not (named if mask is None else mask[from_lane[mask]].all()):
             self.block.fault(at, "shfl reads from a lane that takes no part")
         return a[from_lane], inside
 
