@@ -196,3 +196,50 @@ def test_a_branch_beyond_its_table() -> None:
     assert (got == np.arange(32) % 2 + 1).all()
     with pytest.raises(Fault, match="branch 2 of a table of 2"):
         run(body, {"a": np.arange(32, dtype=u4) % 3}, {"v": u4})
+
+
+# Warp 0 reads words that warp 1 overwrites when an mbarrier lets it.
+HAND_OVER = """
+mov.b32 %v, 0; mov.b32 %r0, global_smem; and.b32 %r1, %tid.x, 31; shl.b32 %r2, %r1, 2; add.u32 %r1, %r0, %r2;
+setp.eq.u32 %p0, %tid.x, 0;
+@%p0 mbarrier.init.shared::cta.b64 [%r0], {count};
+{begun}
+setp.lt.u32 %p1, %tid.x, 32;
+@%p1 bra $reader;
+{wait}
+st.shared.b32 [%r1+64], 5;
+bra.uni $end;
+$reader:
+ld.shared.b32 %v, [%r1+64];
+{sync}
+{arrive}
+$end:
+"""
+WAIT = "$wait:\nmbarrier.try_wait.parity.shared::cta.b64 %p2, [%r0], 0;\n@!%p2 bra $wait;"
+ONE, EACH = "@%p0 mbarrier.arrive.shared::cta.b64 _, [%r0];", "mbarrier.arrive.shared::cta.b64 _, [%r0];"
+
+
+@pytest.mark.parametrize(("sync", "arrive", "wrong"), [
+    ("bar.warp.sync -1;", ONE, None),
+    ("", ONE, r"race: write by warp 1 lane \d+ .* that warp 0 lane \d+ reads"),
+    ("shfl.sync.idx.b32 %r9, %v, 0, 31, -1;", ONE, "race: write by warp 1"),
+    ("", EACH, None),
+    ("bar.warp.sync -1;", "", "deadlock"),
+])  # fmt: skip
+def test_memory_is_handed_back(sync: str, arrive: str, wrong: str | None) -> None:
+    """One lane may arrive for its warp once the warp has met; or each lane arrives for itself."""
+    count = 32 if arrive == EACH else 1
+    body = HAND_OVER.format(count=count, begun="bar.sync 0;", wait=WAIT, sync=sync, arrive=arrive)
+    for seed in range(4):
+        options = {"threads": 64, "shared": 256, "seed": seed, "team_warps": 1}
+        if wrong is None:
+            run(body, {}, {"v": u4}, **options)
+        else:
+            with pytest.raises(Fault, match=wrong):
+                run(body, {}, {"v": u4}, **options)
+
+
+def test_an_mbarrier_is_there_for_all_only_after_a_barrier() -> None:
+    body = HAND_OVER.format(count=1, begun="", wait=WAIT, sync="bar.warp.sync -1;", arrive=ONE)
+    with pytest.raises(Fault, match=r"no mbarrier|race: use of an mbarrier"):
+        run(body, {}, {"v": u4}, threads=64, shared=256, team_warps=1)
