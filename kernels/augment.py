@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bingo.kernels.device import per_device
 from bingo.kernels.dispatch import reference_or_triton
 from bingo.kernels.transfer import to_device
 from bingo.kernels.view_params import BLURS, BRIGHTNESS, CONTRAST, GREY_WEIGHTS, HUE, SATURATION, ViewParams
@@ -81,7 +82,7 @@ def _fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
-@functools.lru_cache
+@per_device
 def _choose_impl(impl: str, device_type: str) -> str:
     return reference_or_triton(impl, device_type, "augment", logger, "the augmentation's")
 

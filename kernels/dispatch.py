@@ -1,6 +1,5 @@
 """Which implementation runs, and the call to it. None replaces another in silence: `auto` says once what it chose."""
 
-import functools
 import importlib.util
 import logging
 
@@ -8,9 +7,10 @@ import torch
 from torch import Tensor
 
 from bingo.kernels.checks import check_all
+from bingo.kernels.device import device_capability, device_limits, per_device, runs_triton
 from bingo.kernels.reference import queue_softmax_chunked, queue_softmax_reference
 from bingo.kernels.request import Request
-from bingo.kernels.splits import SPLIT_KEYS, device_limits, is_fast, plan_splits, split_evenly
+from bingo.kernels.splits import SPLIT_KEYS, is_fast, plan_splits, split_evenly
 
 IMPLEMENTATIONS = ("auto", "reference", "chunked", "triton", "hopper")
 PLAIN_OR_TRITON = ("auto", "reference", "triton")
@@ -28,7 +28,7 @@ def resolve_impl(impl: str, device: torch.device | str) -> str:
     if impl == "triton":
         require_triton(device.type, "chunked")
     if impl == "hopper":
-        from bingo.kernels.hopper_queue_softmax import device_capability, require_hopper
+        from bingo.kernels.hopper_queue_softmax import require_hopper
 
         require_hopper(device_capability(device))
     return impl
@@ -39,7 +39,7 @@ def resolve_impl(impl: str, device: torch.device | str) -> str:
 resolve_impl._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-@functools.lru_cache
+@per_device
 def choose_impl(impl: str, device: torch.device) -> str:
     """`resolve_impl`, asked once per device (a step must not look for packages); says what `auto` stands for."""
     chosen = resolve_impl(impl, device)
@@ -70,11 +70,7 @@ def require_triton(device_type: str, instead: str) -> None:
     """ValueError where the Triton kernels cannot run; instead: the implementation to ask for then."""
     if importlib.util.find_spec("triton") is None:
         raise ValueError(f"impl 'triton' needs the triton package, which is not installed; pass impl={instead!r}")
-    if device_type == "cuda":
-        return
-    from bingo.kernels.triton_queue_softmax import is_interpreted
-
-    if device_type != "cpu" or not is_interpreted():
+    if not runs_triton(device_type):
         raise ValueError(
             f"impl 'triton' needs CUDA tensors, these are on {device_type!r}; pass impl={instead!r}, "
             "or set TRITON_INTERPRET=1 before Python starts to run the kernel on the CPU in Triton's (slow) interpreter"

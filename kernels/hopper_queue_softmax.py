@@ -13,6 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
+from bingo.kernels.device import device_capability, is_interpreted
 from bingo.kernels.request import Request
 from bingo.kernels.splits import FAST_LOGIT
 
@@ -41,7 +42,7 @@ def hopper_obstacle(
         return f"the queue is {str(queue_dtype).removeprefix('torch.')}"
     if channels not in (None, *CHANNELS):
         return f"there are {channels} channels"
-    if triton.knobs.runtime.interpret:
+    if is_interpreted():
         return "TRITON_INTERPRET is set and Gluon has no interpreter"
     return None if has_gluon() else f"Triton {triton.__version__} has no usable Gluon"
 
@@ -56,12 +57,6 @@ def require_hopper(
             "impl 'hopper' needs a CUDA device of compute capability 9.0, a bfloat16 or float16 queue, 64, "
             f"128, 192 or 256 channels and Triton with Gluon, but {obstacle}; pass impl='triton'"
         )
-
-
-@functools.cache
-def device_capability(device: torch.device) -> tuple[int, int] | None:
-    """Compute capability of a CUDA device, None for other devices."""
-    return torch.cuda.get_device_capability(device) if device.type == "cuda" and torch.version.cuda else None
 
 
 @functools.cache

@@ -5,12 +5,12 @@ devices beyond the rounding of the scores themselves. A (score, index) pair is o
 Legend: Q queries, N database rows, D channels.
 """
 
-import functools
 import logging
 
 import torch
 from torch import Tensor
 
+from bingo.kernels.device import per_device
 from bingo.kernels.dispatch import reference_or_triton
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -52,7 +52,7 @@ def nearest(
     return from_keys(keys)
 
 
-@functools.lru_cache
+@per_device
 def choose_nearest(impl: str, device: torch.device) -> str:
     """What `impl` means on `device`; says once what `auto` stands for."""
     return reference_or_triton(impl, device.type, "nearest", logger)

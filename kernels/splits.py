@@ -13,8 +13,6 @@ import torch
 
 # Splits are whole multiples of this, so that every kernel's tile divides them.
 SPLIT_KEYS = 128
-# Multiprocessors that the interpreter poses with.
-INTERPRETER_SMS = 2
 # In fp32 a sum over 2^24 keys of 2^100 fits. In fp16 the weights themselves must neither overflow (2^16) nor fall among
 # the denormals (2^-14).
 FAST_LOGIT = {torch.float32: 100.0, torch.bfloat16: 100.0, torch.float16: 14.0}
@@ -37,15 +35,6 @@ def pad_channels(channels: int) -> int:
 def is_fast(scale: float, keys: int, dtype: torch.dtype) -> bool:
     """Whether logits of unit rows (at most `scale` in base 2) need no running maximum over `keys` keys."""
     return scale + max(0.0, math.log2(keys) - 24) <= FAST_LOGIT[dtype]
-
-
-@functools.cache
-def device_limits(device: torch.device) -> tuple[int, int]:
-    """(ten times the compute capability, multiprocessors); the interpreter poses as a small sm_80."""
-    if device.type != "cuda":
-        return 80, INTERPRETER_SMS
-    properties = torch.cuda.get_device_properties(device)
-    return 10 * properties.major + properties.minor, properties.multi_processor_count
 
 
 @functools.lru_cache

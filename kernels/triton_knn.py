@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bingo.kernels.splits import ceil_div, device_limits
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels.device import device_limits, is_interpreted
+from bingo.kernels.splits import ceil_div
 
 NEVER = tl.constexpr(2**31 - 1)
 
@@ -112,7 +112,7 @@ def best(queries: Tensor, database: Tensor, k: int, exclude: Tensor) -> tuple[Te
 
     queries Q x D and database N x D: contiguous, one dtype, Q and N at least 1; exclude: int32 (Q).
     """
-    if is_interpreted() and queries.dtype == torch.bfloat16:
+    if queries.dtype == torch.bfloat16 and is_interpreted():
         raise ValueError("Triton's interpreter computes bfloat16 products wrongly; use float16, or impl='reference'")
     (count, channels), places = queries.shape, max(16, 1 << (k - 1).bit_length())
     tile = choose_tile(queries.dtype, places, 0 if is_interpreted() else device_limits(queries.device)[0])

@@ -19,8 +19,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from bingo.kernels.device import device_limits, is_interpreted
 from bingo.kernels.request import Request
-from bingo.kernels.splits import FAST_RANGE, ceil_div, device_limits, pad_channels, plan_splits
+from bingo.kernels.splits import FAST_RANGE, ceil_div, pad_channels, plan_splits
 
 MAX_CHANNELS = 256
 CHANNEL_STEP = 16
@@ -215,11 +216,6 @@ def choose_tile(dtype: torch.dtype, channels: int, arch: int, *, busy: bool) -> 
     return Tile(rows=64, keys=128 if arch >= 90 else 64, warps=4, stages=3 if 90 <= arch < 100 else 2)
 
 
-def is_interpreted() -> bool:
-    """Whether TRITON_INTERPRET was set when the kernels were defined."""
-    return not isinstance(split_kernel, triton.runtime.jit.JITFunction)
-
-
 def write_partials(
     request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor, *, safe: bool, repair: bool = False
 ) -> None:
@@ -278,5 +274,5 @@ def check(queue_KC: Tensor) -> None:
         )
     if queue_KC.dtype not in DTYPES:
         raise ValueError(f"impl 'triton' takes float16, bfloat16 or float32, not {queue_KC.dtype}; pass impl='chunked'")
-    if is_interpreted() and queue_KC.dtype == torch.bfloat16:
+    if queue_KC.dtype == torch.bfloat16 and is_interpreted():
         raise ValueError("Triton's interpreter computes bfloat16 products wrongly; use float32, or impl='chunked'")

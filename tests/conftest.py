@@ -1,21 +1,19 @@
-"""Shared by all tests: the Triton interpreter where there is no GPU, tiny packed datasets, a small teacher, a Slurm."""
+"""Shared by all tests: a GPU for Triton's kernels, tiny packed datasets, a small teacher, a Slurm."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.cluster.slurm import Cluster, missing
-from tests.support.gpus import gpu_count
 from tests.support.inputs import make_bags, make_digits, make_teacher
+from tests.support.on_gpu import REAL, on_gpu, turn
 
-if gpu_count() == 0:
-    # Kernels read this when their module is imported, so it is set before any test module is. Nothing here imports
-    # torch: the tests that need it do.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+if not REAL:
     # On a GPU a kernel's first launch compiles it, in whichever test comes first.
     pytest_plugins = ["tests.support.cpu_limit"]
 
@@ -32,6 +30,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
         items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """For tests that launch Triton's kernels: a real GPU (then None), or a pretended one that takes CPU tensors."""
+    with on_gpu(getattr(request, "param", None) or turn(request.node)) as pretended:
+        yield pretended
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from bingo.bench.gpu import step_checks as steps
 from bingo.bench.gpu import view_checks as views
 from bingo.bench.gpu.checks import Setting, Task
 from bingo.bench.step.variants import Changes, QueueDtype
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from bingo.kernels.device import is_interpreted, runs_triton
 
 Suite = dict[str, dict[str, Task]]
 NAMES: dict[torch.dtype, QueueDtype] = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
@@ -37,7 +37,7 @@ QUICK_SHAPES = ((0, 5, 16), (1, 1, 16), (65, 257, 64), (34, 128, 128), (3, 130, 
 def suite(device: torch.device, *, quick: bool, impls: tuple[str, ...] = ()) -> Suite:
     """Group -> name -> check. No work is done and no device touched before a check is called."""
     gpu = device.type == "cuda"
-    chosen = impls or (("triton", "hopper") if gpu else ("triton",) if is_interpreted() else ("chunked",))
+    chosen = impls or (("triton", "hopper") if gpu else ("triton",) if runs_triton(device.type) else ("chunked",))
     groups: Suite = {}
     for impl in chosen:
         for dtype in _dtypes(impl, gpu):
@@ -60,7 +60,7 @@ def suite(device: torch.device, *, quick: bool, impls: tuple[str, ...] = ()) -> 
 
 def _dtypes(impl: str, gpu: bool) -> tuple[torch.dtype, ...]:
     """The most important first; the interpreter is wrong on bf16, and impl "hopper" takes no fp32 queue."""
-    if impl == "triton" and not gpu:
+    if impl == "triton" and not gpu and is_interpreted():
         return torch.float32, torch.float16
     return (torch.bfloat16, torch.float16) if impl == "hopper" else (torch.bfloat16, torch.float16, torch.float32)
 

@@ -1,4 +1,6 @@
-"""Every op's test runs with fresh memory full of poison."""
+"""Every op's test has a GPU, and fresh memory full of poison."""
+
+from typing import Any
 
 import pytest
 
@@ -6,5 +8,5 @@ from tests.support.poison import poison_fresh_memory
 
 
 @pytest.fixture(autouse=True)
-def fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh_memory(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     poison_fresh_memory(monkeypatch)

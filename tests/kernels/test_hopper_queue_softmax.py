@@ -1,34 +1,40 @@
-"""The Hopper kernel's host side anywhere, and its partials on a GPU of compute capability 9.0."""
+"""The Hopper kernel: its host side, and its partials in every order that a GPU may do its work in."""
 
 import itertools
 import math
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from bingo.kernels import hopper_queue_softmax as hopper
+from bingo.kernels import queue_softmax
+from bingo.kernels.device import device_capability
 from bingo.kernels.dispatch import partials
 from bingo.kernels.reference import queue_softmax_reference
 from bingo.kernels.request import Request
 from bingo.kernels.triton_combine import combine
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from tests.support.naive import DEVICE
+from tests.support.on_gpu import POLICIES, REAL, on_gpu
 from tests.support.ranks import ROOT
+from tests.support.softmax import oracle
 
 T = 0.2
-ON_HOPPER = torch.cuda.is_available() and hopper.device_capability(torch.device("cuda", 0)) == hopper.CAPABILITY
+OTHER_GPU = REAL and device_capability(torch.device("cuda", 0)) != hopper.CAPABILITY
+needs_hopper = pytest.mark.skipif(OTHER_GPU, reason="the GPU's compute capability is not 9.0")
+on_hopper = pytest.mark.parametrize("gpu", [90], indirect=True)
 
 
-def inputs(rows: int, keys: int, channels: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+def inputs(rows: int, keys: int, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(rows + keys)
     q_RC = F.normalize(torch.randn(rows, channels, generator=generator), dim=1)
     queue_KC = F.normalize(torch.randn(keys, channels, generator=generator), dim=1).to(dtype)
-    return q_RC.to(device), queue_KC.to(device)
+    return q_RC.to(DEVICE), queue_KC.to(DEVICE)
 
 
 def empty_outputs(splits: int, q_RC: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,36 +67,18 @@ def test_partials_are_refused_in_one_sentence(changes: dict, message: str, monke
         hopper.hopper_partials(request, case["keys_per_split"], lse_SR, mean_SRC)
 
 
-def test_no_obstacle_on_a_hopper_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton.knobs.runtime, "interpret", False)
+def test_no_obstacle_on_a_hopper_gpu() -> None:
     assert hopper.hopper_obstacle((9, 0)) is None
     assert hopper.hopper_obstacle((9, 0), torch.bfloat16, 64) is None
     assert hopper.hopper_obstacle((9, 0), None, 32) == "there are 32 channels"
 
 
-def stand_in(request: Request, per_split: int, lse_SR: Tensor, mean_SRC: Tensor) -> None:
-    """What the Hopper kernel is to write, from the reference: only whole tiles reach it."""
-    q_RC, queue_KC = request.q_RC, request.queue_KC
-    assert len(queue_KC) % hopper.KEYS_PER_TILE == 0
-    assert per_split % hopper.KEYS_PER_TILE == 0
-    unit_RC = F.normalize(q_RC.float(), dim=1) if request.normalize else q_RC.float()
-    for split, part_KC in enumerate(queue_KC.float().split(per_split)):
-        z_RK = request.scale * unit_RC @ part_KC.T
-        sums_R = torch.exp2(z_RK).sum(1)  # overflows where the kernel does
-        lse_SR[split] = torch.log2(sums_R)
-        if request.grad:
-            mean_SRC[split] = torch.exp2(z_RK) @ part_KC / sums_R[:, None]
-
-
-@pytest.mark.skipif(not is_interpreted(), reason="the portable kernel beside it runs in the interpreter here")
+@needs_hopper
+@on_hopper
 @pytest.mark.parametrize("keys", [1, 127, 128, 300, 1100])
-@pytest.mark.parametrize("length", [1.0, 40.0])
-@pytest.mark.parametrize("grad", [True, False])
-def test_the_portable_kernel_adds_the_ragged_end_and_repairs(
-    keys: int, length: float, grad: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hopper, "hopper_partials", stand_in)
-    q_RC, queue_KC = inputs(5, keys, 64, torch.float16, "cpu")
+@pytest.mark.parametrize(("length", "grad"), [(1.0, True), (40.0, True), (40.0, False)])
+def test_the_portable_kernel_adds_the_ragged_end_and_repairs(keys: int, length: float, grad: bool) -> None:
+    q_RC, queue_KC = inputs(5, keys, 64, torch.float16)
     q_RC[2] *= length
     request = Request(q_RC, queue_KC, T, "hopper", unit_rows=length == 1, grad=grad)
     lse_R, mean_RC = combine(*partials(request), 64, grad=grad)
@@ -101,45 +89,70 @@ def test_the_portable_kernel_adds_the_ragged_end_and_repairs(
 
 
 def test_excluded_ids_are_refused() -> None:
-    q_RC, queue_KC = inputs(5, 128, 64, torch.float16, "cpu")
-    ids = torch.zeros(128, dtype=torch.int64)
+    q_RC, queue_KC = inputs(5, 128, 64, torch.float16)
+    ids = torch.zeros(128, dtype=torch.int64, device=DEVICE)
     request = Request(q_RC, queue_KC, T, "hopper", ids[:1, None], ids, unit_rows=True)
     with pytest.raises(ValueError, match="cannot leave keys out, but exclude is given; pass impl='triton'"):
         partials(request)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not ON_HOPPER, reason="needs a CUDA GPU of compute capability 9.0")
-@pytest.mark.parametrize("dtype", hopper.QUEUE_DTYPES)
-@pytest.mark.parametrize("channels", hopper.CHANNELS)
-@pytest.mark.parametrize("tiles_per_split", [1, 2, 3, 4, 5, 9])
-def test_partials_equal_the_reference(dtype: torch.dtype, channels: int, tiles_per_split: int) -> None:
+def partials_cases() -> Iterator[tuple[Any, ...]]:
+    """policy, tiles per split, dtype, channels, rows, ragged: all on a GPU; pretended, each policy and tiles once."""
+    everything = [*itertools.product(hopper.QUEUE_DTYPES, hopper.CHANNELS, (1, 64, 65, 200), (False, True))]
+    for at, (policy, tiles) in enumerate(itertools.product(POLICIES, (1, 2, 3, 4, 5, 9))):
+        # 11 and 32 have no common divisor: every dtype, width, number of rows and end comes up.
+        for case in everything if REAL else [everything[11 * at % len(everything)]]:
+            yield policy, tiles, *case
+
+
+@needs_hopper
+@pytest.mark.parametrize(("policy", "tiles_per_split", "dtype", "channels", "rows", "ragged"), list(partials_cases()))
+def test_partials_equal_the_reference(
+    policy: str, tiles_per_split: int, dtype: torch.dtype, channels: int, rows: int, ragged: bool
+) -> None:
     keys_per_split = tiles_per_split * hopper.KEYS_PER_TILE
-    for rows, keys in itertools.product((1, 64, 65, 200), (keys_per_split, 2 * keys_per_split + 128)):
-        q_RC, queue_KC = inputs(rows, keys, channels, dtype, "cuda")
-        lse_SR, mean_SRC = empty_outputs(math.ceil(keys / keys_per_split), q_RC)
-        request = Request(7 * q_RC, queue_KC, T, "hopper", normalize=True)
-        hopper.hopper_partials(request, keys_per_split, lse_SR, mean_SRC)
-        rounded_RC = (q_RC * request.scale).to(dtype).double()
-        for split, part_KC in enumerate(queue_KC.double().split(keys_per_split)):
-            lse_R, mean_RC = queue_softmax_reference(Request(rounded_RC, part_KC, math.log2(math.e)))
-            torch.testing.assert_close(lse_SR[split].double(), lse_R * math.log2(math.e), atol=1e-3, rtol=0)
-            torch.testing.assert_close(mean_SRC[split].double(), mean_RC, atol=2e-3, rtol=1e-2)
-        only_SR, nothing = empty_outputs(len(lse_SR), q_RC)
-        hopper.hopper_partials(request._replace(grad=False), keys_per_split, only_SR, nothing)
-        torch.testing.assert_close(only_SR, lse_SR)
+    keys = 2 * keys_per_split + 128 if ragged else keys_per_split
+    with on_gpu(90, policy, seed=rows + tiles_per_split, strict=True):
+        check_partials(*inputs(rows, keys, channels, dtype), keys_per_split)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not ON_HOPPER, reason="needs a CUDA GPU of compute capability 9.0")
+def check_partials(q_RC: Tensor, queue_KC: Tensor, keys_per_split: int) -> None:
+    lse_SR, mean_SRC = empty_outputs(math.ceil(len(queue_KC) / keys_per_split), q_RC)
+    request = Request(7 * q_RC, queue_KC, T, "hopper", normalize=True)
+    hopper.hopper_partials(request, keys_per_split, lse_SR, mean_SRC)
+    rounded_RC = (q_RC * request.scale).to(queue_KC.dtype).double()
+    for split, part_KC in enumerate(queue_KC.double().split(keys_per_split)):
+        lse_R, mean_RC = queue_softmax_reference(Request(rounded_RC, part_KC, math.log2(math.e)))
+        torch.testing.assert_close(lse_SR[split].double(), lse_R * math.log2(math.e), atol=1e-3, rtol=0)
+        torch.testing.assert_close(mean_SRC[split].double(), mean_RC, atol=2e-3, rtol=1e-2)
+    only_SR, nothing = empty_outputs(len(lse_SR), q_RC)
+    hopper.hopper_partials(request._replace(grad=False), keys_per_split, only_SR, nothing)
+    torch.testing.assert_close(only_SR, lse_SR)
+
+
+@needs_hopper
 def test_partials_are_bitwise_repeatable() -> None:
-    q_RC, queue_KC = inputs(300, 65536, 128, torch.bfloat16, "cuda")
-    first, again = empty_outputs(64, q_RC), empty_outputs(64, q_RC)
+    """Whatever the order in which warps and copies take their turns."""
+    rows, keys, splits, repeats = (300, 65536, 64, 200) if REAL else (130, 512, 2, 4)
+    q_RC, queue_KC = inputs(rows, keys, 128, torch.bfloat16)
+    first, again = empty_outputs(splits, q_RC), empty_outputs(splits, q_RC)
     request = Request(q_RC, queue_KC, T, "hopper")
-    hopper.hopper_partials(request, 1024, *first)
-    for _ in range(200):
-        hopper.hopper_partials(request, 1024, *again)
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for seed in range(1 + repeats):
+        with on_gpu(90, POLICIES[seed % len(POLICIES)], seed=seed, strict=True):
+            hopper.hopper_partials(request, keys // splits, *(again if seed else first))
+        assert not seed or all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@needs_hopper
+@on_hopper
+def test_the_op_runs_the_kernel_and_gives_its_gradient() -> None:
+    q_RC, queue_KC = inputs(5, 300, 64, torch.bfloat16)
+    mine, exact = q_RC.clone().requires_grad_(), q_RC.double().requires_grad_()
+    lse_R, _ = queue_softmax(mine, queue_KC, T, impl="hopper", unit_rows=True)
+    truth_R, _ = oracle(exact, queue_KC, T)
+    torch.testing.assert_close(lse_R.double(), truth_R, rtol=0, atol=3e-3)
+    (ours,), (theirs,) = torch.autograd.grad(lse_R.sum(), mine), torch.autograd.grad(truth_R.sum(), exact)
+    torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +182,5 @@ from bingo.kernels.hopper_queue_softmax import require_hopper
 assert not hopper_variants()
 require_hopper((9, 0), torch.bfloat16, 128)
 """
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "has no usable Gluon; pass impl='triton'" in done.stderr

@@ -1,7 +1,4 @@
-"""The augmentation's Triton kernels in the interpreter against the PyTorch chain, which torchvision is the oracle of.
-
-PyTorch's `add` with `alpha` rounds once, as `fma` does on a GPU; the interpreter's rounds twice, so it is replaced.
-"""
+"""The augmentation's Triton kernels against the PyTorch chain, which torchvision is the oracle of."""
 
 import itertools
 from dataclasses import replace
@@ -10,27 +7,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from triton.runtime import interpreter
 
 from bingo.config_parts import Augmentation
 from bingo.kernels.augment import augment, cutmix
 from bingo.kernels.triton_augment import augment_triton, augment_words, pack
-from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.kernels.view_params import ViewParams
 from bingo.views.plan import Plan
+from tests.support.naive import DEVICE
+from tests.support.on_gpu import every_generation
 from tests.support.views import MEAN, STD, make_images, make_params
 
-DTYPES = [torch.float32, torch.float16]
-DEVICE = "cpu" if is_interpreted() else "cuda"
-
-
-@pytest.fixture(autouse=True)
-def rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rounded_once(self: object, x: object, y: object, z: object) -> object:
-        exact = x.data.astype(np.float64) * y.data + z.data  # exact but for rare last digits of the blur
-        return interpreter.TensorHandle(exact.astype(np.float32), z.dtype.scalar)
-
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", rounded_once)
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 def both(
@@ -53,9 +40,15 @@ def share_identical(found: Tensor, expected: Tensor) -> float:
     return (found == expected).float().mean().item()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_generation
 @pytest.mark.parametrize(
-    ("count", "height", "width", "taps"), [(24, 24, 20, 5), (9, 8, 8, 3), (3, 41, 67, 9), (2, 70, 13, 1)]
+    ("count", "height", "width", "taps", "dtype"),
+    [
+        (24, 24, 20, 5, torch.bfloat16),
+        (9, 8, 8, 3, torch.float32),
+        (3, 41, 67, 9, torch.float16),
+        (2, 70, 13, 1, torch.bfloat16),
+    ],
 )
 def test_the_whole_chain_is_the_references(count: int, height: int, width: int, taps: int, dtype: torch.dtype) -> None:
     """More pixels than one program takes, and more columns than one tile, among the sizes."""
@@ -142,12 +135,6 @@ def test_repeats_are_bitwise_and_an_image_does_not_depend_on_its_batch() -> None
     assert torch.equal(whole, both(images, params)[0])
     for part in (slice(0, 1), slice(1, 8)):
         assert torch.equal(both(images[part], params[part])[0], whole[part])
-
-
-@pytest.mark.skipif(is_interpreted(), reason="Triton's interpreter rounds halves to bfloat16 wrongly")
-def test_bfloat16() -> None:
-    found, expected = both(make_images(24), make_params(24), 5, torch.bfloat16)
-    assert share_identical(found, expected) >= 0.9999
 
 
 @pytest.mark.quick

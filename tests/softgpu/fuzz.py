@@ -1,0 +1,131 @@
+"""Random shapes and settings through every kernel on the executor, against fp64: a program, see `--help`.
+
+`make fuzz` runs it. A case that fails is printed as the command that repeats it.
+"""
+
+import argparse
+import json
+import random
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from tests.softgpu.cases import DTYPES, Case, run
+
+POLICIES = ("random", "lazy", "eager")
+ROWS = (1, 2, 17, 63, 64, 65, 127, 128, 129, 130, 200)
+
+
+def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
+    """What every call over a queue is asked."""
+    hopper = impl == "hopper"
+    dtype = rng.choice(("bf16", "bf16", "fp16") if hopper else ("bf16", "bf16", "fp16", "fp32"))
+    long = not hopper and rng.random() < 0.2
+    temperatures = ((0.2,) if dtype == "fp16" else (0.2, 0.07)) if hopper else (0.2, 0.2, 0.07, 0.012)
+    return {
+        "impl": impl, "arch": arch, "sms": rng.choice((1, 2, 3)), "dtype": dtype,
+        "channels": rng.choice((64, 128) if hopper else (16, 32, 48, 64, 80, 128, 144, 256)),
+        "keys": rng.choice((128, 200, 256, 384, 640, 1152, 1300) if hopper else (1, 5, 64, 127, 128, 129, 300, 512, 700)),
+        "q_dtype": rng.choice((dtype, "fp32")), "normalize": rng.random() < 0.3,
+        "unit_rows": not long and rng.random() < 0.5, "temperature": rng.choice(temperatures),
+        "length": rng.choice((0.1, 4.0)) if long else 1.0,
+        "excluded_ids": 0 if hopper else rng.choice((0, 0, 0, 1, 3)),
+    }  # fmt: skip
+
+
+def softmax(rng: random.Random, impl: str, arch: int) -> Case:
+    case = softmax_settings(rng, impl, arch)
+    rows = rng.choice(ROWS)
+    return case | {"rows": rows, "groups": rng.choice((1, rows)), "grad": rng.random() < 0.75,
+                   "splits": rng.choice((None, None, 1, 2, 3))}  # fmt: skip
+
+
+def bag(rng: random.Random, impl: str, arch: int) -> Case:
+    case = softmax_settings(rng, impl, arch) | {"temperature": 0.2, "length": 1.0}
+    batch, views = rng.choice((1, 3, 8, 20)), rng.choice((1, 2, 3))
+    return case | {"batch": batch, "views": views, "positives": rng.choice((1, 2, 4)), "groups": batch,
+                   "new": rng.choice((0, 1, 5, 40)), "grad": rng.random() < 0.75}  # fmt: skip
+
+
+def ranks(rng: random.Random, impl: str, arch: int) -> Case:
+    case = softmax_settings(rng, "triton", arch) | {"length": 1.0, "normalize": False}
+    case["q_dtype"] = case["dtype"]
+    return case | {"rows": rng.choice(ROWS[:8]), "positives": rng.choice((1, 2, 4))}
+
+
+def nearest(rng: random.Random, impl: str, arch: int) -> Case:
+    return {
+        "arch": arch, "queries": rng.choice((1, 10, 100, 140)), "rows": rng.choice((1, 5, 64, 129, 300, 600)),
+        "channels": rng.choice((1, 33, 64, 70, 130)), "k": rng.choice((1, 5, 13, 16, 20, 32)),
+        "dtype": rng.choice(tuple(DTYPES)),
+    }  # fmt: skip
+
+
+def augment(rng: random.Random, impl: str, arch: int) -> Case:
+    taps = rng.choice((1, 3, 5, 9, 23))
+    least = taps // 2 + 1
+    return {
+        "arch": arch, "count": rng.choice((1, 3, 9)), "height": rng.randint(least, 45),
+        "width": rng.randint(least, 70), "taps": taps, "dtype": rng.choice(tuple(DTYPES)),
+    }  # fmt: skip
+
+
+# name -> (how often, the implementation, a drawing function of the family of the same name)
+DRAWS: dict[str, tuple[int, str, Callable[[random.Random, str, int], Case]]] = {
+    "hopper": (6, "hopper", softmax),
+    "portable": (6, "triton", softmax),
+    "bag": (1, "triton", bag),
+    "hopper bag": (1, "hopper", bag),
+    "ranks": (1, "triton", ranks),
+    "nearest": (1, "triton", nearest),
+    "augment": (1, "triton", augment),
+}
+
+
+def draw(rng: random.Random, name: str) -> Case:
+    """A random case of one kind."""
+    _, impl, of_family = DRAWS[name]
+    arch = 90 if impl == "hopper" else rng.choice((80, 90, 100))
+    case = {"family": of_family.__name__} | of_family(rng, impl, arch)
+    return case | {"policy": rng.choice(POLICIES), "seed": rng.randrange(10**6)}
+
+
+def verdict(case: Case) -> str:
+    """What is wrong with a case, or ""."""
+    try:
+        off = run(case)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "" if off <= 1 else f"wrong by {off:.3g} times what is allowed"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 if every case was right."""
+    parser = argparse.ArgumentParser(prog="python -m tests.softgpu.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600, help="how long (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first case (%(default)s)")
+    parser.add_argument("--only", choices=DRAWS, nargs="+", default=list(DRAWS), help="kinds of cases (all)")
+    parser.add_argument("--case", type=json.loads, help="run this one case, as a failure printed it")
+    given = parser.parse_args(arguments)
+    if given.case:
+        wrong = verdict(given.case)
+        print(wrong or "right")
+        return int(bool(wrong))
+    rng, end = random.Random(given.seed), time.monotonic() + given.seconds
+    counts: Counter[str] = Counter()
+    bad = 0
+    while time.monotonic() < end:
+        (name,) = rng.choices(given.only, [DRAWS[kind][0] for kind in given.only])
+        case = draw(rng, name)
+        counts[name] += 1
+        if wrong := verdict(case):
+            bad += 1
+            print(f"{wrong}\n  python -m tests.softgpu.fuzz --case {shlex.quote(json.dumps(case))}", flush=True)
+    print(f"{counts.total()} cases, {bad} bad:", ", ".join(f"{n} {name}" for name, n in counts.most_common()))
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""The GPU that Triton's kernels run on in tests: the real one, or one that tests/softgpu pretends on the CPU."""
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.gpus import gpu_count
+
+REAL = gpu_count() > 0
+GENERATIONS = (None,) if REAL else (80, 90, 100)
+POLICIES = ("cuda",) if REAL else ("random", "lazy", "eager")
+"""When asynchronous work of a pretended GPU is done."""
+every_generation = pytest.mark.parametrize(
+    "gpu", GENERATIONS, indirect=True, ids=lambda arch: f"sm_{arch}" if arch else "cuda"
+)
+"""A test that runs on each; others of its kind take one, by `turn`."""
+
+
+def turn(item: pytest.Item) -> int | None:
+    """The generation of a test, the same for all of its file, so that they share compiled kernels."""
+    return GENERATIONS[zlib.crc32(item.path.name.encode()) % len(GENERATIONS)]
+
+
+@contextlib.contextmanager
+def on_gpu(arch: int | None, policy: str = "random", **options: Any) -> Iterator[Any]:
+    """Triton's kernels take the tensors of `naive.DEVICE`; yields the pretended GPU of two multiprocessors, if any.
+
+    arch: compute capability times ten. policy and options: as for `softgpu.driver.pretend`. Of a real GPU no choice.
+    """
+    if REAL:
+        yield None
+        return
+    from bingo.kernels.device import pretend_device
+    from tests.softgpu.driver import pretend
+
+    with pretend(arch, policy=policy, **options) as gpu, pretend_device(arch, gpu.multiprocessors):
+        yield gpu
