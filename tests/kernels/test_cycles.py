@@ -88,15 +88,15 @@ def test_keys_that_the_copy_engine_brings_are_written_to_shared_memory_once_for_
     assert rows_too["l2"] == (tile + 64 * 128 * 2) / 32
 
 
-def test_tcgen05_of_128_rows_costs_what_flashattention_4_says() -> None:
-    """Its section on the forward pass: 128 x 128 scores of 128 channels take 1024 cycles of the tensor cores, 768 of
-    shared memory (rows from there in the first product, from tensor memory in the second) and 1024 of exponentials."""
+def test_tcgen05_of_128_rows_reads_its_operands_from_shared_memory() -> None:
+    """128 x 128 scores of 128 channels, as FlashAttention-4 has them: the rows of the first product come from shared
+    memory, those of the second from tensor memory; three operands of 32 KB in all."""
     scores = [("UTCHMMA", " gdesc[UR14], gdesc[UR18], tmem[UR12], tmem[UR56], idesc[UR57], UPT ")] * 8
     output = [("UTCHMMA", " tmem[UR14], gdesc[UR4], tmem[UR10], tmem[UR46], idesc[UR47], UPT ")] * 8
     exponentials = [("MUFU.EX2", "")] * 128  # of each of four warps
     found = pipes(*scores, *output, *exponentials, arch=100, tiles=2.0, work=Work(128, 128, 128, 2))
     assert {pipe: 2 * found[pipe] for pipe in ("tensor", "shared", "mufu")} == {
-        "tensor": 1024, "shared": 768, "mufu": 1024
+        "tensor": 4 * 128**3 / 8192, "shared": 3 * 32 * 1024 / 128, "mufu": 128**2 / 16
     }  # fmt: skip
     assert pipes(*scores, arch=100)["tensor"] == 1024  # 64 rows: half of the work in the same time
 
