@@ -154,7 +154,11 @@ def run_nearest(rng: random.Random, generator: torch.Generator, *, queries: int,
     off = worst(scores, expected, slack)
     for score, index in zip(scores, indices, strict=True):
         live = index >= 0
-        if len(set(index[live].tolist())) != int(live.sum()) or not torch.equal(live, score > -math.inf):
+        if (
+            index.max() >= rows
+            or len(set(index[live].tolist())) != int(live.sum())
+            or not torch.equal(live, score > -math.inf)
+        ):
             return WRONG
     held = indices >= 0
     mine = z.gather(1, indices.clamp_min(0))
