@@ -16,6 +16,8 @@ from tests.softgpu.cases import DTYPES, Case, run
 
 POLICIES = ("random", "lazy", "eager")
 ROWS = (1, 2, 17, 63, 64, 65, 127, 128, 129, 130, 200)
+KEYS = (1, 5, 64, 127, 128, 129, 300, 512, 700)
+HOPPER_KEYS = (128, 200, 256, 384, 640, 1152, 1300)
 
 
 def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
@@ -27,7 +29,7 @@ def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
     return {
         "impl": impl, "arch": arch, "sms": rng.choice((1, 2, 3)), "dtype": dtype,
         "channels": rng.choice((64, 128) if hopper else (16, 32, 48, 64, 80, 128, 144, 256)),
-        "keys": rng.choice((128, 200, 256, 384, 640, 1152, 1300) if hopper else (1, 5, 64, 127, 128, 129, 300, 512, 700)),
+        "keys": rng.choice(HOPPER_KEYS if hopper else KEYS),
         "q_dtype": rng.choice((dtype, "fp32")), "normalize": rng.random() < 0.3,
         "unit_rows": not long and rng.random() < 0.5, "temperature": rng.choice(temperatures),
         "length": rng.choice((0.1, 4.0)) if long else 1.0,

@@ -28,7 +28,7 @@ HOPPER = (
         quick=True,
     ),
     of("the wait for the sum leaves one group", (WAIT_FOR_SUM, WAIT_FOR_SUM.replace("wait(0", "wait(1")), quick=True),
-    of("scores are read with two groups in flight", ("warpgroup_mma_wait(1, (started,))", "warpgroup_mma_wait(2, (started,))")),
+    of("scores are read with two groups in flight", ("wait(1, (started,))", "wait(2, (started,))")),
     of("a consumer does not wait for tile i + 1", ("        wait_for_tile(full, i + 1, tiles)\n", ""), quick=True),
     of("half of the bytes are expected", ("queue.block_type.nbytes)", "queue.block_type.nbytes // 2)")),
     of("twice the bytes are expected", ("queue.block_type.nbytes)", "queue.block_type.nbytes * 2)"), quick=True),
@@ -48,10 +48,9 @@ HOPPER = (
     of("both consumers take the same rows", ("row + ROWS, ", "row, ")),
     of("means are stored past the last row", ("values, mask=rows[:, None] < live_rows)", "values)"), quick=True),
     of("queries are loaded past the last row", ("live_rows, other=0.0)", "live_rows + 64, other=0.0)")),
-    of("the ring has another swizzle than the map", ("[STAGES, KEYS, C], queue.layout)", f"[STAGES, KEYS, C], {LAYOUT})"),
-       compiles=False),
+    of("ring and map have different swizzles", ("KEYS, C], queue.layout)", f"KEYS, C], {LAYOUT})"), compiles=False),
     of("sums are stored past the last row", ("gl.log2(total), mask=rows < live_rows)", "gl.log2(total))")),
-    of("a score too many in the sum", ("        sums += sum_in_threads(weights)\n", "        sums += sum_in_threads(scores)\n")),
+    of("scores are summed, not weights", ("  sums += sum_in_threads(weights)", "  sums += sum_in_threads(scores)")),
     of("three stages", ("STAGES = gl.constexpr(4)", "STAGES = gl.constexpr(3)"), right=True, quick=True),
     of(
         "a swizzle of 64 bytes in ring and map",
@@ -59,6 +58,6 @@ HOPPER = (
         right=True,
     ),
     # Triton gives the first partition what is left of the registers, so no more are asked for than there are.
-    of("registers for one consumer from the other", ("CONSUMER_REGISTERS = gl.constexpr(240)", "CONSUMER_REGISTERS = gl.constexpr(248)"), right=True),
+    of("registers for one consumer from the other", ("constexpr(240)", "constexpr(248)"), right=True),
     of("five stages", ("STAGES = gl.constexpr(4)", "STAGES = gl.constexpr(5)"), right=True),
 )  # fmt: skip

@@ -16,21 +16,19 @@ SHORT = SPLIT | {"rows": 40, "splits": 2}
 BAG = {"family": "bag", "impl": "triton", "arch": 80, "channels": 48, "keys": 130, "batch": 3, "views": 2,
        "positives": 2, "new": 140, "excluded_ids": 1, "normalize": True, "q_dtype": "fp32"}  # fmt: skip
 CASES: dict[str, Case] = {
-    "hopper": {"family": "softmax", "impl": "hopper", "arch": 90, "rows": 70, "keys": 1280, "channels": 128, "splits": 1},
+    "hopper": SPLIT | {"impl": "hopper", "arch": 90, "rows": 70, "keys": 1280, "channels": 128, "splits": 1},
     "ragged": SHORT | {"arch": 80, "keys": 300},
     "copied": SHORT | {"arch": 90, "keys": 300},
     "maximum": SHORT | {"arch": 100, "keys": 300, "temperature": 0.012},
     "excluded": SHORT | {"arch": 80, "keys": 300, "excluded_ids": 3, "groups": 7},
     "without a key": SPLIT | {"arch": 80, "rows": 40, "keys": 1, "excluded_ids": 9, "groups": 40, "temperature": 0.012},
-    "repair": SPLIT | {"arch": 90, "rows": 9, "keys": 130, "channels": 16, "dtype": "fp16", "length": 4.0,
-                       "unit_rows": False},  # fmt: skip
+    "repair": SHORT | {"arch": 90, "keys": 130, "channels": 16, "dtype": "fp16", "length": 4.0, "unit_rows": False},
     "bag": BAG,
     "few keys": BAG | {"keys": 2, "new": 0},
     "ring": BAG | {"keys": 30, "new": 25, "excluded_ids": 0, "channels": 64, "dtype": "fp16"},
-    "ranks": {"family": "ranks", "impl": "triton", "arch": 90, "rows": 70, "keys": 200, "channels": 64, "positives": 2,
-              "excluded_ids": 2},  # fmt: skip
+    "ranks": SPLIT | {"family": "ranks", "arch": 90, "rows": 70, "keys": 200, "positives": 2, "excluded_ids": 2},
     "nearest": {"family": "nearest", "arch": 90, "queries": 70, "rows": 300, "channels": 70, "k": 13, "dtype": "bf16"},
-}  # fmt: skip
+}
 
 
 def of(module: str, case: str, name: str, old: str, new: str, right: bool = False, quick: bool = False) -> Mutation:
@@ -90,7 +88,7 @@ RANK_EDITS = (
 )  # fmt: skip
 ENDS = "triton_combine"
 END_EDITS = (
-    of(ENDS, "ragged", "combine: splits lie R + 1 apart", "* R + row\n        weights", "* (R + 1) + row\n        weights",
+    of(ENDS, "ragged", "combine: splits lie R + 1 apart", "R + row\n        weights", "R + splits + row\n        weights",
        quick=True),
     of(ENDS, "ragged", "combine: a split too many", "mask = (splits < S)[:, None]", "mask = (splits < S + 1)[:, None]",
        quick=True),

@@ -24,8 +24,9 @@ Edit = tuple[str, str]
 class Mutation:
     """Edits (text, replacement) of a module of `bingo.kernels`, and the case that is to notice them.
 
-    right: the edited kernel is as good as ours and must be accepted. compiles: whether the compiler lets it pass, so
-    that it is the executor's turn. unseen: why the executor lets a wrong edit pass, if it does. quick: part of the tests, not only of `make fuzz`.
+    right: the edited kernel is as good as ours and must be accepted. quick: part of the tests, not only of `make fuzz`.
+    compiles: whether the compiler lets it pass, so that it is the executor's turn. unseen: why the executor lets a
+    wrong edit pass, if it does.
     """
 
     name: str
