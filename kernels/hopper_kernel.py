@@ -16,6 +16,7 @@ import functools
 from typing import Any
 
 import torch
+import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -118,6 +119,10 @@ def consume(  # type: ignore[no-untyped-def]
     weights = gl.exp2(scores)
     sums = sum_in_threads(weights)
     wait_for_tile(full, 1, tiles)
+    if GRAD:
+        # The compiler wants a barrier of the warps between two waits, for which there is no need. With one here, the
+        # arrival's is enough in the loop; without, each turn has a second.
+        tl.debug_barrier()
     operand = gl.convert_layout(weights.to(ring.dtype), weight_layout)
     for i in range(1, tiles):
         started = start_scores(q, ring, i, s_layout)

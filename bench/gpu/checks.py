@@ -26,6 +26,7 @@ from torch import Tensor
 
 from bingo.bench.gpu.record import Check
 from bingo.kernels import queue_logsumexp, queue_ranks, queue_softmax
+from bingo.kernels.device import device_capability
 
 T = 0.2
 FLOOR = 4e-6
@@ -125,7 +126,7 @@ def allowed(s: Setting, keys: int, channels: int, temperature: float, *, exclude
     try:
         yield
     except (ValueError, ImportError) as error:
-        capable = s.device.type == "cuda" and torch.cuda.get_device_capability(s.device) == (9, 0)
+        capable = device_capability(s.device) == (9, 0)
         scale = math.log2(math.e) / temperature
         inside = capable and channels in HOPPER_CHANNELS and not keys % HOPPER_TILE and not exclude
         if s.impl == "hopper" and not (inside and scale <= HOPPER_SCALE.get(s.dtype, 0.0)):

@@ -11,8 +11,8 @@ from bingo.bags import neighbours, points
 from bingo.bags.neighbours import Search, knn_bags, rank
 from bingo.errors import UserError
 from bingo.kernels import knn
-from bingo.kernels.triton_queue_softmax import is_interpreted
 from tests.support.neighbours import assert_distinct_without_self, brute_force, planted
+from tests.support.on_gpu import REAL
 
 faiss = pytest.importorskip("faiss")
 FAISS, KERNEL = Search("faiss"), Search("triton")
@@ -69,7 +69,8 @@ def test_the_kernels_engine_equals_brute_force_with_planted_duplicates(k):
     assert np.array_equal(knn_bags(features, k, search=KERNEL), brute_force(features, k))
 
 
-@pytest.mark.skipif(not is_interpreted(), reason="the kernel runs on a GPU here")
+@pytest.mark.skipif(REAL, reason="CPU tensors, for which a GPU is pretended")
+@pytest.mark.usefixtures("gpu")
 def test_the_kernel_itself_equals_brute_force_with_planted_duplicates(monkeypatch):
     monkeypatch.setattr(knn, "choose_nearest", lambda impl, device: "triton")
     features = clustered(230, 40, [2] * 10 + [20])

@@ -44,7 +44,7 @@ def test_importing_the_ops_does_not_import_the_compiler() -> None:
     assert vars(marked) == vars(resolve_impl) == {"_dynamo_marked_constant": True}
 
 
-def test_triton_on_the_cpu_without_the_interpreter_says_what_it_needs() -> None:
+def test_triton_on_the_cpu_alone_says_what_it_needs() -> None:
     code = "import torch, bingo.kernels as k; x = torch.ones(2, 16); k.queue_softmax(x, x, 0.2, impl='triton')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

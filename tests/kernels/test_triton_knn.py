@@ -1,6 +1,5 @@
 """The kernel for nearest rows against the reference, where scores are real numbers."""
 
-import pytest
 import torch
 from torch import Tensor
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-# The Triton kernels run on the GPU where there is one, and in the interpreter otherwise.
+# Triton's kernels run on the GPU where there is one; otherwise `on_gpu` pretends one, which takes CPU tensors.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -10,22 +10,22 @@ import pytest
 from tests.support.gpus import gpu_count
 
 REAL = gpu_count() > 0
-GENERATIONS = (80, 90, 100)
+GENERATIONS = (None,) if REAL else (80, 90, 100)
 POLICIES = ("cuda",) if REAL else ("random", "lazy", "eager")
 """When asynchronous work of a pretended GPU is done."""
 every_generation = pytest.mark.parametrize(
-    "gpu", (None,) if REAL else GENERATIONS, indirect=True, ids=lambda arch: f"sm_{arch}" if arch else "cuda"
+    "gpu", GENERATIONS, indirect=True, ids=lambda arch: f"sm_{arch}" if arch else "cuda"
 )
 """A test that runs on each; others of its kind take one, by `turn`."""
 
 
-def turn(item: pytest.Item) -> int:
-    """The generation of a test, the same for all of its cases, so that they share compiled kernels."""
-    return GENERATIONS[zlib.crc32(item.nodeid.partition("[")[0].encode()) % len(GENERATIONS)]
+def turn(item: pytest.Item) -> int | None:
+    """The generation of a test, the same for all of its file, so that they share compiled kernels."""
+    return GENERATIONS[zlib.crc32(item.path.name.encode()) % len(GENERATIONS)]
 
 
 @contextlib.contextmanager
-def on_gpu(arch: int, policy: str = "random", **options: Any) -> Iterator[Any]:
+def on_gpu(arch: int | None, policy: str = "random", **options: Any) -> Iterator[Any]:
     """Triton's kernels take the tensors of `naive.DEVICE`; yields the pretended GPU of two multiprocessors, if any.
 
     arch: compute capability times ten. policy and options: as for `softgpu.driver.pretend`. Of a real GPU no choice.

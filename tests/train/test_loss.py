@@ -8,6 +8,7 @@ from bingo.errors import UserError
 from bingo.train.loss import contrast_accuracy, contrastive_loss, paper_loss, release_loss
 from tests.support.naive import DEVICE, ce, naive_paper_loss, naive_release_loss, unit_rows
 
+pytestmark = pytest.mark.usefixtures("gpu")
 B, C, K = 13, 32, 301
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 CPU_IMPLS = [(torch.float64, "reference"), (torch.float64, "chunked"), (torch.float32, "reference")]

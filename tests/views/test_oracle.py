@@ -13,7 +13,6 @@ from bingo.config_parts import Augmentation
 from bingo.distributed import World
 from bingo.images.pack import pack_folder
 from bingo.kernels.augment import augment
-from bingo.kernels.triton_queue_softmax import is_interpreted
 from bingo.kernels.view_params import ViewParams
 from bingo.views.loader import Batch, augmenter, evaluation_batches, training_batches
 from bingo.views.plan import Plan
@@ -91,9 +90,9 @@ def test_evaluation_crops_of_photographs_are_torchvisions(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not is_interpreted(), reason="on a GPU `bingo bench gpu` compares larger images")
+@pytest.mark.usefixtures("gpu")
 def test_the_kernels_agree_on_real_files(batch: Batch) -> None:
-    """A few of the views through the Triton kernels too, in the interpreter."""
+    """A few of the views through the Triton kernels too."""
     some = slice(0, 4)
     crop, params = batch.crops[0][0][some], batch.params(0, 0)[some]
     run = {"mean": CONFIG.mean, "std": CONFIG.std, "blur_kernel": CONFIG.blur_kernel}

@@ -1,19 +1,19 @@
-"""The suite of checks: it passes in the interpreter, and is listed without a GPU."""
+"""The suite of checks: it passes on a pretended GPU, and is listed without a GPU."""
 
 import pytest
 import torch
 
 from bingo.bench.gpu import suite as gpu_suite
 from bingo.bench.gpu.checks import Setting, perform
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from tests.support.on_gpu import REAL
 
 CPU = torch.device("cpu")
-interpreted = pytest.mark.skipif(not is_interpreted(), reason="the kernels run on a GPU here")
 
 
 @pytest.mark.slow
-@interpreted
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.skipif(REAL, reason="CPU tensors, for which a GPU is pretended")
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_the_triton_kernels_pass(dtype: torch.dtype) -> None:
     s = Setting(CPU, "triton", dtype, True)
     tasks = gpu_suite._shapes(s)["shapes"] | gpu_suite._loss(s) | gpu_suite._edges(s)

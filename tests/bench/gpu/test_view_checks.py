@@ -1,4 +1,4 @@
-"""The checks of the views pass in the interpreter, and find a wrong view."""
+"""The checks of the views pass on a pretended GPU, and find a wrong view."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from bingo.bench.gpu import suite as gpu_suite
 from bingo.bench.gpu import view_checks as gpu_view_checks
 from bingo.bench.gpu.checks import Setting, perform
 from bingo.kernels.augment import augment
-from bingo.kernels.triton_queue_softmax import is_interpreted
+from tests.support.on_gpu import REAL
 
 CPU = torch.device("cpu")
-interpreted = pytest.mark.skipif(not is_interpreted(), reason="the kernels run on a GPU here")
 
 
 @pytest.mark.slow
-@interpreted
+@pytest.mark.skipif(REAL, reason="CPU tensors, for which a GPU is pretended")
+@pytest.mark.usefixtures("gpu")
 def test_views_pass_and_a_wrong_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks = gpu_suite._views(Setting(CPU, "triton", torch.float16, True))
+    tasks = gpu_suite._views(Setting(CPU, "triton", torch.bfloat16, True))
     found = {name: perform("views", name, task) for name, task in tasks.items()}
     assert {name: record["status"] for name, record in found.items()} == {
         "augment, 8 of 20x20": "passed",
