@@ -25,8 +25,7 @@ class Mutation:
     """Edits (text, replacement) of a module of `bingo.kernels`, and the case that is to notice them.
 
     right: the edited kernel is as good as ours and must be accepted. quick: part of the tests, not only of `make fuzz`.
-    compiles: whether the compiler lets it pass, so that it is the executor's turn. unseen: why the executor lets a
-    wrong edit pass, if it does.
+    compiles: whether the compiler lets it pass, so that it is the executor's turn.
     """
 
     name: str
@@ -36,12 +35,6 @@ class Mutation:
     right: bool = False
     quick: bool = False
     compiles: bool = True
-    unseen: str = ""
-
-    @property
-    def is_noticed(self) -> bool:
-        """What the executor is held to."""
-        return not self.right and not self.unseen
 
 
 class Stale(AssertionError):
