@@ -5,10 +5,11 @@ import importlib
 import importlib.util
 import itertools
 import linecache
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from triton.compiler.errors import CompilationError
 
@@ -91,10 +92,11 @@ def noticed(mutation: Mutation, case: Case) -> str:
             return f"the compiler: {error}".splitlines()[0]
 
 
-def judge(case: Case) -> str:
+def judge(case: Case, prepare: Callable[[Any], None] = lambda gpu: None) -> str:
+    """What is wrong with the first schedule that shows it, or ""."""
     for policy, seed in SCHEDULES:
         try:
-            off = run(case | {"policy": policy, "seed": seed})
+            off = run(case | {"policy": policy, "seed": seed}, prepare)
         except Fault as fault:
             return f"{policy}: {str(fault).splitlines()[0]}"
         if not off <= 1:
