@@ -74,6 +74,10 @@ def augment(rng: random.Random, impl: str, arch: int) -> Case:
     }  # fmt: skip
 
 
+SIBLINGS = 4
+# What the compiler is told, or what decides which kernels are launched. To compile takes longer than to run.
+COMPILED = ("arch", "dtype", "q_dtype", "channels", "normalize", "unit_rows", "grad", "excluded_ids", "temperature",
+            "length", "positives", "k", "taps")  # fmt: skip
 # name -> (how often, the implementation, a drawing function of the family of the same name)
 DRAWS: dict[str, tuple[int, str, Callable[[random.Random, str, int], Case]]] = {
     "hopper": (6, "hopper", softmax),
@@ -92,6 +96,11 @@ def draw(rng: random.Random, name: str) -> Case:
     arch = 90 if impl == "hopper" else rng.choice((80, 90, 100))
     case = {"family": of_family.__name__} | of_family(rng, impl, arch)
     return case | {"policy": rng.choice(POLICIES), "seed": rng.randrange(10**6)}
+
+
+def sibling(rng: random.Random, name: str, case: Case) -> Case:
+    """Another case for the code that was compiled for this one."""
+    return draw(rng, name) | {setting: case[setting] for setting in COMPILED if setting in case}
 
 
 def verdict(case: Case) -> str:
@@ -120,11 +129,12 @@ def main(arguments: list[str] | None = None) -> int:
     bad = 0
     while time.monotonic() < end:
         (name,) = rng.choices(given.only, [DRAWS[kind][0] for kind in given.only])
-        case = draw(rng, name)
-        counts[name] += 1
-        if wrong := verdict(case):
-            bad += 1
-            print(f"{wrong}\n  python -m tests.softgpu.fuzz --case {shlex.quote(json.dumps(case))}", flush=True)
+        first = draw(rng, name)
+        for case in (first, *(sibling(rng, name, first) for _ in range(SIBLINGS))):
+            counts[name] += 1
+            if wrong := verdict(case):
+                bad += 1
+                print(f"{wrong}\n  python -m tests.softgpu.fuzz --case {shlex.quote(json.dumps(case))}", flush=True)
     print(f"{counts.total()} cases, {bad} bad:", ", ".join(f"{n} {name}" for name, n in counts.most_common()))
     return int(bad > 0)
 

@@ -33,7 +33,7 @@ KERNELS = {
 
 
 def cases(kernel: str, arch: int) -> list[Case]:
-    """Calls with one and the same code: tiles that end in every stage of a ring, loops that turn once and more often."""
+    """Calls with one and the same code: tiles that end in every stage of a ring, loops of one turn and of more."""
     many = {"keys": 2300, "sms": 10}  # 18 splits are more than the join takes at a time
     if kernel == "hopper":
         return [CASES["hopper"] | {"keys": 128 * tiles} for tiles in (10, 9, 1)]
