@@ -67,6 +67,20 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
     return {n: a.astype(bool) if n in predicates else a.view(outputs[n]) for n, a in results.items()}
 
 
+def apply(op: str, result: Any, *operands: Any, **options: Any) -> np.ndarray:
+    """What `op %result, %operand, ...;` gives, operand by operand as NumPy broadcasts them; their dtypes are registers'.
+
+    result: dtype. Options are those of `run`.
+    """
+    arrays = np.broadcast_arrays(*operands)
+    count, names = arrays[0].size, [f"x{i}" for i in range(len(arrays))]
+    threads = -(-count // 32) * 32
+    inputs = {n: np.resize(a.reshape(-1), threads) for n, a in zip(names, arrays, strict=True)}
+    words = ", ".join(f"%{name}" for name in ("out", *names))
+    found = run(f"{op} {words};", inputs, {"out": result}, threads=threads, **options)["out"]
+    return found[:count].reshape(arrays[0].shape)
+
+
 def _stored(value: Any) -> np.ndarray:
     array = np.asarray(value)
     return array.astype(np.uint16) if array.dtype == bool else array
