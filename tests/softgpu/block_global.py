@@ -5,8 +5,9 @@ writes, or write what another reads, unless atomic operations of device scope or
 its thread knows (`clocks.py`), an acquire of the same word learns it, and other threads of the acquiring block learn it
 through a barrier. Atomic operations never race with each other; a plain store ends what a word hands on.
 
-Which words several threads have read is not kept one by one: such a word may be written by a thread that is ordered
-after all reads of that tensor so far. That is stricter than a device.
+Who has read a word is not kept one by one if it is several threads: such a word may be written by a thread that is
+ordered after all reads of that tensor so far by that block, or by any if several blocks have read it. That is stricter
+than a device.
 """
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.softgpu.numbers import i4, i8
 from tests.softgpu.state import BlockState
 
 TIME_BITS, THREAD_BITS = 29, 11
+SEVERAL = (1 << THREAD_BITS) - 1  # the thread of an event of several threads
 MANY = -1  # several threads have read a word, or several blocks have changed it by atomics that order nothing
 
 
@@ -41,11 +43,14 @@ class GlobalOrder(BlockState):
         words, threads, _ = self._words(thread, offset, extent, None)
         marks = self._marks(found)
         self._check_writes(at, "read", found, words, threads)
-        now = pack(self.number, threads, self.clocks.time[threads])
+        several = pack(self.number, np.array(SEVERAL), np.array(0))
         before = marks.reads.take(words)
-        now = np.where((before == 0) | (before >> TIME_BITS == now >> TIME_BITS), now, MANY)
+        block, reader, _ = unpack(before)
+        alone = (before == 0) | (reader == threads)
+        now = np.where(alone, pack(self.number, threads, self.clocks.time[threads]), several)
+        now[(before != 0) & (block != self.number)] = MANY
         marks.reads[words] = now
-        marks.reads[words[marks.reads.take(words) != now]] = MANY
+        marks.reads[words[marks.reads.take(words) != now]] = several
         last = marks.last_reads.setdefault(self.number, np.zeros(self.threads, i4))
         last[thread] = self.clocks.time[thread]
 
@@ -130,10 +135,12 @@ class GlobalOrder(BlockState):
 
     def _check_reads(self, at: int, found: Allocation, words: np.ndarray, threads: np.ndarray) -> None:
         events = found.marks.reads.take(words)
-        many = events == MANY
-        for thread in np.unique(threads[many]):
-            if not all(self._knows_all(thread, *entry) for entry in found.marks.last_reads.items()):
-                who, word = self._who(self.number, thread), words[many & (threads == thread)][0]
+        block, reader, _ = unpack(events)
+        many = reader == SEVERAL
+        for thread, of in {(int(t), int(b)) for t, b in zip(threads[many], block[many], strict=True)}:
+            readers = found.marks.last_reads.items() if of < 0 else [(of, found.marks.last_reads[of])]
+            if not all(self._knows_all(thread, *entry) for entry in readers):
+                who, word = self._who(self.number, thread), words[many & (threads == thread) & (block == of)][0]
                 self.fault(at, f"race: write by {who} of {self._word(found, word)} that several read: unordered")
         events[many] = 0
         bad = self._unordered(events, threads, None)
