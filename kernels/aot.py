@@ -7,7 +7,7 @@ What is compiled is the table of `variants.py`.
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from bingo.kernels.cycles import PIPES, Body, Cost, Work, blocks_per_sm, opcode, tile_cost, unknown
 from bingo.kernels.device import is_interpreted
 from bingo.kernels.variants import (
     TILE_KEYS,
@@ -32,6 +33,10 @@ WARP_SIZE = 32
 TENSOR_CORE = {80: "HMMA", 90: "HGMMA", 100: "UTCHMMA"}
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
+NAMES = ("kernel", "arch", "dtype", "channels", "variant")
+COSTS = ("barriers", "binds", "overlap", "expected", "peak")
+DETAIL = ("cost", "unknown_opcodes")
+
 
 def compile_report(arch: int) -> list[dict[str, Any]]:
     """Compile each kernel variant for compute capability `arch` (80, 90, 100: ten times the usual number).
@@ -39,12 +44,14 @@ def compile_report(arch: int) -> list[dict[str, Any]]:
     One record per variant: kernel, arch, dtype, channels, variant, registers per thread, shared_bytes per block,
     spill_bytes (stack and local memory) per thread, bare_arrivals (see there), tensor_core (its instruction, or
     "none"), loop_instructions of the hot loop per warp, loop_per_tile (the same per 64 x 128 tile; None without matrix
-    products), loop_limit, register_limit and gate ("ok", or what fails). ValueError when TRITON_INTERPRET is set.
+    products), loop_limit, register_limit, cost (the fields of `cycles.Cost`; None without tensor cores),
+    expected_cycles (of it), unknown_opcodes of the hot loop and gate ("ok", or what fails). ValueError when
+    TRITON_INTERPRET is set.
     """
     if is_interpreted():
         raise ValueError("TRITON_INTERPRET is set, so there is nothing to compile; unset it and start Python again")
     variants = portable_variants(arch) + augment_variants() + (hopper_variants() if arch == 90 else [])
-    return [_record(variant, arch) for variant in variants]
+    return [report(variant, arch) for variant in variants]
 
 
 def gate(record: dict[str, Any]) -> str:
@@ -63,12 +70,17 @@ def gate(record: dict[str, Any]) -> str:
         return f"uses {record['registers']} registers, above {record['register_limit']}"
     if arch == 90 and limit and record["loop_per_tile"] > limit:
         return f"{record['loop_per_tile']} instructions per tile, above {limit}"
+    if record["unknown_opcodes"]:
+        return f"no pipe is known for {', '.join(record['unknown_opcodes'])}; add it to kernels/cycles.py"
     return "ok"
 
 
-def _record(variant: Variant, arch: int) -> dict[str, Any]:
+def report(variant: Variant, arch: int) -> dict[str, Any]:
+    """Compile one variant: its record, see `compile_report`."""
     usage = _usage(_compile(variant, arch))
-    loop = usage.pop("loop")
+    loop, launch = usage.pop("loop"), usage.pop("launch")
+    names = unknown(loop.body)
+    cost = None if names or loop.tensor_core == "none" else _cost(variant, arch, loop, launch)
     record = {
         "kernel": variant.kernel,
         "arch": arch,
@@ -81,8 +93,20 @@ def _record(variant: Variant, arch: int) -> dict[str, Any]:
         "loop_per_tile": loop_per_tile(loop, variant),
         "loop_limit": variant.loop_limit,
         "register_limit": variant.register_limit,
+        "expected_cycles": cost and round(cost.expected),
+        "unknown_opcodes": names,
+        "cost": cost and asdict(cost),
     }
     return record | {"gate": gate(record)}
+
+
+def _cost(variant: Variant, arch: int, loop: "Loop", launch: dict[str, int]) -> Cost:
+    by_engine = bool(launch["consumers"] > 1 or variant.constants.get("TMA"))
+    work = Work(
+        *variant.tile, variant.channels, variant.products, copied=by_engine, loads_rows=variant.kernel == "nearest",
+        consumers=launch["consumers"],
+    )  # fmt: skip
+    return tile_cost(loop.body, arch, tiles_per_turn(loop, variant), work, launch["blocks"])
 
 
 def _compile(variant: Variant, arch: int) -> Any:
@@ -110,14 +134,21 @@ def _usage(compiled: Any) -> dict[str, Any]:
         text = _tool("cuobjdump", "--dump-resource-usage", file.name)
         assembly = _tool("nvdisasm", "-c", file.name)
     used = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+    shared, warps = compiled.metadata.shared, compiled.metadata.num_warps
+    launch = {
+        "blocks": blocks_per_sm(warps * WARP_SIZE, used["REG"], shared, compiled.metadata.target.arch),
+        # A warp-specialised kernel: all groups of four warps but the last, which brings the keys.
+        "consumers": warps // 4 - 1 if "USETMAXREG" in assembly else 1,
+    }
     if "USETMAXREG" in assembly:  # then REG is what a launch starts with, and warps change it: report what is in use
         used["REG"] = 1 + max(int(number) for number in re.findall(r"\bR(\d+)", assembly))
     return {
         "registers": used["REG"],
-        "shared_bytes": compiled.metadata.shared,
+        "shared_bytes": shared,
         "spill_bytes": used["STACK"] + used["LOCAL"],
         "bare_arrivals": bare_arrivals(assembly),
         "loop": hot_loop(assembly),
+        "launch": launch,
     }
 
 
@@ -143,21 +174,25 @@ def bare_arrivals(assembly: str) -> int:
 @dataclass(frozen=True)
 class Loop:
     """A loop of the binary, per warp: tensor-core instruction (or "none"), number of instructions, and the
-    multiply-adds of its matrix products, 0 where the instructions do not name a shape (tcgen05, FFMA)."""
+    multiply-adds of its matrix products, 0 where the instructions do not name a shape (tcgen05, FFMA). body: names and
+    operands, in order."""
 
     tensor_core: str = "none"
     instructions: int = 0
     multiply_adds: int = 0
+    body: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
 
 
 def loop_per_tile(loop: Loop, variant: Variant) -> int | None:
     """Instructions per warp and 64 x 128 tile, whatever the tile and the unrolling; None without matrix products."""
-    if not variant.products:
-        return None
-    tiles = variant.tile[0] * variant.tile[1] * TILE_WARPS / (TILE_ROWS * TILE_KEYS * variant.warps)
+    return round(loop.instructions / tiles_per_turn(loop, variant)) if variant.products else None
+
+
+def tiles_per_turn(loop: Loop, variant: Variant) -> float:
+    """Tiles of 64 x 128 that a turn of the loop makes, for every four warps of the block."""
     if loop.multiply_adds:
-        tiles = loop.multiply_adds * TILE_WARPS / (TILE_ROWS * TILE_KEYS * variant.channels * variant.products)
-    return round(loop.instructions / tiles)
+        return loop.multiply_adds * TILE_WARPS / (TILE_ROWS * TILE_KEYS * variant.channels * variant.products)
+    return variant.tile[0] * variant.tile[1] * TILE_WARPS / (TILE_ROWS * TILE_KEYS * variant.warps)
 
 
 def hot_loop(assembly: str) -> Loop:
@@ -176,7 +211,7 @@ def hot_loop(assembly: str) -> Loop:
         first = labels.get(target[0], at) if target else at
         ends = any(name == "EXIT" and not predicate for _, predicate, name, _ in lines[first:at])
         if first < at and not ends:
-            stretches.append((first, at, [name for _, _, name, _ in lines[first : at + 1] if name]))
+            stretches.append((first, at, [(name, rest) for _, _, name, rest in lines[first : at + 1] if name]))
     unit = "MMA" if any(_count(body, "MMA") for *_, body in stretches) else "FFMA"
     busy = [stretch for stretch in stretches if _count(stretch[2], unit)]
     inner = [s for s in busy if not any(o is not s and s[0] <= o[0] and o[1] <= s[1] for o in busy)]
@@ -184,18 +219,14 @@ def hot_loop(assembly: str) -> Loop:
     return _describe(best)
 
 
-def _count(body: list[str], unit: str) -> int:
-    return sum(_operation(name).endswith(unit) for name in body)
+def _count(body: Body, unit: str) -> int:
+    return sum(opcode(name).endswith(unit) for name, _ in body)
 
 
-def _operation(name: str) -> str:
-    return name.split(".")[0]
-
-
-def _describe(body: list[str]) -> Loop:
-    products = [name for name in body if _operation(name).endswith("MMA")]
-    core = _operation(products[0]) if products else "none"
-    return Loop(core, len(body), sum(_multiply_adds(name) for name in products))
+def _describe(body: Body) -> Loop:
+    products = [name for name, _ in body if opcode(name).endswith("MMA")]
+    core = opcode(products[0]) if products else "none"
+    return Loop(core, len(body), sum(_multiply_adds(name) for name in products), tuple(body))
 
 
 def _multiply_adds(name: str) -> int:
@@ -207,8 +238,23 @@ def _multiply_adds(name: str) -> int:
 
 
 def print_table(records: list[dict[str, Any]]) -> None:
-    """Print what `compile_report` returned."""
-    rows = [list(records[0]), *([str(value) for value in record.values()] for record in records)]
+    """Print what `compile_report` returned: resources and gates, then what a tile costs by pipe."""
+    plain = [{name: value for name, value in record.items() if name not in DETAIL} for record in records]
+    _print_columns([list(plain[0]), *([str(value) for value in record.values()] for record in plain)])
+    costs = [(record, record["cost"]) for record in records if record["cost"]]
+    if costs:
+        print(f"\nCycles of a multiprocessor per tile of {TILE_ROWS} rows and {TILE_KEYS} keys (docs/cost-model.md):")
+        _print_columns([[*NAMES, *PIPES, *COSTS], *(_cost_cells(record, cost) for record, cost in costs)])
+
+
+def _cost_cells(record: dict[str, Any], cost: dict[str, Any]) -> list[str]:
+    names = [str(record[name]) for name in NAMES]
+    pipes = [f"{cost['pipes'][pipe]:.0f}" for pipe in PIPES]
+    last = [f"{cost['barriers']:.1f}", cost["binds"], cost["overlap"], f"{cost['expected']:.0f}", f"{cost['peak']:.0%}"]
+    return [*names, *pipes, *last]
+
+
+def _print_columns(rows: list[list[str]]) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

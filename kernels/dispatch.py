@@ -137,8 +137,8 @@ def partials(request: Request, *, splits: int | None = None) -> tuple[Tensor, Te
     parts = [(request, lse_SR, mean_SRC)]
     if main < keys:
         parts = [
-            (request._replace(queue_KC=queue[:main]), lse_SR[:count], mean_SRC[:count]),
-            (request._replace(queue_KC=queue[main:]), lse_SR[count:], mean_SRC[count:]),
+            (request.of_keys(slice(0, main)), lse_SR[:count], mean_SRC[:count]),
+            (request.of_keys(slice(main, keys)), lse_SR[count:], mean_SRC[count:]),
         ]
     fast = is_fast(request.scale, keys, queue.dtype)
     for i, (part, lse, mean) in enumerate(parts):
@@ -154,6 +154,4 @@ def partials(request: Request, *, splits: int | None = None) -> tuple[Tensor, Te
 def _write_hopper(request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tensor) -> None:
     from bingo.kernels.hopper_queue_softmax import hopper_partials
 
-    if request.exclude_GE is not None:
-        raise ValueError("impl 'hopper' cannot leave keys out, but exclude is given; pass impl='triton'")
     hopper_partials(request._replace(q_RC=request.q_RC.contiguous()), keys_per_split, lse_SR, mean_SRC)

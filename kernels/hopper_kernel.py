@@ -28,8 +28,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from bingo.kernels.splits import pad_channels
+
 ROWS = gl.constexpr(64)  # per consumer: the rows of one wgmma
-KEYS = gl.constexpr(128)  # per tile
 STAGES = gl.constexpr(4)  # at least 3: a consumer holds two tiles while it waits for a third
 CONSUMERS = gl.constexpr(2)
 # Waiting for wgmma synchronises only the warp group that waits, so a consumer is one warp group: exactly four warps.
@@ -39,48 +40,69 @@ CONSUMER_WARPS = gl.constexpr(4)
 LAUNCH_REGISTERS = gl.constexpr(168)
 CONSUMER_REGISTERS = gl.constexpr(240)
 PRODUCER_REGISTERS = gl.constexpr(24)
+NO_ID = gl.constexpr(-(2**63))  # equals no key's id
+
+
+@functools.cache
+def queue_tile(channels: int) -> tuple[int, int]:
+    """Keys and channels of a tile in shared memory, the channels padded to 2^n.
+
+    A consumer holds the fp32 sums of 64 x C and the scores of 64 x keys in registers: with more than 128 channels only
+    half of the keys have room.
+    """
+    padded = pad_channels(channels)
+    return 128 if padded <= 128 else 64, padded
 
 
 @functools.cache
 def queue_layout(dtype: torch.dtype, channels: int) -> Any:
-    """Shared-memory layout of a (KEYS, channels) tile of a bf16 or fp16 queue."""
+    """Shared-memory layout of a tile of a bf16 or fp16 queue."""
     kind = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}[dtype]
-    return gl.NVMMASharedLayout.get_default_for([KEYS.value, channels], kind)
+    return gl.NVMMASharedLayout.get_default_for(list(queue_tile(channels)), kind)
 
 
 def describe_queue(queue_KC: torch.Tensor) -> Any:
     """The TMA descriptor of a contiguous queue, passed to the kernel by value (so that CUDA graphs keep it)."""
     channels = queue_KC.shape[1]
-    tile = [KEYS.value, channels]
-    return TensorDescriptor(queue_KC, list(queue_KC.shape), [channels, 1], tile, queue_layout(queue_KC.dtype, channels))
+    tile, layout = list(queue_tile(channels)), queue_layout(queue_KC.dtype, channels)
+    return TensorDescriptor(queue_KC, list(queue_KC.shape), [channels, 1], tile, layout)
 
 
-@gluon.jit(do_not_specialize=["R", "K", "keys_per_split"])  # one compilation for every size
+@gluon.jit(do_not_specialize=["R", "K", "G", "keys_per_split"])  # one compilation for every size
 def partials_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, queue, lse_ptr, mean_ptr, R, K, keys_per_split, scale,
-    C: gl.constexpr, NORMALIZE: gl.constexpr, GRAD: gl.constexpr,
+    q_ptr, queue, queue_ids_ptr, exclude_ptr, lse_ptr, mean_ptr, R, K, G, keys_per_split, scale,
+    C: gl.constexpr, E: gl.constexpr, NORMALIZE: gl.constexpr, GRAD: gl.constexpr,
 ):  # fmt: skip
-    """Grid (row tiles, splits). queue: TMA descriptor of (K, C) in blocks of (KEYS, C); K a multiple of KEYS."""
+    """Grid (row tiles, splits). queue: TMA descriptor of (K, C) in blocks of `queue_tile`; K a multiple of 128."""
+    KEYS: gl.constexpr = queue.block_type.shape[0]
+    BC: gl.constexpr = queue.block_type.shape[1]
     row = gl.program_id(0) * (CONSUMERS * ROWS)
     split = gl.program_id(1)
     first_key = split * keys_per_split
     tiles = gl.minimum(keys_per_split, K - first_key) // KEYS
-    ring = gl.allocate_shared_memory(queue.dtype, [STAGES, KEYS, C], queue.layout)
+    ring = gl.allocate_shared_memory(queue.dtype, [STAGES, KEYS, BC], queue.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    q_room = full  # nothing uses it
+    if GRAD and (E > 0 or BC > 128):
+        q_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, BC], queue.dtype)
+        q_room = gl.allocate_shared_memory(queue.dtype, [CONSUMERS, ROWS, BC], q_layout)
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
         mbarrier.init(empty.index(stage), count=CONSUMERS)
     # TMA signals `full` through the async proxy, which must see it initialised; the start of the partitions is a
     # barrier of the whole block, which shows it to all warps.
     fence_async_shared()
+    if E == 0:  # nothing reads them
+        queue_ids_ptr = q_ptr
+        exclude_ptr = q_ptr
+    ids = queue_ids_ptr + gl.multiple_of(first_key, KEYS), exclude_ptr, G
+    results = lse_ptr, mean_ptr, split
+    stream = ring, full, empty, tiles
     gl.warp_specialize(
         [
-            (consume, (q_ptr, lse_ptr, mean_ptr, ring, full, empty, row, split, tiles, R, scale, C, NORMALIZE, GRAD)),
-            (
-                consume,
-                (q_ptr, lse_ptr, mean_ptr, ring, full, empty, row + ROWS, split, tiles, R, scale, C, NORMALIZE, GRAD),
-            ),
+            (consume, (q_ptr, q_room.index(0), row, ids, results, stream, R, scale, C, E, NORMALIZE, GRAD)),
+            (consume, (q_ptr, q_room.index(1), row + ROWS, ids, results, stream, R, scale, C, E, NORMALIZE, GRAD)),
             (produce, (queue, ring, full, empty, first_key, tiles)),
         ],
         [CONSUMER_WARPS, 1],
@@ -95,27 +117,39 @@ def produce(queue, ring, full, empty, first_key, tiles):  # type: ignore[no-unty
         stage = i % STAGES
         mbarrier.wait(empty.index(stage), ((i // STAGES) & 1) ^ 1)
         mbarrier.expect(full.index(stage), queue.block_type.nbytes)
-        tma.async_copy_global_to_shared(queue, [first_key + i * KEYS, 0], full.index(stage), ring.index(stage))
+        tma.async_copy_global_to_shared(queue, [first_key + i * ring.shape[1], 0], full.index(stage), ring.index(stage))
 
 
 @gluon.jit
 def consume(  # type: ignore[no-untyped-def]
-    q_ptr, lse_ptr, mean_ptr, ring, full, empty, row, split, tiles, R, scale,
-    C: gl.constexpr, NORMALIZE: gl.constexpr, GRAD: gl.constexpr,
+    q_ptr, q_room, row, ids, results, stream, R, scale,
+    C: gl.constexpr, E: gl.constexpr, NORMALIZE: gl.constexpr, GRAD: gl.constexpr,
 ):  # fmt: skip
     """Rows row .. row + ROWS - 1 against every tile of the split."""
+    ring, full, empty, tiles = stream
+    KEYS: gl.constexpr = ring.shape[1]
+    BC: gl.constexpr = ring.shape[2]
     s_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, KEYS, 16])
-    mean_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, C, 16])
+    mean_layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], warps_per_cta=[4, 1], instr_shape=[16, BC, 16])
     q_layout: gl.constexpr = gl.DotOperandLayout(0, s_layout, k_width=2)
     weight_layout: gl.constexpr = gl.DotOperandLayout(0, mean_layout, k_width=2)
     live_rows = R - row
-    q = load_queries(q_ptr + row.to(gl.int64) * C, live_rows, scale, C, NORMALIZE, q_layout).to(ring.dtype)
-    mean = gl.zeros([ROWS, C], gl.float32, mean_layout)
+    q_ptr += row.to(gl.int64) * C
+    if GRAD and (E > 0 or BC > 128):
+        # In shared memory: their registers are wanted for excluded ids, and for sums of more channels.
+        q_room.store(load_queries(q_ptr, live_rows, scale, C, BC, NORMALIZE, mean_layout).to(ring.dtype))
+        fence_async_shared()
+        q = q_room
+    else:
+        q = load_queries(q_ptr, live_rows, scale, C, BC, NORMALIZE, q_layout).to(ring.dtype)
+    mean = gl.zeros([ROWS, BC], gl.float32, mean_layout)
 
     wait_for_tile(full, 0, tiles)
     scores = warpgroup_mma_wait(0, (start_scores(q, ring, 0, s_layout),))
     if not GRAD:
         mbarrier.arrive(empty.index(0))
+    if E > 0:
+        scores = leave_out(scores, ids, 0, row, E, s_layout)
     weights = gl.exp2(scores)
     sums = sum_in_threads(weights)
     wait_for_tile(full, 1, tiles)
@@ -133,6 +167,8 @@ def consume(  # type: ignore[no-untyped-def]
         else:
             scores = warpgroup_mma_wait(0, (started,))
             mbarrier.arrive(empty.index(i % STAGES))
+        if E > 0:
+            scores = leave_out(scores, ids, i, row, E, s_layout)
         weights = gl.exp2(scores)
         sums += sum_in_threads(weights)
         # Before the wait for wgmma, not after: the compiler moves that wait up between the exponentials, which are to
@@ -144,23 +180,29 @@ def consume(  # type: ignore[no-untyped-def]
             mbarrier.arrive(empty.index((i - 1) % STAGES))
             operand = gl.convert_layout(weights.to(ring.dtype), weight_layout)
 
+    lse_ptr, mean_ptr, split = results
     total = gl.sum(sums, 1)
     slot = split.to(gl.int64) * R + row
     rows = gl.arange(0, ROWS, layout=total.type.layout)
     gl.store(lse_ptr + slot + rows, gl.log2(total), mask=rows < live_rows)
     if GRAD:
         adding = warpgroup_mma(operand, ring.index((tiles - 1) % STAGES), mean, is_async=True)
+        if E > 0:  # of a row without any key the mean is zero, not NaN
+            total = gl.where(total == 0.0, 1.0, total)
         share = gl.convert_layout(1.0 / total, gl.SliceLayout(1, mean_layout))
         mean = warpgroup_mma_wait(0, (adding,)) * share[:, None]
-        store_rows(mean_ptr + slot * C, mean, live_rows, C, mean_layout)
+        store_rows(mean_ptr + slot * C, mean, live_rows, C, BC, mean_layout)
 
 
 @gluon.jit
-def load_queries(q_ptr, live_rows, scale, C: gl.constexpr, NORMALIZE: gl.constexpr, layout: gl.constexpr):  # type: ignore[no-untyped-def]
-    """Rows in fp32, to unit length if asked, times scale; zeros past the last row."""
+def load_queries(  # type: ignore[no-untyped-def]
+    q_ptr, live_rows, scale, C: gl.constexpr, BC: gl.constexpr, NORMALIZE: gl.constexpr, layout: gl.constexpr
+):
+    """(ROWS, BC) in fp32, to unit length if asked, times scale; zeros past the last row and channel."""
     rows = gl.arange(0, ROWS, layout=gl.SliceLayout(1, layout))
-    cols = gl.arange(0, C, layout=gl.SliceLayout(0, layout))
-    q = gl.load(q_ptr + rows[:, None] * C + cols[None, :], mask=rows[:, None] < live_rows, other=0.0).to(gl.float32)
+    cols = gl.arange(0, BC, layout=gl.SliceLayout(0, layout))
+    mask = within(rows, cols, live_rows, C, BC)
+    q = gl.load(q_ptr + rows[:, None] * C + cols[None, :], mask=mask, other=0.0).to(gl.float32)
     if NORMALIZE:
         scale = (scale / gl.maximum(gl.sqrt(gl.sum(q * q, 1)), 1e-12))[:, None]
     return q * scale
@@ -175,19 +217,54 @@ def wait_for_tile(full, i, tiles):  # type: ignore[no-untyped-def]
 @gluon.jit
 def start_scores(q, ring, i, layout: gl.constexpr):  # type: ignore[no-untyped-def]
     """Start the scores of tile i, which has landed."""
-    unread = gl.zeros([ROWS, KEYS], gl.float32, layout)
+    unread = gl.zeros([ROWS, ring.shape[1]], gl.float32, layout)
     return warpgroup_mma(q, ring.index(i % STAGES).permute((1, 0)), unread, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def leave_out(scores, ids, i, row, E: gl.constexpr, layout: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Scores of tile i, -inf where the key's id is one of the row's excluded ids; negative ids exclude nothing."""
+    ids_ptr, exclude_ptr, G = ids
+    keys = i * scores.shape[1] + gl.arange(0, scores.shape[1], layout=gl.SliceLayout(0, layout))
+    groups = (row + gl.arange(0, ROWS, layout=gl.SliceLayout(1, layout))) % G
+    operands = (scores, gl.load(ids_ptr + keys)[None, :])
+    for e in gl.static_range(E):
+        wanted = gl.load(exclude_ptr + groups * E + e)
+        operands = operands + (gl.where(wanted < 0, NO_ID, wanted)[:, None],)  # noqa: RUF005 (Triton has no star)
+    constraints: gl.constexpr = "=f,f,l" + ",l" * E
+    return gl.inline_asm_elementwise(drop_equal(E), constraints, operands, gl.float32, is_pure=True, pack=1)
+
+
+@gluon.constexpr_function
+def drop_equal(count):  # type: ignore[no-untyped-def]
+    """PTX: $0 = $1, or -inf if the id $2 is one of `count` ids from $3 on.
+
+    All comparisons of a score together: of tensors the compiler makes one mask after the other and runs out of
+    registers. The first test is there to start from the score: ids alone it would compare before the scores are
+    there, and keep 64 bits.
+    """
+    tests = "\n".join(f"@p setp.ne.b64 p, $2, ${3 + e};" for e in range(count))
+    return f"{{\n.reg .pred p;\nsetp.neu.f32 p, $1, 0fFF800000;\n{tests}\nselp.f32 $0, $1, 0fFF800000, p;\n}}"
 
 
 @gluon.jit
 def sum_in_threads(weights):  # type: ignore[no-untyped-def]
     """(ROWS, 8) partial sums: those a thread can form alone, so that the loop exchanges nothing between threads."""
-    return gl.sum(weights.reshape([ROWS, KEYS // 8, 8]), 1)
+    return gl.sum(weights.reshape([ROWS, weights.shape[1] // 8, 8]), 1)
 
 
 @gluon.jit
-def store_rows(ptr, values, live_rows, C: gl.constexpr, layout: gl.constexpr):  # type: ignore[no-untyped-def]
-    """Store (ROWS, C) values, of which live_rows exist."""
+def store_rows(ptr, values, live_rows, C: gl.constexpr, BC: gl.constexpr, layout: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Store (ROWS, BC) values, of which live_rows and C channels exist."""
     rows = gl.arange(0, ROWS, layout=gl.SliceLayout(1, layout))
-    cols = gl.arange(0, C, layout=gl.SliceLayout(0, layout))
-    gl.store(ptr + rows[:, None] * C + cols[None, :], values, mask=rows[:, None] < live_rows)
+    cols = gl.arange(0, BC, layout=gl.SliceLayout(0, layout))
+    gl.store(ptr + rows[:, None] * C + cols[None, :], values, mask=within(rows, cols, live_rows, C, BC))
+
+
+@gluon.jit
+def within(rows, cols, live_rows, C: gl.constexpr, BC: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Which elements of (ROWS, BC) exist."""
+    mask = rows[:, None] < live_rows
+    if BC > C:
+        mask = mask & (cols[None, :] < C)
+    return mask

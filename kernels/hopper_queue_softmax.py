@@ -18,7 +18,9 @@ from bingo.kernels.request import Request
 from bingo.kernels.splits import FAST_LOGIT
 
 CAPABILITY = (9, 0)
-CHANNELS = (64, 128)
+CHANNELS = (64, 128, 192, 256)
+# Every comparison needs the ids in registers: more of them, or more channels beside them, would spill.
+MOST_EXCLUDED, MOST_CHANNELS_EXCLUDED = 6, 128
 QUEUE_DTYPES = (torch.bfloat16, torch.float16)
 QUERY_DTYPES = (torch.float32, *QUEUE_DTYPES)
 ROWS_PER_BLOCK = 128
@@ -52,8 +54,8 @@ def require_hopper(
     obstacle = hopper_obstacle(capability, queue_dtype, channels)
     if obstacle:
         raise ValueError(
-            "impl 'hopper' needs a CUDA device of compute capability 9.0, a bfloat16 or float16 queue, 64 or 128 "
-            f"channels and Triton with Gluon, but {obstacle}; pass impl='triton'"
+            "impl 'hopper' needs a CUDA device of compute capability 9.0, a bfloat16 or float16 queue, 64, "
+            f"128, 192 or 256 channels and Triton with Gluon, but {obstacle}; pass impl='triton'"
         )
 
 
@@ -71,9 +73,10 @@ def hopper_partials(request: Request, keys_per_split: int, lse_SR: Tensor, mean_
     """Write the partials of every split of the queue: split s covers keys_per_split keys from s * keys_per_split on.
 
     Of the request, q_RC: fp32, bf16 or fp16, contiguous; divided by its rows' lengths if normalize, multiplied by scale
-    in fp32 and rounded once to the queue's dtype. queue_KC: bf16 or fp16, contiguous, C 64 or 128, K a multiple of 128,
-    as is keys_per_split. Written, both fp32: lse_SR, in units of log2, and, with grad (else half the work), mean_SRC; S
-    must be K / keys_per_split rounded up. ValueError for anything else.
+    in fp32 and rounded once to the queue's dtype. queue_KC: bf16 or fp16, contiguous, C 64, 128, 192 or 256, K a
+    multiple of 128, as is keys_per_split. exclude_GE: up to 6 ids per row, with C up to 128. Written, both fp32:
+    lse_SR, in units of log2 (-inf for a row without any key), and, with grad (else half the work), mean_SRC; S must be
+    K / keys_per_split rounded up. ValueError for anything else.
     """
     from bingo.kernels import hopper_kernel as kernel
 
@@ -81,10 +84,12 @@ def hopper_partials(request: Request, keys_per_split: int, lse_SR: Tensor, mean_
     (splits, rows), (keys, channels) = lse_SR.shape, request.queue_KC.shape
     if rows == 0:
         return
+    exclude = request.exclude_GE
+    groups, width = (1, 0) if exclude is None else exclude.shape
     kernel.partials_kernel[(triton.cdiv(rows, ROWS_PER_BLOCK), splits)](
-        request.q_RC, kernel.describe_queue(request.queue_KC), lse_SR, mean_SRC if request.grad else lse_SR,
-        rows, keys, keys_per_split, request.scale, C=channels, NORMALIZE=request.normalize, GRAD=request.grad,
-        **launch_options(),
+        request.q_RC, kernel.describe_queue(request.queue_KC), request.queue_ids_K, exclude, lse_SR,
+        mean_SRC if request.grad else lse_SR, rows, keys, groups, keys_per_split, request.scale, C=channels, E=width,
+        NORMALIZE=request.normalize, GRAD=request.grad, **launch_options(),
     )  # fmt: skip
 
 
@@ -109,6 +114,12 @@ def _check(request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tens
     if keys % KEYS_PER_TILE or keys_per_split % KEYS_PER_TILE or not (keys and keys_per_split > 0):
         raise ValueError(
             f"{keys} keys in splits of {keys_per_split}: both must be positive multiples of {KEYS_PER_TILE}"
+        )
+    width = 0 if request.exclude_GE is None else request.exclude_GE.shape[1]
+    if width > MOST_EXCLUDED or (width and channels > MOST_CHANNELS_EXCLUDED):
+        raise ValueError(
+            f"{width} excluded ids per row with {channels} channels; impl 'hopper' takes up to {MOST_EXCLUDED} with up "
+            f"to {MOST_CHANNELS_EXCLUDED} channels; pass impl='triton'"
         )
     splits = triton.cdiv(keys, keys_per_split)
     outputs: dict[str, tuple[Tensor, tuple[int, ...]]] = {"lse_SR": (lse_SR, (splits, rows))}

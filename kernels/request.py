@@ -28,3 +28,8 @@ class Request(NamedTuple):
     def scale(self) -> float:
         """Of the base-2 logits that the fused kernels work with: log2(e) / temperature."""
         return math.log2(math.e) / self.temperature
+
+    def of_keys(self, keys: slice) -> "Request":
+        """The same of a part of the queue."""
+        ids = None if self.queue_ids_K is None else self.queue_ids_K[keys]
+        return self._replace(queue_KC=self.queue_KC[keys], queue_ids_K=ids)

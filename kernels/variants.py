@@ -222,33 +222,42 @@ def hopper_variants() -> list[Variant]:
     """Those of the Hopper kernel; none where Triton has no Gluon."""
     if not hopper.has_gluon():
         return []
-    plain = itertools.product(hopper.CHANNELS, hopper.QUEUE_DTYPES, (True, False))
-    raw = [(channels, dtype, True) for channels in hopper.CHANNELS for dtype in hopper.QUEUE_DTYPES]
+    half = torch.bfloat16, torch.float16
+    plain = [(channels, dtype, grad) for channels in (64, 128, 256) for dtype in half for grad in (True, False)]
+    raw = [(channels, dtype) for channels in (64, 128) for dtype in half]
     return [
-        *(_hopper(queue_dtype, channels, queue_dtype, grad) for channels, queue_dtype, grad in plain),
-        *(_hopper(queue_dtype, channels, torch.float32, grad) for channels, queue_dtype, grad in raw),
-        _hopper(torch.bfloat16, 128, torch.float32, False),
+        *(_hopper(dtype, channels, dtype, GRAD=grad) for channels, dtype, grad in plain),
+        *(_hopper(dtype, channels, torch.float32) for channels, dtype in raw),
+        _hopper(torch.bfloat16, 128, torch.float32, GRAD=False),
+        _hopper(torch.bfloat16, 192, torch.float32),
+        *(_hopper(torch.bfloat16, channels, torch.bfloat16, E=6) for channels in (64, 128)),
+        _hopper(torch.float16, 128, torch.float32, E=6),
+        _hopper(torch.bfloat16, 128, torch.bfloat16, E=6, GRAD=False),
     ]
 
 
-def _hopper(queue_dtype: torch.dtype, channels: int, q_dtype: torch.dtype, grad: bool) -> Variant:
+def _hopper(queue_dtype: torch.dtype, channels: int, q_dtype: torch.dtype, **changes: Any) -> Variant:
     """fp32 rows are compiled with the normalisation, rows in the queue's dtype without."""
     from bingo.kernels import hopper_kernel
 
     normalize = q_dtype == torch.float32
+    constants: dict[str, Any] = {"C": channels, "E": 0, "NORMALIZE": normalize, "GRAD": True} | changes
+    excluded, grad = constants["E"], constants["GRAD"]
     name = ("gradient" if grad else "loss only") + (", raw fp32 rows" if normalize else "")
-    queue = f"tensordesc<{TYPE_NAMES[queue_dtype]}[{hopper.KEYS_PER_TILE},{channels}]"
+    name += f", {excluded} excluded ids" if excluded else ""
+    keys, padded = hopper_kernel.queue_tile(channels)
+    queue = f"tensordesc<{TYPE_NAMES[queue_dtype]}[{keys},{padded}]"
     signature = {
         "q_ptr": f"*{TYPE_NAMES[q_dtype]}",
         "queue": f"{queue},{hopper_kernel.queue_layout(queue_dtype, channels)!r}>",
-        **dict.fromkeys(("lse_ptr", "mean_ptr"), "*fp32"),
-        **dict.fromkeys(("R", "K", "keys_per_split"), "i32"),
-        "scale": "fp32",
+        **SPLIT_ARGUMENTS,
     }
-    constants = {"C": channels, "NORMALIZE": normalize, "GRAD": grad}
+    del signature["low"], signature["high"]
+    if not excluded:
+        constants |= {"queue_ids_ptr": None, "exclude_ptr": None}
     options = hopper.launch_options()
     return Variant(
         "hopper", name, TYPE_NAMES[queue_dtype], channels, hopper_kernel.partials_kernel, signature, constants,
         options.pop("num_warps"), options=options, tile=(TILE_ROWS, TILE_KEYS), products=2 if grad else 1,
-        loop_limit=LOOP_LIMIT,
+        loop_limit=LOOP_LIMIT if channels <= 128 and not excluded else None,
     )  # fmt: skip

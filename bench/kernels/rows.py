@@ -8,8 +8,8 @@ from bingo.bench.kernels.record import Row as Timing
 from bingo.bench.record import Clock, Row
 
 SECONDS, MEMORY = "seconds per call", "bytes beyond the inputs"
-COUNTS = ("registers", "spill_bytes", "shared_bytes", "loop_instructions")
-"""What `compile_report` counts of every kernel; the fewer the better."""
+COUNTS = ("registers", "spill_bytes", "shared_bytes", "loop_instructions", "expected_cycles")
+"""What `compile_report` counts of every kernel, and expects of a tile; the fewer the better."""
 
 
 def rows(result: CpuResult | GpuResult) -> list[Row]:

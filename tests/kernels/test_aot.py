@@ -12,12 +12,14 @@ import pytest
 
 from bingo.cli import main
 from bingo.kernels import aot, variants
+from tests.softgpu.program import unknown
 from tests.support.ranks import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton ships its assembler for Linux")
 GOOD = {
     "arch": 90, "dtype": "bf16", "spill_bytes": 0, "bare_arrivals": 0, "tensor_core": "HGMMA",
     "registers": 64, "register_limit": 64, "shared_bytes": 227 * 1024, "loop_per_tile": 250, "loop_limit": 250,
+    "unknown_opcodes": [], "cost": None,
 }  # fmt: skip
 KERNELS = (
     "split", "hopper", "ranks", "combine", "bag", "luma", "colour", "blur rows", "blur columns", "cutmix", "nearest"
@@ -38,6 +40,13 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
         assert record["gate"] == "ok", record
         assert 0 < record["registers"] <= 255
         assert record["loop_instructions"] > 0 or record["kernel"] not in ("split", "hopper", "ranks")
+        costed = record["kernel"] in ("split", "hopper", "ranks", "nearest") and record["dtype"] != "fp32"
+        assert bool(record["cost"]) == bool(record["expected_cycles"]) == costed
+        assert not costed or record["cost"]["pipes"]["tensor"] <= record["expected_cycles"] + 1
+    texts = [file.read_text() for file in tmp_path.rglob("*.ptx")]
+    assert len(texts) == len(records)
+    assert [names for text in texts if (names := unknown(text))] == [], "the executor of tests/softgpu does not know it"
+    assert "frobnicate.b32" in unknown(texts[0].replace("ret;", "frobnicate.b32 %r1, %r1;\n ret;"))[0]
     kernels = {name: [r for r in records if r["kernel"] == name] for name in KERNELS}
     covered = {name: {(r["dtype"], r["channels"]) for r in found} for name, found in kernels.items()}
     assert covered["split"] == {(dtype, channels) for dtype in ("fp32", "fp16", "bf16") for channels in (64, 128, 256)}
@@ -70,6 +79,7 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
         ({"loop_per_tile": 251}, "251 instructions per tile, above 250"),
         ({"loop_per_tile": 251, "loop_limit": None}, "ok"),
         ({"loop_per_tile": 251, "arch": 100, "tensor_core": "UTCHMMA"}, "ok"),
+        ({"unknown_opcodes": ["IDP", "QMMA"]}, "no pipe is known for IDP, QMMA; add it to kernels/cycles.py"),
     ],
 )
 def test_gate_says_what_fails(change: dict[str, Any], verdict: str) -> None:

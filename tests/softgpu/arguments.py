@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tests.softgpu.memory import GlobalMemory
-from tests.softgpu.translate import Unsupported
+from tests.softgpu.parse import Unsupported
 
 INTEGERS = {f"{sign}{bits}": bits // 8 for sign in "iu" for bits in (8, 16, 32, 64)} | {"i1": 1, "u1": 1}
 FLOATS = {"fp16": "<e", "fp32": "<f", "f32": "<f", "fp64": "<d"}

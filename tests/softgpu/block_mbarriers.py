@@ -1,81 +1,132 @@
 """mbarriers of a block."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tests.softgpu.clocks import GRANULE, MAX_BARRIERS
+from tests.softgpu.clocks import GRANULE, LANES, MAX_BARRIERS
 from tests.softgpu.numbers import i4
-from tests.softgpu.state import Barrier, BlockState
-from tests.softgpu.translate import SMEM_BASE
+from tests.softgpu.parse import Unsupported
+from tests.softgpu.state import BlockState
+from tests.softgpu.writer import SMEM_BASE
+
+LIMIT = (1 << 20) - 1  # of arrivals and of bytes
+
+
+@dataclass
+class Barrier:
+    """An mbarrier. number: of its place; earlier: phases of mbarriers that were at its place before.
+
+    pending: arrivals and bytes: transfers that the current phase still waits for. known, flushed: the clocks that it
+    has gathered; done: parity -> those of the newest phase of that parity that is over.
+    """
+
+    number: int
+    count: int
+    earlier: int
+    known: np.ndarray
+    flushed: np.ndarray
+    phase: int = 0
+    pending: int = 0
+    bytes: int = 0
+    done: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def time(self) -> int:
+        """The clock of the current phase, of all mbarriers at this place."""
+        return self.earlier + self.phase + 1
 
 
 class Mbarriers(BlockState):
     """Mixed into `block.Block`."""
 
-    def _barrier(self, at: int, warps: Any, address: int, asynchronous: bool = False) -> Barrier:
-        barrier = self.mbarriers.get(address)
-        if barrier is None:
-            self.fault(at, f"no mbarrier at shared + {address - SMEM_BASE}")
-        if self.races:
-            g = np.array([(address - SMEM_BASE) // GRANULE])
-            for w in np.atleast_1d(warps):
-                if asynchronous and not self.strict and not self.clocks.unordered_write(int(w), g, False).any():
-                    if self.clocks.unordered_write(int(w), g, True).any():
-                        self.warnings.add(
-                            f"mbarrier initialised without a proxy fence before its use at {self.place(at)}"
-                        )
-                    continue
-                bad = self.clocks.unordered_write(int(w), g, asynchronous)
-                if bad.any():
-                    self._race(at, np.array([w]), g, bad, "use of an mbarrier", "initialisation")
-        return barrier
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.mbarriers: dict[int, Barrier] = {}
+        self.live = np.zeros(self.shared.size // GRANULE, bool)  # granules of mbarriers
+        self.places: dict[int, list[int]] = {}  # address -> number, phases of earlier mbarriers
 
-    def mbarrier_init(self, at: int, warp: int, address: int, count: int) -> None:
-        self.write(at, np.array([warp]), np.array([address - SMEM_BASE]), 8)
-        at_granule = (address - SMEM_BASE) // GRANULE
-        self.live[at_granule : at_granule + 2] = True
+    def mbarrier_init(self, at: int, thread: int, address: int, count: int) -> None:
+        if not 1 <= count <= LIMIT:
+            self.fault(at, f"an mbarrier counts 1 to {LIMIT} arrivals, not {count}")
+        self._touch(at, thread, address, True)
         number, phases = self.places.setdefault(address, [len(self.places), 0])
         if number >= MAX_BARRIERS:
-            raise NotImplementedError(f"more than {MAX_BARRIERS} mbarriers")
+            raise Unsupported(f"more than {MAX_BARRIERS} mbarriers")
         nothing = np.zeros(self.clocks.actors, i4)
-        self.mbarriers[address] = Barrier(number, count, 0, count, 0, nothing.copy(), nothing.copy(), earlier=phases)
+        self.mbarriers[address] = Barrier(number, count, phases, nothing, nothing, pending=count)
 
-    def mbarrier_inval(self, at: int, warp: int, address: int) -> None:
-        barrier = self._barrier(at, warp, address)
-        if barrier.bytes or any(f["barrier"] == address for f in self.flights):
+    def mbarrier_inval(self, at: int, thread: int, address: int) -> None:
+        barrier = self._barrier(at, thread, address)
+        if barrier.bytes or any(flight.barrier is barrier for flight in self.flights):
             self.fault(at, "mbarrier ends with copies in flight")
-        at_granule = (address - SMEM_BASE) // GRANULE
-        self.live[at_granule : at_granule + 2] = False
-        self.write(at, np.array([warp]), np.array([address - SMEM_BASE]), 8)
-        self.places[address][1] += barrier.phase + 1
         del self.mbarriers[address]
+        self.live[self._granule(address) : self._granule(address) + 2] = False
+        self._touch(at, thread, address, False)
+        self.places[address][1] += barrier.phase + 1
 
-    def mbarrier_arrive(self, at: int, warp: int, address: int, expect: int) -> None:
-        barrier = self._barrier(at, warp, address)
+    def mbarrier_expect(self, at: int, thread: int, address: int, expect: int) -> None:
+        barrier = self._barrier(at, thread, address)
         barrier.bytes += expect
-        barrier.pending -= 1
+        if barrier.bytes > LIMIT:
+            self.fault(at, f"an mbarrier counts at most {LIMIT} bytes, not {barrier.bytes}")
+
+    def mbarrier_arrive(self, at: int, thread: int, address: int, expect: int, count: int = 1) -> None:
+        self.mbarrier_expect(at, thread, address, expect)
+        barrier = self.mbarriers[address]
+        known, flushed = self.clocks.release(np.array([thread]))
+        barrier.known, barrier.flushed = np.maximum(barrier.known, known), np.maximum(barrier.flushed, flushed)
+        self._arrive(at, barrier, count)
+
+    def mbarrier_test(self, at: int, threads: np.ndarray, address: int, parity: int) -> bool:
+        """Whether the newest phase of this parity is over; the threads then know what was done before it ended."""
+        barrier = self._barrier(at, threads, address)
+        if barrier.phase & 1 == parity:
+            return False
+        if parity in barrier.done:
+            self.clocks.acquire(threads, *barrier.done[parity])
+        return True
+
+    def _arrive(self, at: int, barrier: Barrier, count: int) -> None:
+        barrier.pending -= count
         if barrier.pending < 0:
-            self.fault(at, "more arrivals than the mbarrier counts")
-        barrier.seen = np.maximum(barrier.seen, self.clocks.seen[warp])
-        barrier.fenced = np.maximum(barrier.fenced, self.clocks.fenced[warp])
-        self.clocks.tick(warp)
+            self.fault(at, f"more arrivals than the {barrier.count} that the mbarrier counts")
         self._complete(barrier)
 
     def _complete(self, barrier: Barrier) -> None:
         if barrier.pending == 0 and barrier.bytes == 0:
-            barrier.done[barrier.phase & 1] = (barrier.seen.copy(), barrier.fenced.copy())
+            barrier.done[barrier.phase & 1] = (barrier.known, barrier.flushed)
             barrier.phase += 1
             barrier.pending = barrier.count
             self.progress += 1
 
-    def mbarrier_test(self, at: int, warps: np.ndarray, address: int, parity: int) -> bool:
-        barrier = self._barrier(at, warps, address)
-        if barrier.phase & 1 == parity:
-            return False
-        if parity in barrier.done:
-            seen, fenced = barrier.done[parity]
-            for w in warps:
-                self.clocks.seen[w] = np.maximum(self.clocks.seen[w], seen)
-                self.clocks.fenced[w] = np.maximum(self.clocks.fenced[w], fenced)
-        return True
+    def _granule(self, address: int) -> int:
+        return (address - SMEM_BASE) // GRANULE
+
+    def _touch(self, at: int, thread: int, address: int, live: bool) -> None:
+        """The 8 bytes are written by a thread: they become an mbarrier, or are free again."""
+        offset = address - SMEM_BASE
+        if address % 8 or not 0 <= offset <= self.shared.size - 8:
+            self.fault(at, f"no place for an mbarrier: shared + {offset}")
+        warp, lane = divmod(np.array([thread]), LANES)
+        self.write(at, warp, np.array([offset]), 8, lane=lane)
+        self.live[self._granule(address) : self._granule(address) + 2] = live
+
+    def _barrier(self, at: int, threads: Any, address: int, asynchronous: bool = False) -> Barrier:
+        """The mbarrier at an address, whose initialisation the threads must know of."""
+        barrier = self.mbarriers.get(address)
+        if barrier is None:
+            self.fault(at, f"no mbarrier at shared + {address - SMEM_BASE}")
+        if self.races:
+            self._check_init(at, np.atleast_1d(threads), self._granule(address), asynchronous)
+        return barrier
+
+    def _check_init(self, at: int, threads: np.ndarray, granule: int, asynchronous: bool) -> None:
+        """Triton's pipeliner leaves the proxy fence after the initialisation out: a fault for strict blocks only."""
+        g = np.full(len(threads), granule)
+        bad = self.clocks.unordered(threads, g, asynchronous)
+        if asynchronous and not self.strict and bad.any() and not self.clocks.unordered(threads, g, False).any():
+            self.warnings.add(f"mbarrier initialised without a proxy fence before its use at {self.place(at)}")
+        elif bad.any():
+            self._race(at, threads, g, bad, "use of an mbarrier", "initialisation")

@@ -1,35 +1,36 @@
-"""Accesses to shared memory that nothing orders, and blocks that touch what others write."""
+"""Accesses to shared memory that nothing orders."""
 
 from typing import Any
 
 import numpy as np
 
-from tests.softgpu.clocks import GRANULE
-from tests.softgpu.memory import Allocation
-from tests.softgpu.numbers import i4
+from tests.softgpu.clocks import GRANULE, LANES
 from tests.softgpu.state import BlockState
 
 
 class Races(BlockState):
     """Mixed into `block.Block`."""
 
-    def _granules(self, offset: np.ndarray, extent: int) -> tuple[np.ndarray, int]:
-        if extent <= GRANULE:
-            return offset // GRANULE, 1
-        n = extent // GRANULE
-        return ((offset // GRANULE)[:, None] + np.arange(n)).reshape(-1), n
+    def _spread(self, offset: np.ndarray, extent: int, *others: Any) -> list[Any]:
+        """The granules of accesses of `extent` bytes each, and the other arrays with an entry per granule."""
+        first, n = offset // GRANULE, extent // GRANULE
+        if n <= 1:
+            return [first, *others]
+        g = (first[:, None] + np.arange(n)).reshape(-1)
+        return [g, *(other if other is None else np.repeat(other, n) for other in others)]
 
-    def read(self, at: int, warp: np.ndarray, offset: np.ndarray, extent: int) -> None:
+    def _actor(self, warp: np.ndarray, lane: np.ndarray | None) -> np.ndarray:
+        return self.clocks.warp(warp) if lane is None else LANES * warp + lane
+
+    def read(self, at: int, warp: np.ndarray, offset: np.ndarray, extent: int, lane: np.ndarray | None = None) -> None:
+        """Threads (lane: in the warp) or whole warps (lane None) read `extent` bytes each at `offset`."""
         if not self.races or not len(offset):
             return
-        g, n = self._granules(offset, extent)
-        w = np.repeat(warp, n) if n > 1 else warp
-        clocks = self.clocks
-        bad = clocks.unordered_write(w, g, False)
+        g, actor = self._spread(offset, extent, self._actor(warp, lane))
+        bad = self.clocks.unordered(actor, g, False)
         if bad.any():
-            self._race(at, w, g, bad, "read", "write")
-        clocks.reads[w, g] = clocks.seen[w, w]
-        clocks.read_at[w, g] = at
+            self._race(at, actor, g, bad, "read", "write")
+        self.clocks.record_reads(actor, g, at)
 
     def write(
         self,
@@ -37,45 +38,47 @@ class Races(BlockState):
         warp: np.ndarray,
         offset: np.ndarray,
         extent: int,
-        actor: Any = None,
-        time: Any = None,
+        actor: np.ndarray | None = None,
+        time: np.ndarray | None = None,
         asynchronous: bool = False,
-        idle: Any = None,
+        idle: np.ndarray | None = None,
+        lane: np.ndarray | None = None,
     ) -> None:
+        """Threads or whole warps write as `read` reads, or have written for them.
+
+        actor, time: of the asynchronous event that does it, instead of who issues it. idle: accesses that change
+        nothing; they may meet another write.
+        """
         if not self.races or not len(offset):
             return
-        g, n = self._granules(offset, extent)
-        w = np.repeat(warp, n) if n > 1 else warp
-        if self.live[g].any():
+        g, issuer, actor, time, idle = self._spread(offset, extent, self._actor(warp, lane), actor, time, idle)
+        if self.mbarriers and self.live[g].any():
             self.fault(at, "write over an mbarrier that is in use")
         clocks = self.clocks
-        bad = clocks.unordered_write(w, g, asynchronous)
+        bad = clocks.unordered(issuer, g, asynchronous)
         if idle is not None:
-            bad &= ~(np.repeat(idle, n) if n > 1 else idle)
-        if actor is not None:
-            actor, time = (np.repeat(actor, n), np.repeat(time, n)) if n > 1 else (actor, time)
-            bad &= ~((clocks.writer[g] == actor) & (clocks.write_time[g] == time))
+            bad &= ~idle
         if bad.any():
-            self._race(at, w, g, bad, "write", "write")
-        late = clocks.unordered_reads(w, g)
+            self._race(at, issuer, g, bad, "write", "write")
+        late, reader = clocks.late_reads(issuer, g)
         if late.any():
-            self._race_read(at, w, g, late)
-        clocks.writer[g] = w if actor is None else actor
-        clocks.write_time[g] = clocks.seen[w, w] if actor is None else time
-        clocks.write_at[g] = at
+            self._race_read(at, issuer, g, late, reader)
+        clocks.record_write(issuer if actor is None else actor, g, clocks.time[issuer] if time is None else time, at)
 
     def async_read(self, at: int, warps: np.ndarray, halves: np.ndarray, time: int) -> None:
         """Each of the warps reads all 16-bit elements `halves` through the async proxy."""
         if not self.races:
             return
         g = self._unique(halves)
-        clocks = self.clocks
         for w in warps:
-            bad = clocks.unordered_write(w, g, True)
-            if bad.any():
-                self._race(at, np.full(len(g), w), g, bad, "wgmma read", "write")
-            clocks.reads[clocks.products(w), g] = time
-            clocks.read_at[clocks.products(w), g] = at
+            self.check(at, self.clocks.warp(int(w)), g, "wgmma read", "write", asynchronous=True)
+            self.clocks.record_read(self.clocks.products(int(w)), g, time, at)
+
+    def check(self, at: int, actor: int, g: np.ndarray, mine: str, other: str, asynchronous: bool) -> None:
+        """Fault if the last write of a granule is not before what `actor` does now. mine, other: the two in words."""
+        bad = self.clocks.unordered(actor, g, asynchronous)
+        if bad.any():
+            self._race(at, np.full(len(g), actor), g, bad, mine, other)
 
     def _unique(self, halves: np.ndarray) -> np.ndarray:
         key = ("g", id(halves))
@@ -83,37 +86,24 @@ class Races(BlockState):
             self.operands[key] = np.unique(halves // 2)
         return self.operands[key]
 
-    def _race(self, at: int, w: np.ndarray, g: np.ndarray, bad: np.ndarray, mine: str, other: str) -> None:
-        i = int(np.flatnonzero(bad)[0])
-        clocks = self.clocks
-        writer = int(clocks.writer[g[i]])
-        ordered = clocks.seen[w[i], writer] >= clocks.write_time[g[i]]
+    def _race(self, at: int, actor: np.ndarray, g: np.ndarray, bad: np.ndarray, mine: str, other: str) -> None:
+        clocks, i = self.clocks, int(np.flatnonzero(bad)[0])
+        writer, who = int(clocks.writer[g[i]]), int(actor[i])
+        ordered = clocks.known[who, writer] >= clocks.write_time[g[i]]
         why = "no proxy fence in between" if ordered else "unordered"
+        place = self.place(int(clocks.write_at[g[i]]))
         self.fault(
             at,
-            f"race: {mine} by warp {int(w[i])} of shared + {int(g[i]) * GRANULE} ({int(bad.sum())} words) after a {other} by {self._actor(writer)} at {self.place(int(clocks.write_at[g[i]]))}: {why}",
+            f"race: {mine} by {clocks.name(who)} of shared + {int(g[i]) * GRANULE} ({int(bad.sum())} words) "
+            f"after a {other} by {clocks.name(writer)} at {place}: {why}",
         )
 
-    def _race_read(self, at: int, w: np.ndarray, g: np.ndarray, late: np.ndarray) -> None:
-        actor, i = (int(v[0]) for v in np.nonzero(late))
+    def _race_read(self, at: int, actor: np.ndarray, g: np.ndarray, late: np.ndarray, reader: np.ndarray) -> None:
+        clocks = self.clocks
+        row, i = (int(v[0]) for v in np.nonzero(late))
+        place = self.place(int(clocks.read_at[row, g[i]]))
         self.fault(
             at,
-            f"race: write by warp {int(w[i])} of shared + {int(g[i]) * GRANULE} ({int(late.any(0).sum())} words) that {self._actor(actor)} reads at {self.place(int(self.clocks.read_at[actor, g[i]]))}: unordered",
+            f"race: write by {clocks.name(int(actor[i]))} of shared + {int(g[i]) * GRANULE} "
+            f"({int(late.any(0).sum())} words) that {clocks.name(int(reader[row, i]))} reads at {place}: unordered",
         )
-
-    def _actor(self, actor: int) -> str:
-        warps = self.clocks.warps
-        if actor >= 3 * warps:
-            return f"TMA (mbarrier {actor - 3 * warps})"
-        return ("warp {}", "cp.async of warp {}", "wgmma of warp {}")[actor // warps].format(actor % warps)
-
-    def check_global(self, at: int, found: Allocation, offset: np.ndarray, extent: int, what: str) -> None:
-        """Blocks must not touch what another block of the launch writes."""
-        if found.writers is None:
-            found.writers = np.full(found.size, -1, i4)
-        g = (offset[:, None] + np.arange(extent)).reshape(-1)
-        writer = found.writers[g]
-        if ((writer >= 0) & (writer != self.number)).any():
-            self.fault(at, f"{what} of {found.name} that another block writes")
-        if what == "write":
-            found.writers[g] = self.number

@@ -5,10 +5,9 @@ cache, up to the launch. The stage that would call the assembler hands the PTX o
 """
 
 import contextlib
-import functools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,29 +18,14 @@ from triton.backends.driver import decompose_descriptor, expand_signature, wrap_
 from tests.softgpu.arguments import flat, memory_of, pack, scalar
 from tests.softgpu.block import launch as launch_blocks
 from tests.softgpu.memory import TensorMap
-from tests.softgpu.parse import Kernel, parse
+from tests.softgpu.parse import Unsupported, parse
 from tests.softgpu.state import Fault
-from tests.softgpu.translate import Unsupported
 
 # Shared memory that one block may ask for: CUDA programming guide, table of compute capabilities.
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 MAX_THREADS = 1024
 SWIZZLE = {0: 0, 1: 32, 2: 64, 3: 128}  # CUtensorMapSwizzle: bytes of the pattern's row
 MAP = "map"  # what a tensor map is called in an expanded signature
-
-
-@dataclass
-class Code:
-    """A kernel's parsed PTX, and its translations, which the executor adds."""
-
-    kernel: Kernel
-    programs: dict[Any, Any] = field(default_factory=dict)
-
-
-@functools.lru_cache(maxsize=512)
-def code_of(text: str) -> Code:
-    """Parsed and translated once per process, whichever pretended GPU asks."""
-    return Code(parse(text))
 
 
 @dataclass
@@ -164,7 +148,7 @@ class SoftGPU:
     def launch(self, text: str, grid: tuple[int, int, int], shared: int, kinds: list[str], arguments: list) -> None:
         """Run every block. kinds: types of the arguments, `constexpr` for those that the code does not have."""
         text = self.edit(text)
-        code, tensors, values = code_of(text), [], []
+        kernel, tensors, values = parse(text), [], []
         for kind, argument in zip(kinds, arguments, strict=True):
             if kind.startswith("*"):
                 tensors.append(argument)
@@ -174,13 +158,11 @@ class SoftGPU:
                 values.append(argument.map)
             elif kind != "constexpr":
                 values.append(scalar(kind, argument))
-        parameters = pack(code.kernel.params, values)
+        parameters = pack(kernel.params, values)
         start, cpu = time.perf_counter(), time.process_time()
-        counts = launch_blocks(
-            code.kernel, memory_of(tensors), parameters, shared, grid, programs=code.programs, **self.options
-        )
+        counts = launch_blocks(kernel, memory_of(tensors), parameters, shared, grid, **self.options)
         took = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-        self.log.append({"kernel": code.kernel.name, "grid": grid, "ptx": text, **took, **counts})
+        self.log.append({"kernel": kernel.name, "grid": grid, "ptx": text, **took, **counts})
 
 
 def pointer(argument: Any) -> int:

@@ -11,9 +11,9 @@ from triton.compiler.compiler import max_shared_mem
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tests.softgpu.arguments import memory_of, pack, scalar
-from tests.softgpu.driver import SHARED_LIMIT, SoftGPU, code_of, pretend
+from tests.softgpu.driver import SHARED_LIMIT, SoftGPU, pretend
+from tests.softgpu.parse import Unsupported, parse
 from tests.softgpu.state import Fault
-from tests.softgpu.translate import Unsupported
 
 
 @triton.jit
@@ -136,9 +136,8 @@ def test_devices_in_turn() -> None:
             assert max_shared_mem(gpu.get_current_device()) == SHARED_LIMIT[arch]
         text = gpu.log[0]["ptx"]
         assert f".target sm_{arch}" in text
-        code = code_of(text)
-        assert codes.setdefault(arch, (code, dict(code.programs))) == (code, code.programs)
-    assert len({id(code) for code, _ in codes.values()}) == 3
+        assert codes.setdefault(arch, parse(text)) is parse(text)
+    assert len(set(codes.values())) == 3
 
 
 def test_nested_devices() -> None:
