@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.cluster.slurm import Cluster, missing
 from tests.support.inputs import make_bags, make_digits, make_teacher
-from tests.support.on_gpu import REAL, on_gpu, turn
+from tests.support.on_gpu import REAL, of_file, on_gpu
 
 if not REAL:
     # On a GPU a kernel's first launch compiles it, in whichever test comes first.
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest) -> Iterator[Any]:
     """For tests that launch Triton's kernels: a real GPU (then None), or a pretended one that takes CPU tensors."""
-    with on_gpu(getattr(request, "param", None) or turn(request.node)) as pretended:
+    with on_gpu(getattr(request, "param", None) or of_file(request.path)) as pretended:
         yield pretended
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from bingo.cli import main
 from bingo.kernels import aot, variants
+from tests.softgpu.program import unknown
 from tests.support.ranks import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton ships its assembler for Linux")
@@ -43,6 +44,10 @@ def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
         costed = record["kernel"] in ("split", "hopper", "ranks", "nearest") and record["dtype"] != "fp32"
         assert bool(record["cost"]) == bool(record["expected_cycles"]) == costed
         assert not costed or record["cost"]["pipes"]["tensor"] <= record["expected_cycles"] + 1
+    texts = [file.read_text() for file in tmp_path.rglob("*.ptx")]
+    assert len(texts) == len(records)
+    assert [names for text in texts if (names := unknown(text))] == [], "the executor of tests/softgpu does not know it"
+    assert "frobnicate.b32" in unknown(texts[0].replace("ret;", "frobnicate.b32 %r1, %r1;\n ret;"))[0]
     kernels = {name: [r for r in records if r["kernel"] == name] for name in KERNELS}
     covered = {name: {(r["dtype"], r["channels"]) for r in found} for name, found in kernels.items()}
     assert covered["split"] == {(dtype, channels) for dtype in ("fp32", "fp16", "bf16") for channels in (64, 128, 256)}

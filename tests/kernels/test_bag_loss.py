@@ -15,7 +15,7 @@ from torch import Tensor
 from bingo.kernels import NewKeys, bag_loss
 from tests.support.bag_inputs import draw
 from tests.support.naive import DEVICE, ce, unit_rows
-from tests.support.on_gpu import GENERATIONS
+from tests.support.on_gpu import GENERATIONS, in_turn
 
 T = 0.2
 IMPLS = ["reference", "chunked", "triton"]
@@ -68,7 +68,7 @@ def on_generations() -> Iterator[tuple[Any, ...]]:
         yield generation, torch.bfloat16, SHAPES[-1], place % 2 == 0
     for at, shape in enumerate(SHAPES):
         for place, dtype in enumerate((torch.float32, torch.float16, torch.bfloat16)[: 2 + (at < len(SHAPES) - 1)]):
-            yield GENERATIONS[(at + place) % len(GENERATIONS)], dtype, shape, (at + place) % 2 == 1
+            yield in_turn(at + place), dtype, shape, (at + place) % 2 == 1
 
 
 @pytest.mark.parametrize(("gpu", "dtype", "shape", "normalize"), list(on_generations()), indirect=["gpu"])

@@ -1,8 +1,6 @@
 """The cost model: what each pipe takes of a tile, by instructions written by hand, and against published kernels."""
 
 import dataclasses
-import json
-import os
 import subprocess
 import sys
 
@@ -13,6 +11,7 @@ from bingo.kernels.cycles import Work
 from tests.support import attention
 from tests.support.ranks import ROOT
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton ships its assembler for Linux")
 WAVE = [("FFMA", " R1, R2, R3, R4"), ("MUFU.EX2", " R1, R2"), ("F2FP.BF16.F32.PACK_AB", " R1, R2, R3")]
 PRODUCT = ("HGMMA.64x128x16.F32.BF16", " R24, R152, gdesc[UR12], R24, gsb0 ")
 WORK = Work(64, 128, 128, 2)
@@ -88,15 +87,15 @@ def test_keys_that_the_copy_engine_brings_are_written_to_shared_memory_once_for_
     assert rows_too["l2"] == (tile + 64 * 128 * 2) / 32
 
 
-def test_tcgen05_of_128_rows_costs_what_flashattention_4_says() -> None:
-    """Its section on the forward pass: 128 x 128 scores of 128 channels take 1024 cycles of the tensor cores, 768 of
-    shared memory (rows from there in the first product, from tensor memory in the second) and 1024 of exponentials."""
+def test_tcgen05_of_128_rows_reads_its_operands_from_shared_memory() -> None:
+    """128 x 128 scores of 128 channels, as FlashAttention-4 has them: the rows of the first product come from shared
+    memory, those of the second from tensor memory; three operands of 32 KB in all."""
     scores = [("UTCHMMA", " gdesc[UR14], gdesc[UR18], tmem[UR12], tmem[UR56], idesc[UR57], UPT ")] * 8
     output = [("UTCHMMA", " tmem[UR14], gdesc[UR4], tmem[UR10], tmem[UR46], idesc[UR47], UPT ")] * 8
     exponentials = [("MUFU.EX2", "")] * 128  # of each of four warps
     found = pipes(*scores, *output, *exponentials, arch=100, tiles=2.0, work=Work(128, 128, 128, 2))
     assert {pipe: 2 * found[pipe] for pipe in ("tensor", "shared", "mufu")} == {
-        "tensor": 1024, "shared": 768, "mufu": 1024
+        "tensor": 4 * 128**3 / 8192, "shared": 3 * 32 * 1024 / 128, "mufu": 128**2 / 16
     }  # fmt: skip
     assert pipes(*scores, arch=100)["tensor"] == 1024  # 64 rows: half of the work in the same time
 
@@ -161,16 +160,14 @@ def test_the_document_has_the_error_of_every_published_kernel() -> None:
         assert f"| {row.name} | {row.channels} | {row.speed:.0f} |" in document()
 
 
+@pytest.mark.slow
 def test_a_compiled_attention_kernel_comes_out_near_its_published_speed() -> None:
-    code = (
-        "import json; from tests.support.attention import COMPILED, compiled_share, lines;"
-        "print(json.dumps([line for line in lines((row, compiled_share(row)) for row in COMPILED[1:2])]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), cwd=ROOT, capture_output=True, text=True)
+    """In a process of its own: here kernels are compiled for the executor, without the assembler."""
+    code = "from tests.support.attention import *; print(compiled_share(COMPILED[1]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (line,) = json.loads(done.stdout)
-    *_, published, predicted, _, _ = (cell.strip() for cell in line.split("|"))
-    assert float(predicted) == pytest.approx(float(published), rel=0.1)
+    row = attention.COMPILED[1]
+    assert float(done.stdout) * attention.REACHED[row.arch] == pytest.approx(row.speed, rel=0.1)
 
 
 def test_the_table_shows_pipes_and_what_binds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,8 @@ class Block(Races, GlobalOrder, Mbarriers, Flights, TensorMemory, Barriers):
                 self._step(ready[0] if len(ready) == 1 else self.random.choice(ready))
         if self.flights:
             raise Fault(f"block {self.index} ended with {len(self.flights)} copies in flight")
+        if self.tmem_held:
+            raise Fault(f"block {self.index} ended and still holds tensor memory")
         if any(barrier.bytes for barrier in self.mbarriers.values()):
             raise Fault(f"block {self.index} ended while an mbarrier waits for bytes that nothing copies")
 

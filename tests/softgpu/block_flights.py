@@ -19,8 +19,8 @@ from tests.softgpu.writer import SMEM_BASE
 class Flight:
     """An operation that tells an mbarrier of its end. land: does it.
 
-    phase: of the mbarrier when it was issued. actor, time: the event that the mbarrier's waiters then know of. bytes: that the
-    mbarrier waits for; 0 for an arrival. in_turn: after all earlier ones of its kind.
+    phase: of the mbarrier when it was issued. actor, time: the event that the mbarrier's waiters then know of. bytes:
+    that the mbarrier waits for; 0 for an arrival. in_turn: after all earlier ones of its kind.
     """
 
     at: int
@@ -57,9 +57,9 @@ class Flights(BlockState):
         self._check_map(at, tensor)
         barrier = self._barrier(at, thread, address, asynchronous=True)
         target = self._target(at, tensor, shared)
-        actor, all_of_it = self.clocks.barrier(barrier.number), np.ones(len(target), int)
-        self.write(at, all_of_it * (thread // LANES), target, 16, actor=all_of_it * actor, time=all_of_it * barrier.time,
-                   asynchronous=True, lane=all_of_it * (thread % LANES))  # fmt: skip
+        actor, each = self.clocks.barrier(barrier.number), np.ones(len(target), int)
+        self.write(at, each * (thread // LANES), target, 16, actor=each * actor, time=each * barrier.time,
+                   asynchronous=True, lane=each * (thread % LANES))  # fmt: skip
         data = self._box(at, thread, tensor, x, y)
 
         def land() -> None:

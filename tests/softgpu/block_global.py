@@ -72,13 +72,13 @@ class GlobalOrder(BlockState):
         marks = self._marks(found)
         self._check_writes(at, "atomic", found, words, threads)
         self._check_reads(at, found, words, threads)
+        now = pack(self.number, threads, self.clocks.time[threads])
         if order != "relaxed" and scope != "cta":
             for who, word in zip(thread.tolist(), (offset // self.memory.word).tolist(), strict=True):
                 self._synchronise((found.base, word), who, order)
             self.clocks.tick(np.unique(thread // LANES))
         events = marks.writes.take(words)
         block, other, time = unpack(events)
-        now = pack(self.number, threads, self.clocks.time[threads])
         for i in np.flatnonzero((events != 0) & (block != self.number)):
             if not self._learnt(threads[i], int(block[i]), int(other[i]), time[i]):
                 now[i] = MANY
@@ -151,7 +151,7 @@ class GlobalOrder(BlockState):
             return None
         block, thread, time = unpack(events)
         mine = block == self.number
-        late = mine & (self.clocks.known[threads, thread] < time)
+        late = mine & (self.clocks.known[threads, np.where(mine, thread, 0)] < time)
         if idle is not None:
             late &= ~idle
         for i in np.flatnonzero(late | (events != 0) & ~mine):

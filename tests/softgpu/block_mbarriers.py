@@ -18,8 +18,8 @@ LIMIT = (1 << 20) - 1  # of arrivals and of bytes
 class Barrier:
     """An mbarrier. number: of its place; earlier: phases of mbarriers that were at its place before.
 
-    pending: arrivals and bytes: transfers that the current phase still waits for. known, flushed: the clocks that it has
-    gathered; done: parity -> those of the newest phase of that parity that is over.
+    pending: arrivals and bytes: transfers that the current phase still waits for. known, flushed: the clocks that it
+    has gathered; done: parity -> those of the newest phase of that parity that is over.
     """
 
     number: int
@@ -123,7 +123,7 @@ class Mbarriers(BlockState):
         return barrier
 
     def _check_init(self, at: int, threads: np.ndarray, granule: int, asynchronous: bool) -> None:
-        """Triton's own pipeliner leaves the proxy fence after the initialisation out: a fault for strict blocks only."""
+        """Triton's pipeliner leaves the proxy fence after the initialisation out: a fault for strict blocks only."""
         g = np.full(len(threads), granule)
         bad = self.clocks.unordered(threads, g, asynchronous)
         if asynchronous and not self.strict and bad.any() and not self.clocks.unordered(threads, g, False).any():

@@ -101,7 +101,9 @@ class TensorMemory(BlockState):
             self.fault(at, "tensor memory is given back that is not held like this")
         region = slice(None), slice(address, address + columns)
         if self.races:
-            self._judge(at, "end", self.tensor_clocks.free(self.clocks.warp(warp), region))
+            found = self.tensor_clocks.free(self.clocks.warp(warp), region)
+            if found and not found[2]:  # a synchronous instruction: it needs no tcgen05.fence
+                self._judge(at, "end", found)
         self.tensor_clocks.forget(region)
         del self.tmem_held[address]
 
@@ -132,7 +134,7 @@ class TensorMemory(BlockState):
             self.fault(at, f"{text}: unordered")
         if self.strict:
             self.fault(at, f"{text}: no tcgen05.fence in between")
-        self.warnings.add(f"no tcgen05.fence between {self.place(other)} and {self.place(at)}")
+        self.warnings.add("tensor memory is handed from thread to thread without a tcgen05.fence")
 
     # Products
 
@@ -181,13 +183,11 @@ class TensorMemory(BlockState):
                 g = self._unique(halves)
                 self.check(at, thread, g, "tcgen05.mma's read", "write", asynchronous=True)
                 self.clocks.record_read(self.clocks.products(warp), g, time, at)
-        strips = lambda lane: slice(lane // STRIP, None, 2 if product.form.m == 64 else 1)
+        strips = slice(product.d[0] // STRIP, None, 2 if product.form.m == 64 else 1)
         if product.a:
-            lane, column = product.a
-            self.tmem_read(at, thread, actor, (strips(lane), slice(column, column + K // 2)), time)
-        lane, column = product.d
+            self.tmem_read(at, thread, actor, (strips, slice(product.a[1], product.a[1] + K // 2)), time)
+        region = strips, slice(product.d[1], product.d[1] + product.form.n)
         accumulator = self.accumulators.setdefault((product.d, product.form), len(self.accumulators))
-        region = strips(lane), slice(column, column + product.form.n)
         self.tmem_write(at, thread, actor, region, time, accumulator)
 
     def _multiply_until(self, issued: int) -> None:

@@ -28,8 +28,11 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 WRONG = math.inf
 
 
-def run(case: Case) -> float:
-    """The verdict on one case; fresh memory is full of NaN, so that what a kernel leaves unwritten shows."""
+def run(case: Case, prepare: Callable[[Any], None] = lambda gpu: None) -> float:
+    """The verdict on one case; fresh memory is full of NaN, so that what a kernel leaves unwritten shows.
+
+    prepare: is given the pretended GPU first, to edit code or to keep it for its log.
+    """
     settings = dict(case)
     family, arch = FAMILIES[settings.pop("family")], settings.pop("arch")
     options = {name: settings.pop(name) for name in ("policy", "races") if name in settings}
@@ -37,8 +40,9 @@ def run(case: Case) -> float:
     # Triton's own pipeliner leaves the proxy fence out, so what it made of the portable kernel is not judged by it.
     whole = settings.get("keys", 0) % 128 == 0 and settings.get("unit_rows", True)
     options["strict"] = settings.get("impl") == "hopper" and whole
-    with pytest.MonkeyPatch.context() as patch, on_gpu(arch, seed=settings["seed"], **options):
+    with pytest.MonkeyPatch.context() as patch, on_gpu(arch, seed=settings["seed"], **options) as gpu:
         poison_fresh_memory(patch)
+        prepare(gpu)
         return family(random.Random(settings["seed"]), torch.Generator().manual_seed(settings.pop("seed")), **settings)
 
 
@@ -154,7 +158,11 @@ def run_nearest(rng: random.Random, generator: torch.Generator, *, queries: int,
     off = worst(scores, expected, slack)
     for score, index in zip(scores, indices, strict=True):
         live = index >= 0
-        if len(set(index[live].tolist())) != int(live.sum()) or not torch.equal(live, score > -math.inf):
+        if (
+            index.max() >= rows
+            or len(set(index[live].tolist())) != int(live.sum())
+            or not torch.equal(live, score > -math.inf)
+        ):
             return WRONG
     held = indices >= 0
     mine = z.gather(1, indices.clamp_min(0))

@@ -16,6 +16,8 @@ from tests.softgpu.cases import DTYPES, Case, run
 
 POLICIES = ("random", "lazy", "eager")
 ROWS = (1, 2, 17, 63, 64, 65, 127, 128, 129, 130, 200)
+KEYS = (1, 5, 64, 127, 128, 129, 300, 512, 700)
+HOPPER_KEYS = (128, 200, 256, 384, 640, 1152, 1300)
 
 
 def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
@@ -27,7 +29,7 @@ def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
     return {
         "impl": impl, "arch": arch, "sms": rng.choice((1, 2, 3)), "dtype": dtype,
         "channels": rng.choice((64, 128) if hopper else (16, 32, 48, 64, 80, 128, 144, 256)),
-        "keys": rng.choice((128, 200, 256, 384, 640, 1152, 1300) if hopper else (1, 5, 64, 127, 128, 129, 300, 512, 700)),
+        "keys": rng.choice(HOPPER_KEYS if hopper else KEYS),
         "q_dtype": rng.choice((dtype, "fp32")), "normalize": rng.random() < 0.3,
         "unit_rows": not long and rng.random() < 0.5, "temperature": rng.choice(temperatures),
         "length": rng.choice((0.1, 4.0)) if long else 1.0,
@@ -72,6 +74,10 @@ def augment(rng: random.Random, impl: str, arch: int) -> Case:
     }  # fmt: skip
 
 
+SIBLINGS = 4
+# What the compiler is told, or what decides which kernels are launched. To compile takes longer than to run.
+COMPILED = ("arch", "dtype", "q_dtype", "channels", "normalize", "unit_rows", "grad", "excluded_ids", "temperature",
+            "length", "positives", "k", "taps")  # fmt: skip
 # name -> (how often, the implementation, a drawing function of the family of the same name)
 DRAWS: dict[str, tuple[int, str, Callable[[random.Random, str, int], Case]]] = {
     "hopper": (6, "hopper", softmax),
@@ -90,6 +96,11 @@ def draw(rng: random.Random, name: str) -> Case:
     arch = 90 if impl == "hopper" else rng.choice((80, 90, 100))
     case = {"family": of_family.__name__} | of_family(rng, impl, arch)
     return case | {"policy": rng.choice(POLICIES), "seed": rng.randrange(10**6)}
+
+
+def sibling(rng: random.Random, name: str, case: Case) -> Case:
+    """Another case for the code that was compiled for this one."""
+    return draw(rng, name) | {setting: case[setting] for setting in COMPILED if setting in case}
 
 
 def verdict(case: Case) -> str:
@@ -118,11 +129,12 @@ def main(arguments: list[str] | None = None) -> int:
     bad = 0
     while time.monotonic() < end:
         (name,) = rng.choices(given.only, [DRAWS[kind][0] for kind in given.only])
-        case = draw(rng, name)
-        counts[name] += 1
-        if wrong := verdict(case):
-            bad += 1
-            print(f"{wrong}\n  python -m tests.softgpu.fuzz --case {shlex.quote(json.dumps(case))}", flush=True)
+        first = draw(rng, name)
+        for case in (first, *(sibling(rng, name, first) for _ in range(SIBLINGS))):
+            counts[name] += 1
+            if wrong := verdict(case):
+                bad += 1
+                print(f"{wrong}\n  python -m tests.softgpu.fuzz --case {shlex.quote(json.dumps(case))}", flush=True)
     print(f"{counts.total()} cases, {bad} bad:", ", ".join(f"{n} {name}" for name, n in counts.most_common()))
     return int(bad > 0)
 

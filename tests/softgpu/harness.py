@@ -29,7 +29,7 @@ HEAD = """
 
 def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: int = 32, arch: int = 90,
         shared: int = 0, grid: tuple[int, int, int] = (1, 1, 1), memory: dict[str, np.ndarray] | None = None,
-        maps: dict[str, dict[str, Any]] | None = None, stats: dict[str, Any] | None = None,
+        maps: dict[str, dict[str, Any]] | None = None, stats: dict[str, Any] | None = None, registers: int = 0,
         **options: Any) -> dict[str, np.ndarray]:  # fmt: skip
     """Run `body` in every thread and return what is then in the registers that `outputs` names.
 
@@ -38,8 +38,8 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
     is in both is declared once. %p0-7, %h0-15, %r0-63 and %d0-15 are there for the body (predicates, 16, 32, 64 bits).
     memory: name -> array in global memory; register %NAME holds its address, and the body changes the array itself.
     maps: name -> {"array": name in memory, "box": sizes, "swizzle": 0, 32, 64 or 128}; %NAME holds the tensor map's
-    address. shared: bytes of shared memory, from `global_smem` on. stats: takes the record of the launch. Other options
-    (policy, seed, races, team_warps, strict) go to `block.launch`. Raises what the launch raises.
+    address. shared: bytes of shared memory, from `global_smem` on. stats: takes the record of the launch.
+    registers: of a thread (.maxnreg), for setmaxnreg. Other options (policy, seed, races, team_warps, strict) go to `block.launch`. Raises what the launch raises.
     """
     memory, maps = memory or {}, maps or {}
     count = threads * math.prod(grid)
@@ -50,6 +50,8 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
     buffers = {f"in_{n}": a for n, a in given.items()} | {f"out_{n}": a for n, a in results.items()} | memory
     widths = {n: a.dtype.itemsize for n, a in (results | given).items()}
     text = _text(body, given, results, widths, predicates, list(memory), list(maps), list(buffers), arch, threads)
+    if registers:
+        text = text.replace("\n{", f"\n.maxnreg {registers}\n{{", 1)
     space, parameters = GlobalMemory(), {}
     base = 1 << 32
     for name, array in buffers.items():
@@ -63,6 +65,20 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
     if stats is not None:
         stats.update(record)
     return {n: a.astype(bool) if n in predicates else a.view(outputs[n]) for n, a in results.items()}
+
+
+def apply(op: str, result: Any, *operands: Any, **options: Any) -> np.ndarray:
+    """What `op %result, %operand, ...;` gives, operand by operand as NumPy broadcasts them; their dtypes are registers'.
+
+    result: dtype. Options are those of `run`.
+    """
+    arrays = np.broadcast_arrays(*operands)
+    count, names = arrays[0].size, [f"x{i}" for i in range(len(arrays))]
+    threads = -(-count // 32) * 32
+    inputs = {n: np.resize(a.reshape(-1), threads) for n, a in zip(names, arrays, strict=True)}
+    words = ", ".join(f"%{name}" for name in ("out", *names))
+    found = run(f"{op} {words};", inputs, {"out": result}, threads=threads, **options)["out"]
+    return found[:count].reshape(arrays[0].shape)
 
 
 def _stored(value: Any) -> np.ndarray:

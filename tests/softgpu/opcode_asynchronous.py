@@ -41,7 +41,7 @@ class AsynchronousOpcodes(Writer):
         self.emit(at, f"T.cp_async({at}, {places}, {self.integer(size)}, {length}, {self.mask(ins)})")
 
     def _cp_tile(self, at: int, ins: Instruction) -> None:
-        """cp.async.bulk.tensor.2d.shared{::cta}.global{.tile}.mbarrier::complete_tx::bytes [to], [map, {x, y}], [bar]"""
+        """.tensor.2d.shared::cta.global{.tile}.mbarrier::complete_tx::bytes [to], [map, {x, y}], [bar]"""
         form = self.form
         form.need("tensor")
         form.need("2d")

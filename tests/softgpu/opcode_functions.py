@@ -38,7 +38,8 @@ class Functions(Writer):
         flush = ptx == "f32" and self.form.flag("ftz")
         d, a = self.form.operands(2)
         value = self.use(a, KINDS[ptx])
-        text = f"flush({ins.parts[0]}(flush({value})))" if flush else f"{ins.parts[0]}({value})"
+        inner = f"flush({value})" if flush and ins.parts[0] != "ex2" else value  # 2 to a subnormal number is 1
+        text = f"flush({ins.parts[0]}({inner}))" if flush else f"{ins.parts[0]}({inner})"
         self.put(at, ins, d, text, KINDS[ptx])
 
     def do_testp(self, at: int, ins: Instruction) -> None:

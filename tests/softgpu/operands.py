@@ -28,13 +28,12 @@ class Operand:
         self.size = self.wide * self.high * self.tile
 
     def place(self, image: np.ndarray) -> None:
-        for (row, column), value in np.ndenumerate(self.values):
-            inner, outer = (row, column) if self.transposed else (column, row)
-            line, chunk, rest = outer % 8, inner % self.run // 8, inner % 8
-            chunk ^= MOVES[self.width](line)
-            tile = inner // self.run * self.high + outer // 8
-            at = self.start + tile * self.tile + line * 2 * self.run + chunk * 16 + rest * 2
-            image[at : at + 2] = np.array([value], "u2").view("u1")
+        row, column = np.indices(self.values.shape)
+        inner, outer = (row, column) if self.transposed else (column, row)
+        line, rest = outer % 8, inner % 8
+        chunk = inner % self.run // 8 ^ MOVES[self.width](line)
+        tile = inner // self.run * self.high + outer // 8
+        image.view("u2")[(self.start + tile * self.tile + line * 2 * self.run + chunk * 16) // 2 + rest] = self.values
 
     def descriptor(self, name: str, k: int = 0) -> int:
         beside, below = self.high * self.tile, self.tile  # bytes from a tile to the next along and across its rows

@@ -82,7 +82,7 @@ class BlockState:
         policy: str = "random",
         races: bool = True,
         strict: bool = False,
-        differing: str = "warn",
+        differing: str = "fault",
         copies: bool = True,
         tensor: bool = True,
     ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tests.softgpu.clocks import LANES
-from tests.softgpu.numbers import i8, u4, u8
+from tests.softgpu.numbers import u4, u8
 from tests.softgpu.state import Fragment, TeamState
 
 ALL_LANES = 0xFFFFFFFF
@@ -63,11 +63,6 @@ class Control(TeamState):
         size = np.dtype(kind).itemsize
         bits = value if isinstance(value, bytes) else int(value).to_bytes(8, "little", signed=int(value) < 0)
         return np.full(self.lanes, np.frombuffer(bits[:size].ljust(size, b"\0"), kind)[0])
-
-    def parameter_signed(self, name: str, kind: Any) -> np.ndarray:
-        """A 32-bit parameter, widened with its sign."""
-        value = int.from_bytes(self.block.parameters[name][:4], "little", signed=True)
-        return np.full(self.lanes, value, i8).view(kind)
 
     def parameter_address(self, name: str) -> np.ndarray:
         """The address of a parameter that is a tensor map."""

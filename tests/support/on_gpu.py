@@ -3,6 +3,7 @@
 import contextlib
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,17 @@ POLICIES = ("cuda",) if REAL else ("random", "lazy", "eager")
 every_generation = pytest.mark.parametrize(
     "gpu", GENERATIONS, indirect=True, ids=lambda arch: f"sm_{arch}" if arch else "cuda"
 )
-"""A test that runs on each; others of its kind take one, by `turn`."""
+"""A test that runs on each; others take one, see `of_file`."""
 
 
-def turn(item: pytest.Item) -> int | None:
-    """The generation of a test, the same for all of its file, so that they share compiled kernels."""
-    return GENERATIONS[zlib.crc32(item.path.name.encode()) % len(GENERATIONS)]
+def in_turn(at: int) -> int | None:
+    """The generation of the at-th case, where one is enough for each."""
+    return GENERATIONS[at % len(GENERATIONS)]
+
+
+def of_file(path: Path) -> int | None:
+    """The generation of a file's tests where they name none; one for all, so that they share compiled kernels."""
+    return in_turn(zlib.crc32(path.name.encode()))
 
 
 @contextlib.contextmanager

@@ -201,7 +201,7 @@ STEPS = {
 histories = st.lists(st.one_of([st.tuples(st.just(kind), *parts) for kind, parts in STEPS.items()]), max_size=24)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(histories)
 def test_random_histories(steps: list[tuple]) -> None:
     """Up to the first race: the clocks miss none, and call nothing else one but where they are stricter on purpose."""
@@ -229,6 +229,14 @@ EITHER = {  # name -> (steps before, the step that is judged with them, whether 
     "whole warp after it met": ([("write", 0, 0), ("join", WARP)], ("read", 64, 0), False),
     "lane reads its whole warp": ([("write", 64, 0)], ("read", 0, 0), True),
     "handed over": ([("write", 0, 0), ("release", [0], 0), ("acquire", [33], 0)], ("read", 33, 0), False),
+    "handed to a whole warp": ([("write", 0, 0), ("release", [0], 0), ("acquire", list(range(32, 64)), 0)],
+                               ("read", 65, 0), False),
+    "handed to a part of it": ([("write", 0, 0), ("release", [0], 0), ("acquire", [32, 33], 0)], ("read", 65, 0), True),
+    "handed on by a whole warp": ([("write", 64, 0), ("release", WARP, 0), ("acquire", [33], 0)], ("read", 33, 0),
+                                  False),
+    "met one lane of it": ([("write", 64, 0), ("join", [1, 33])], ("read", 33, 0), True),
+    "handed on by a part of it": ([("write", 64, 0), ("release", [0, 1], 0), ("acquire", [33], 0)], ("read", 33, 0),
+                                  True),
     "another lane arrives": ([("write", 1, 0), ("release", [0], 0), ("acquire", [33], 0)], ("read", 33, 0), True),
     "read by another lane": ([("read", 1, 0), ("release", [0], 0), ("acquire", [33], 0)], ("write", 33, 0), True),
     "it met first": ([("read", 1, 0), ("join", WARP), ("release", [0], 0), ("acquire", [33], 0)], ("write", 33, 0),
@@ -272,8 +280,8 @@ def test_lanes_that_read_one_word_count_as_their_warp() -> None:
 
 
 @pytest.mark.parametrize(("actor", "words"), [
-    (lambda c: 33, "warp 1 lane 1"), (lambda c: c.warp(1), "warp 1"), (lambda c: c.copies(33), "cp.async of warp 1 lane 1"),
-    (lambda c: c.products(1), "wgmma of warp 1"), (lambda c: c.barrier(3), "TMA (mbarrier 3)"),
+    (lambda c: 33, "warp 1 lane 1"), (lambda c: c.warp(1), "warp 1"), (lambda c: c.products(1), "wgmma of warp 1"),
+    (lambda c: c.copies(33), "cp.async of warp 1 lane 1"), (lambda c: c.barrier(3), "TMA (mbarrier 3)"),
 ])  # fmt: skip
 def test_actors_have_names(actor: Any, words: str) -> None:
     clocks = Clocks(WARPS, GRANULES)

@@ -1,0 +1,109 @@
+"""Deletes one synchronising instruction at a time from a compiled kernel and asks whether the executor notices.
+
+`python -m tests.softgpu.mutate_ptx KERNEL ARCH` prints a line for each. What is not noticed must be
+redundant: README.md of this folder has the reasons.
+"""
+
+import argparse
+import re
+import sys
+from typing import Any
+
+import torch
+
+from bingo.kernels.triton_queue_softmax import choose_tile
+from tests.softgpu.cases import Case, run
+from tests.softgpu.mutations import BAG, CASES, SPLIT
+from tests.softgpu.planting import judge
+
+SYNCHRONISING = re.compile(
+    r"\s*(@!?%\w+\s+)?(bar\.|barrier\.|membar|fence|cp\.async\.(wait|commit|mbarrier)|cp\.async\.bulk|mbarrier\."
+    r"|wgmma\.(wait|commit|fence)|setmaxnreg|tcgen05\.(wait|commit|fence|relinquish|dealloc))[^;]*;\s*$"
+)
+TEST = re.compile(r"mbarrier\.(?:try|test)_wait\S*\s+(\S+),")
+KERNELS = {
+    "hopper": "partials_kernel",
+    "split": "split_kernel",
+    "ranks": "rank_kernel",
+    "combine": "combine_kernel",
+    "bag": "bag_kernel",
+    "nearest": "nearest_kernel",
+}
+"""Name -> entry function."""
+
+
+def cases(kernel: str, arch: int) -> list[Case]:
+    """Calls with one and the same code: tiles that end in every stage of a ring, loops of one turn and of more."""
+    many = {"keys": 2300, "sms": 10}  # 18 splits are more than the join takes at a time
+    if kernel == "hopper":
+        return [CASES["hopper"] | {"keys": 128 * tiles} for tiles in (10, 9, 1)]
+    if kernel == "split":
+        keys = choose_tile(torch.bfloat16, 128, arch, busy=False).keys
+        case = SPLIT | {"arch": arch, "rows": 70, "channels": 128, "splits": 1}
+        return [case | {"keys": tiles * keys} for tiles in (4, 5, 6)]
+    if kernel == "combine":
+        return [SPLIT | many | {"arch": arch, "rows": 5, "splits": 18}]
+    if kernel == "bag":
+        return [BAG | many | {"arch": arch, "channels": 64, "new": 25, "excluded_ids": 0}]
+    return [CASES[kernel] | {"arch": arch}]
+
+
+def places(text: str) -> list[int]:
+    """Lines of PTX with one synchronising instruction and nothing else."""
+    return [i for i, line in enumerate(text.splitlines()) if SYNCHRONISING.match(line)]
+
+
+def without(text: str, place: int) -> str:
+    """The code without that line; a test of an mbarrier is answered at once."""
+    lines = text.splitlines()
+    test = TEST.search(lines[place])
+    lines[place] = f"setp.eq.b32 {test[1]}, 0, 0;" if test else ""
+    return "\n".join(lines)
+
+
+def compiled(entry: str, case: Case) -> str:
+    """The kernel's PTX, from a run that must be right."""
+    gpus: list[Any] = []
+    off = run(case | {"policy": "random", "seed": 0}, gpus.append)
+    assert off <= 1, f"{entry} is wrong without any change"
+    return next(record["ptx"] for record in gpus[0].log if record["kernel"] == entry)
+
+
+def replaced(old: str, new: str) -> Any:
+    """A `prepare` that launches `new` in place of `old`."""
+
+    def prepare(gpu: Any) -> None:
+        gpu.edit = lambda text: new if text == old else text
+
+    return prepare
+
+
+def source(text: str, place: int) -> str:
+    """file:line of the kernel's source that the instruction comes from."""
+    found = [line for line in text.splitlines()[:place] if line.strip().startswith(".loc")]
+    name = re.search(r"//\s*(\S+?):(\d+)", found[-1]) if found else None
+    return f"{name[1].rpartition('/')[2]}:{name[2]}" if name else "?"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.softgpu.mutate_ptx", description=__doc__)
+    parser.add_argument("kernel", choices=KERNELS)
+    parser.add_argument("arch", type=int, choices=(80, 90, 100))
+    parser.add_argument("--unnoticed", action="store_true", help="print only what is not noticed")
+    given = parser.parse_args(arguments)
+    called = cases(given.kernel, given.arch)
+    text = compiled(KERNELS[given.kernel], called[0])
+    unnoticed, found = 0, places(text)
+    for place in found:
+        edit = replaced(text, without(text, place))
+        seen = next((seen for case in called if (seen := judge(case, edit))), "")
+        unnoticed += not seen
+        if not (seen and given.unnoticed):
+            line = text.splitlines()[place].strip().replace("\t", " ")
+            print(f"{place + 1:5d} {line:60s} {source(text, place):32s} {seen or 'NOT NOTICED'}", flush=True)
+    print(f"{given.kernel} sm_{given.arch}: {len(found)} deletions, {len(found) - unnoticed} noticed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
