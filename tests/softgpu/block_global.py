@@ -5,8 +5,9 @@ writes, or write what another reads, unless atomic operations of device scope or
 its thread knows (`clocks.py`), an acquire of the same word learns it, and other threads of the acquiring block learn it
 through a barrier. Atomic operations never race with each other; a plain store ends what a word hands on.
 
-Which words several threads have read is not kept one by one: such a word may be written by a thread that is ordered
-after all reads of that tensor so far. That is stricter than a device.
+Which threads have read a word is not kept one by one. What several of one block have read may be written by a thread
+that is ordered after all reads of the tensor by that block so far; what several blocks have read, by one that is
+ordered after those of all blocks. That is stricter than a device.
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ from tests.softgpu.numbers import i4, i8
 from tests.softgpu.state import BlockState
 
 TIME_BITS, THREAD_BITS = 29, 11
-MANY = -1  # several threads have read a word, or several blocks have changed it by atomics that order nothing
+MANY = -1  # several blocks have read a word, or have changed it by atomics that order nothing
+SEVERAL = (1 << THREAD_BITS) - 1  # in place of a thread: several of the block have read a word
 
 
 def pack(block: int, thread: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -43,9 +45,12 @@ class GlobalOrder(BlockState):
         self._check_writes(at, "read", found, words, threads)
         now = pack(self.number, threads, self.clocks.time[threads])
         before = marks.reads.take(words)
-        now = np.where((before == 0) | (before >> TIME_BITS == now >> TIME_BITS), now, MANY)
+        block, other, _ = unpack(before)
+        together = np.where((before == 0) | (block == self.number), pack(self.number, np.array(SEVERAL), i4(0)), MANY)
+        now = np.where((before == 0) | (block == self.number) & (other == threads), now, together)
         marks.reads[words] = now
-        marks.reads[words[marks.reads.take(words) != now]] = MANY
+        twice = marks.reads.take(words) != now
+        marks.reads[words[twice]] = together[twice]
         last = marks.last_reads.setdefault(self.number, np.zeros(self.threads, i4))
         last[thread] = self.clocks.time[thread]
 
@@ -130,10 +135,13 @@ class GlobalOrder(BlockState):
 
     def _check_reads(self, at: int, found: Allocation, words: np.ndarray, threads: np.ndarray) -> None:
         events = found.marks.reads.take(words)
-        many = events == MANY
-        for thread in np.unique(threads[many]):
-            if not all(self._knows_all(thread, *entry) for entry in found.marks.last_reads.items()):
-                who, word = self._who(self.number, thread), words[many & (threads == thread)][0]
+        block, reader, _ = unpack(events)
+        many = (events == MANY) | (events != 0) & (reader == SEVERAL)
+        last_reads = found.marks.last_reads
+        for thread, readers in set(zip(threads[many].tolist(), block[many].tolist(), strict=True)):
+            asked = last_reads if readers < 0 else {readers: last_reads[readers]}
+            if not all(self._knows_all(thread, *entry) for entry in asked.items()):
+                who, word = self._who(self.number, thread), words[many & (threads == thread) & (block == readers)][0]
                 self.fault(at, f"race: write by {who} of {self._word(found, word)} that several read: unordered")
         events[many] = 0
         bad = self._unordered(events, threads, None)
