@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/digits
+SECONDS ?= 600
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick files lint format bench lock licences clean
+.PHONY: help demo test quick fuzz files lint format bench lock licences clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -17,6 +19,11 @@ test: .venv/.stamp  ## every test (half an hour, 2 cores); make test PART=images
 
 quick: .venv/.stamp  ## lint, the tests that need no torch, one case of each op (a minute and a half of CPU at most)
 	@bash -c 'time { $(MAKE) --no-print-directory lint && $(BIN)/python -m pytest -q -m quick $(ARGS); }'
+
+fuzz: .venv/.stamp  ## random shapes through every compiled kernel on the CPU, then planted faults (SECONDS=600 SEED=0)
+	$(BIN)/python -m tests.softgpu.fuzz --seconds $(SECONDS) --seed $(SEED)
+	$(BIN)/python -m tests.softgpu.mutations
+	$(BIN)/python -m tests.softgpu.mutate_ptx
 
 files:  ## every source file with its sentence
 	@$(PYTHON) -m tests.support.file_list

@@ -1,6 +1,7 @@
 """The documents: every command, flag, link and path in them is real, and their sentences are short."""
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "kernels" / "README.md",
+    ROOT / "tests" / "softgpu" / "README.md",
     *(ROOT / "docs").glob("*.md"),
 ]
 
@@ -80,7 +82,7 @@ def test_commands_of_documents_exist(document: Path) -> None:
         assert target in targets, f"{document.name} names `make {target}`"
     for name in re.findall(r"\bpython -m (tests[\w.]+)", blocks):
         assert (ROOT / f"{name.replace('.', '/')}.py").exists(), f"{document.name} names {name}"
-    for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+    for link in re.findall(r"\]\(([^)#:]+)\)", re.sub(r"```.*?```", "", document.read_text(), flags=re.S)):
         assert (document.parent / link).exists(), f"{document.name} links to {link}"
 
 
@@ -119,3 +121,17 @@ def test_kernels_readme_runs() -> None:
     assert blocks
     for block in blocks:
         subprocess.run([sys.executable, "-c", block], check=True, cwd=ROOT)
+
+
+def test_example_of_the_executor_runs(tmp_path: Path) -> None:
+    """As a file: Triton reads the source of its functions again."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "without-a-gpu.md").read_text(), re.S)
+    (tmp_path / "file.py").write_text(block)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "file.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[:3]] == [[arch, "add_up", "5"] for arch in ("80", "90", "100")]
+    assert "file.py:18" in lines[3], "the fault names the line"

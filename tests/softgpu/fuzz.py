@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from bingo.kernels.hopper_queue_softmax import CHANNELS, MOST_CHANNELS_EXCLUDED
 from tests.softgpu.cases import DTYPES, Case, run
 
 POLICIES = ("random", "lazy", "eager")
@@ -24,16 +25,17 @@ def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
     """What every call over a queue is asked."""
     hopper = impl == "hopper"
     dtype = rng.choice(("bf16", "bf16", "fp16") if hopper else ("bf16", "bf16", "fp16", "fp32"))
+    channels = rng.choice(CHANNELS if hopper else (16, 32, 48, 64, 80, 128, 144, 256))
     long = not hopper and rng.random() < 0.2
     temperatures = ((0.2,) if dtype == "fp16" else (0.2, 0.07)) if hopper else (0.2, 0.2, 0.07, 0.012)
     return {
         "impl": impl, "arch": arch, "sms": rng.choice((1, 2, 3)), "dtype": dtype,
-        "channels": rng.choice((64, 128) if hopper else (16, 32, 48, 64, 80, 128, 144, 256)),
+        "channels": channels,
         "keys": rng.choice(HOPPER_KEYS if hopper else KEYS),
         "q_dtype": rng.choice((dtype, "fp32")), "normalize": rng.random() < 0.3,
         "unit_rows": not long and rng.random() < 0.5, "temperature": rng.choice(temperatures),
         "length": rng.choice((0.1, 4.0)) if long else 1.0,
-        "excluded_ids": 0 if hopper else rng.choice((0, 0, 0, 1, 3)),
+        "excluded_ids": rng.choice((0, 0, 0, 1, 3)) if not hopper or channels <= MOST_CHANNELS_EXCLUDED else 0,
     }  # fmt: skip
 
 

@@ -8,8 +8,10 @@ HAND_BACK = "            mbarrier.arrive(empty.index((i - 1) % STAGES))\n"
 LAYOUT = "gl.NVMMASharedLayout(swizzle_byte_width=64, element_bitwidth=16, rank=2)"
 
 
-def of(name: str, *edits: Edit, right: bool = False, quick: bool = False, compiles: bool = True) -> Mutation:
-    return Mutation(name, "hopper_kernel", "hopper", edits, right, quick, compiles)
+def of(
+    name: str, *edits: Edit, case: str = "hopper", right: bool = False, quick: bool = False, compiles: bool = True
+) -> Mutation:
+    return Mutation(name, "hopper_kernel", case, edits, right, quick, compiles)
 
 
 HOPPER = (
@@ -19,7 +21,7 @@ HOPPER = (
         "consumers wait for the wrong parity",
         ("(i // STAGES) & 1, pred=i < tiles", "((i // STAGES) & 1) ^ 1, pred=i < tiles"),
     ),
-    of("no fence after mbarrier.init", ("    fence_async_shared()\n", ""), quick=True),
+    of("no fence after mbarrier.init", ("    fence_async_shared()\n    if E == 0", "    if E == 0"), quick=True),
     of("a consumer hands back the next stage", (HAND_BACK, "            mbarrier.arrive(empty.index(i % STAGES))\n")),
     of(
         "a consumer hands back before it waits for wgmma",
@@ -40,21 +42,30 @@ HOPPER = (
         "the weighted sum of the wrong stage",
         ("operand, ring.index((i - 1) % STAGES), mean", "operand, ring.index(i % STAGES), mean"),
     ),
-    of("the producer copies the next tile's keys", ("[first_key + i * KEYS, 0]", "[first_key + (i + 1) * KEYS, 0]")),
+    of("the producer copies the next tile's keys", ("[first_key + i * ring", "[first_key + (i + 1) * ring")),
     of(
         "the producer copies into the next stage",
         ("full.index(stage), ring.index(stage))", "full.index(stage), ring.index((stage + 1) % STAGES))"),
     ),
     of("both consumers take the same rows", ("row + ROWS, ", "row, ")),
-    of("means are stored past the last row", ("values, mask=rows[:, None] < live_rows)", "values)"), quick=True),
-    of("queries are loaded past the last row", ("live_rows, other=0.0)", "live_rows + 64, other=0.0)")),
-    of("ring and map have different swizzles", ("KEYS, C], queue.layout)", f"KEYS, C], {LAYOUT})"), compiles=False),
+    of("means are stored past the last row", ("values, mask=within(rows, cols, live_rows, C, BC))", "values)"), quick=True),
+    of("queries are loaded past the last row", ("live_rows, C, BC)\n    q", "live_rows + 64, C, BC)\n    q")),
+    of("ring and map have different swizzles", ("KEYS, BC], queue.layout)", f"KEYS, BC], {LAYOUT})"), compiles=False),
     of("sums are stored past the last row", ("gl.log2(total), mask=rows < live_rows)", "gl.log2(total))")),
     of("scores are summed, not weights", ("  sums += sum_in_threads(weights)", "  sums += sum_in_threads(scores)")),
+    of("excluded ids of the first tile", ("ids, i, row, E, s_layout)", "ids, 0, row, E, s_layout)"), case="hopper, ids"),
+    of("excluded ids of the other consumer", ("groups = (row + gl", "groups = (gl"), case="hopper, ids", quick=True),
+    of("a row without any key", ("if E > 0:  # of", "if E < 0:  # of"), case="hopper, dead rows"),
+    of(
+        "queries in shared memory without a fence",
+        ("        fence_async_shared()\n        q = q_room", "        q = q_room"),
+        case="hopper, ids",
+    ),
+    of("no barrier before the loop", ("        tl.debug_barrier()\n", "        pass\n"), right=True),
     of("three stages", ("STAGES = gl.constexpr(4)", "STAGES = gl.constexpr(3)"), right=True, quick=True),
     of(
         "a swizzle of 64 bytes in ring and map",
-        ("gl.NVMMASharedLayout.get_default_for([KEYS.value, channels], kind)", LAYOUT),
+        ("gl.NVMMASharedLayout.get_default_for(list(queue_tile(channels)), kind)", LAYOUT),
         right=True,
     ),
     # Triton gives the first partition what is left of the registers, so no more are asked for than there are.

@@ -12,11 +12,14 @@ from tests.softgpu.hopper_mutations import HOPPER
 from tests.softgpu.planting import Mutation, noticed
 
 SPLIT = {"family": "softmax", "impl": "triton", "channels": 64}
+HOPPER_CASE = SPLIT | {"impl": "hopper", "arch": 90, "rows": 70, "keys": 1280, "channels": 128, "splits": 1}
 SHORT = SPLIT | {"rows": 40, "splits": 2}
 BAG = {"family": "bag", "impl": "triton", "arch": 80, "channels": 48, "keys": 130, "batch": 3, "views": 2,
        "positives": 2, "new": 140, "excluded_ids": 1, "normalize": True, "q_dtype": "fp32"}  # fmt: skip
 CASES: dict[str, Case] = {
-    "hopper": SPLIT | {"impl": "hopper", "arch": 90, "rows": 70, "keys": 1280, "channels": 128, "splits": 1},
+    "hopper": HOPPER_CASE,
+    "hopper, ids": HOPPER_CASE | {"excluded_ids": 3, "groups": 70, "channels": 64},
+    "hopper, dead rows": HOPPER_CASE | {"keys": 128, "excluded_ids": 1, "groups": 70, "channels": 64, "one_id": True},
     "ragged": SHORT | {"arch": 80, "keys": 300},
     "copied": SHORT | {"arch": 90, "keys": 300},
     "maximum": SHORT | {"arch": 100, "keys": 300, "temperature": 0.012},

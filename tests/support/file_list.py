@@ -19,6 +19,10 @@ FOLDERS = (
 )
 
 
+WITHOUT_PACKAGE = ("tests/softgpu",)
+"""Folders whose sentence is the title of their README.md."""
+
+
 def sentence(path: Path) -> str:
     """The first sentence of a file's docstring, or its first paragraph if that has no end."""
     text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].split())
@@ -32,6 +36,10 @@ def rows(root: Path = ROOT) -> Iterator[tuple[str, str]]:
         for path in sorted((root / folder).glob("*.py")):
             if path.name != "__init__.py":
                 yield path.name, sentence(path)
+    for folder in WITHOUT_PACKAGE:
+        yield f"{folder}/", (root / folder / "README.md").read_text().splitlines()[0].lstrip("# ")
+        for path in sorted((root / folder).glob("*.py")):
+            yield path.name, sentence(path)
 
 
 def main() -> None:
