@@ -39,7 +39,8 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
     memory: name -> array in global memory; register %NAME holds its address, and the body changes the array itself.
     maps: name -> {"array": name in memory, "box": sizes, "swizzle": 0, 32, 64 or 128}; %NAME holds the tensor map's
     address. shared: bytes of shared memory, from `global_smem` on. stats: takes the record of the launch.
-    registers: of a thread (.maxnreg), for setmaxnreg. Other options (policy, seed, races, team_warps, strict) go to `block.launch`. Raises what the launch raises.
+    registers: of a thread (.maxnreg), for setmaxnreg. Other options (policy, seed, races, team_warps, strict) go to
+    `block.launch`. Raises what the launch raises.
     """
     memory, maps = memory or {}, maps or {}
     count = threads * math.prod(grid)
