@@ -229,7 +229,7 @@ def hopper_variants() -> list[Variant]:
         *(_hopper(dtype, channels, dtype, GRAD=grad) for channels, dtype, grad in plain),
         *(_hopper(dtype, channels, torch.float32) for channels, dtype in raw),
         _hopper(torch.bfloat16, 128, torch.float32, GRAD=False),
-        _hopper(torch.bfloat16, 192, torch.float32),
+        _hopper(torch.bfloat16, 256, torch.float32, C=192),
         *(_hopper(torch.bfloat16, channels, torch.bfloat16, E=6) for channels in (64, 128)),
         _hopper(torch.float16, 128, torch.float32, E=6),
         _hopper(torch.bfloat16, 128, torch.bfloat16, E=6, GRAD=False),
@@ -245,6 +245,7 @@ def _hopper(queue_dtype: torch.dtype, channels: int, q_dtype: torch.dtype, **cha
     excluded, grad = constants["E"], constants["GRAD"]
     name = ("gradient" if grad else "loss only") + (", raw fp32 rows" if normalize else "")
     name += f", {excluded} excluded ids" if excluded else ""
+    name += f", {constants['C']} of {channels} channels" if constants["C"] != channels else ""
     keys, padded = hopper_kernel.queue_tile(channels)
     queue = f"tensordesc<{TYPE_NAMES[queue_dtype]}[{keys},{padded}]"
     signature = {
