@@ -118,7 +118,7 @@ def launch(kernel: Kernel, memory: GlobalMemory, parameters: dict[str, Any], sha
     policy "eager" (asynchronous results at once), "lazy" (as late as allowed), "random" (the default);
     races: judge the order of accesses (default True);
     strict: a missing proxy fence after mbarrier.init is a fault, not a warning (default False);
-    differing "warn" or "fault": threads of a warp that store different values to one place at once.
+    differing "fault" (the default) or "warn": threads of a warp that store different values to one place at once.
     Returns blocks, steps (stretches of code) and warnings (a set of sentences). Raises Fault.
     """
     warps = kernel.threads // LANES
