@@ -5,9 +5,9 @@ writes, or write what another reads, unless atomic operations of device scope or
 its thread knows (`clocks.py`), an acquire of the same word learns it, and other threads of the acquiring block learn it
 through a barrier. Atomic operations never race with each other; a plain store ends what a word hands on.
 
-Which threads have read a word is not kept one by one. What several of one block have read may be written by a thread
-that is ordered after all reads of the tensor by that block so far; what several blocks have read, by one that is
-ordered after those of all blocks. That is stricter than a device.
+Who has read a word is not kept one by one if it is several threads: such a word may be written by a thread that is
+ordered after all reads of that tensor so far by that block, or by any if several blocks have read it. That is stricter
+than a device.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ from tests.softgpu.numbers import i4, i8
 from tests.softgpu.state import BlockState
 
 TIME_BITS, THREAD_BITS = 29, 11
-MANY = -1  # several blocks have read a word, or have changed it by atomics that order nothing
-SEVERAL = (1 << THREAD_BITS) - 1  # in place of a thread: several of the block have read a word
+SEVERAL = (1 << THREAD_BITS) - 1  # the thread of an event of several threads
+MANY = -1  # several threads have read a word, or several blocks have changed it by atomics that order nothing
 
 
 def pack(block: int, thread: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -43,14 +43,14 @@ class GlobalOrder(BlockState):
         words, threads, _ = self._words(thread, offset, extent, None)
         marks = self._marks(found)
         self._check_writes(at, "read", found, words, threads)
-        now = pack(self.number, threads, self.clocks.time[threads])
+        several = pack(self.number, np.array(SEVERAL), np.array(0))
         before = marks.reads.take(words)
-        block, other, _ = unpack(before)
-        together = np.where((before == 0) | (block == self.number), pack(self.number, np.array(SEVERAL), i4(0)), MANY)
-        now = np.where((before == 0) | (block == self.number) & (other == threads), now, together)
+        block, reader, _ = unpack(before)
+        alone = (before == 0) | (reader == threads)
+        now = np.where(alone, pack(self.number, threads, self.clocks.time[threads]), several)
+        now[(before != 0) & (block != self.number)] = MANY
         marks.reads[words] = now
-        twice = marks.reads.take(words) != now
-        marks.reads[words[twice]] = together[twice]
+        marks.reads[words[marks.reads.take(words) != now]] = several
         last = marks.last_reads.setdefault(self.number, np.zeros(self.threads, i4))
         last[thread] = self.clocks.time[thread]
 
@@ -136,12 +136,11 @@ class GlobalOrder(BlockState):
     def _check_reads(self, at: int, found: Allocation, words: np.ndarray, threads: np.ndarray) -> None:
         events = found.marks.reads.take(words)
         block, reader, _ = unpack(events)
-        many = (events == MANY) | (events != 0) & (reader == SEVERAL)
-        last_reads = found.marks.last_reads
-        for thread, readers in set(zip(threads[many].tolist(), block[many].tolist(), strict=True)):
-            asked = last_reads if readers < 0 else {readers: last_reads[readers]}
-            if not all(self._knows_all(thread, *entry) for entry in asked.items()):
-                who, word = self._who(self.number, thread), words[many & (threads == thread) & (block == readers)][0]
+        many = reader == SEVERAL
+        for thread, of in {(int(t), int(b)) for t, b in zip(threads[many], block[many], strict=True)}:
+            readers = found.marks.last_reads.items() if of < 0 else [(of, found.marks.last_reads[of])]
+            if not all(self._knows_all(thread, *entry) for entry in readers):
+                who, word = self._who(self.number, thread), words[many & (threads == thread) & (block == of)][0]
                 self.fault(at, f"race: write by {who} of {self._word(found, word)} that several read: unordered")
         events[many] = 0
         bad = self._unordered(events, threads, None)
