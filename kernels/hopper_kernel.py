@@ -230,7 +230,7 @@ def leave_out(scores, ids, i, row, E: gl.constexpr, layout: gl.constexpr):  # ty
     operands = (scores, gl.load(ids_ptr + keys)[None, :])
     for e in gl.static_range(E):
         wanted = gl.load(exclude_ptr + groups * E + e)
-        operands = operands + (gl.where(wanted < 0, NO_ID, wanted)[:, None],)  # noqa: RUF005 (Triton has no star)
+        operands = operands + (gl.where(wanted < 0, NO_ID, wanted)[:, None],)  # type: ignore[assignment]  # noqa: RUF005
     constraints: gl.constexpr = "=f,f,l" + ",l" * E
     return gl.inline_asm_elementwise(drop_equal(E), constraints, operands, gl.float32, is_pure=True, pack=1)
 

@@ -184,6 +184,7 @@ def test_a_row_with_every_key_excluded_has_no_loss(impl: str) -> None:
     assert torch.equal(gradient[0], torch.zeros_like(gradient[0]))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(a=st.floats(-2, 2), b=st.floats(-2, 2), impl=st.sampled_from(IMPLS), shape=st.sampled_from(SHAPES[:3]))
 def test_loss_is_linear_in_the_weights(a: float, b: float, impl: str, shape: tuple[int, ...]) -> None:
@@ -207,6 +208,7 @@ def test_with_normalize_the_length_of_the_queries_does_not_matter(factor: float,
     torch.testing.assert_close(factor * steep, flat, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", IMPLS)
 def test_repeats_are_bitwise_equal(impl: str) -> None:
     inputs = draw(3, 22, 2, 500, 32, torch.float32)

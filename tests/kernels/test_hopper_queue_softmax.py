@@ -88,19 +88,51 @@ def test_the_portable_kernel_adds_the_ragged_end_and_repairs(keys: int, length: 
         torch.testing.assert_close(mean_RC.double(), expected[1], rtol=1e-2, atol=2e-3)
 
 
-def test_excluded_ids_are_refused() -> None:
-    q_RC, queue_KC = inputs(5, 128, 64, torch.float16)
+@pytest.mark.parametrize(("channels", "width"), [(64, 7), (256, 1)])
+def test_more_excluded_ids_than_registers_hold_are_refused(
+    channels: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hopper, "require_hopper", lambda *_: None)
+    q_RC, queue_KC = inputs(5, 128, channels, torch.float16)
     ids = torch.zeros(128, dtype=torch.int64, device=DEVICE)
-    request = Request(q_RC, queue_KC, T, "hopper", ids[:1, None], ids, unit_rows=True)
-    with pytest.raises(ValueError, match="cannot leave keys out, but exclude is given; pass impl='triton'"):
+    request = Request(q_RC, queue_KC, T, "hopper", ids[None, :width].contiguous(), ids, unit_rows=True)
+    with pytest.raises(ValueError, match=f"{width} excluded .* up to 6 with up to 128 channels; pass impl='triton'$"):
         partials(request)
+
+
+@needs_hopper
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "grad", "keys"), [*((policy, True, 640) for policy in POLICIES), (POLICIES[0], False, 450)]
+)
+def test_excluded_ids_take_no_part(policy: str, grad: bool, keys: int) -> None:
+    """Ids that are equal in one half of their bits, negative ones on both sides, a row that loses every key."""
+    rows, groups, width = 70, 35, 6
+    q_RC, queue_KC = inputs(rows, keys, 128, torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    high, low = (torch.randint(-1, 3, (2, keys + groups * width), generator=generator)).to(DEVICE)
+    ids_K, exclude_GE = (high * 2**32 + low).split([keys, groups * width])
+    exclude_GE = exclude_GE.reshape(groups, width).clone()
+    exclude_GE[1], exclude_GE[2, 1:] = -1, exclude_GE[2, 0]
+    alone = torch.full_like(ids_K, 5)
+    with on_gpu(90, policy, seed=keys, strict=keys % hopper.KEYS_PER_TILE == 0):
+        for ids, exclude in ((ids_K, exclude_GE), (alone, torch.where(exclude_GE == 2, 5, exclude_GE))):
+            request = Request(q_RC, queue_KC, T, "hopper", exclude, ids, True, grad=grad)
+            lse_R, mean_RC = combine(*partials(request), 128, grad=grad)
+            exact = request._replace(q_RC=q_RC.double(), queue_KC=queue_KC.double())
+            expected_R, expected_RC = queue_softmax_reference(exact)
+            torch.testing.assert_close(lse_R.double(), expected_R, atol=5e-3, rtol=0)
+            if grad:
+                torch.testing.assert_close(mean_RC.double(), expected_RC, atol=2e-3, rtol=1e-2)
+    assert expected_R.isinf().any()
+    assert expected_R.isfinite().any()
 
 
 def partials_cases() -> Iterator[tuple[Any, ...]]:
     """policy, tiles per split, dtype, channels, rows, ragged: all on a GPU; pretended, each policy and tiles once."""
     everything = [*itertools.product(hopper.QUEUE_DTYPES, hopper.CHANNELS, (1, 64, 65, 200), (False, True))]
     for at, (policy, tiles) in enumerate(itertools.product(POLICIES, (1, 2, 3, 4, 5, 9))):
-        # 11 and 32 have no common divisor: every dtype, width, number of rows and end comes up.
+        # 11 and 64 have no common divisor: every dtype, width, number of rows and end comes up.
         for case in everything if REAL else [everything[11 * at % len(everything)]]:
             yield policy, tiles, *case
 
@@ -162,7 +194,7 @@ def test_the_op_runs_the_kernel_and_gives_its_gradient() -> None:
         ((8, 0), torch.bfloat16, 128, "the device's is 8.0"),
         ((10, 0), torch.bfloat16, 128, "the device's is 10.0"),
         ((9, 0), torch.float32, 128, "the queue is float32"),
-        ((9, 0), torch.float16, 256, "there are 256 channels"),
+        ((9, 0), torch.float16, 96, "there are 96 channels"),
     ],
 )
 def test_hopper_refuses_in_one_sentence(

@@ -2,7 +2,8 @@
 
 Sums, products, `fma`, divisions and square roots are rounded once, as IEEE 754 says. The approximations of a device
 (ex2, lg2, sin, cos, tanh, rcp, rsqrt, sqrt with .approx; div.full) are computed in fp64 and rounded, so they are closer
-than what the device gives.
+than what the device gives. NaN has the bits that NumPy gives it, except where a docstring says otherwise. A mul and an
+add without .rn stay apart, which ptxas may contract to an fma.
 """
 
 import numpy as np
@@ -38,7 +39,8 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     The product of two fp32 is exact in fp64. The sum is rounded to fp64 and then to fp32, which differs from rounding
     once only if fp64 lies half way between two fp32 and the true sum does not: then the 28 low bits are 0.
     """
-    product = np.multiply(a, b, dtype=f8)
+    product = a.astype(f8)
+    product *= b
     total = product + c
     rounded = total.astype(f4)
     if np.count_nonzero(total.view(u8) & LOW_BITS) == total.size or (rounded == total).all():

@@ -39,7 +39,8 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
     memory: name -> array in global memory; register %NAME holds its address, and the body changes the array itself.
     maps: name -> {"array": name in memory, "box": sizes, "swizzle": 0, 32, 64 or 128}; %NAME holds the tensor map's
     address. shared: bytes of shared memory, from `global_smem` on. stats: takes the record of the launch.
-    registers: of a thread (.maxnreg), for setmaxnreg. Other options (policy, seed, races, team_warps, strict) go to `block.launch`. Raises what the launch raises.
+    registers: of a thread (.maxnreg), for setmaxnreg. Other options (policy, seed, races, team_warps, strict) go to
+    `block.launch`. Raises what the launch raises.
     """
     memory, maps = memory or {}, maps or {}
     count = threads * math.prod(grid)
@@ -68,9 +69,9 @@ def run(body: str, inputs: dict[str, Any], outputs: dict[str, Any], *, threads: 
 
 
 def apply(op: str, result: Any, *operands: Any, **options: Any) -> np.ndarray:
-    """What `op %result, %operand, ...;` gives, operand by operand as NumPy broadcasts them; their dtypes are registers'.
+    """What `op %result, %operand, ...;` gives for operands that are broadcast as in NumPy.
 
-    result: dtype. Options are those of `run`.
+    The dtypes of the operands, and `result`, declare the registers. Options are those of `run`.
     """
     arrays = np.broadcast_arrays(*operands)
     count, names = arrays[0].size, [f"x{i}" for i in range(len(arrays))]

@@ -48,12 +48,20 @@ HOPPER = (
         ("full.index(stage), ring.index(stage))", "full.index(stage), ring.index((stage + 1) % STAGES))"),
     ),
     of("both consumers take the same rows", ("row + ROWS, ", "row, ")),
-    of("means are stored past the last row", ("values, mask=within(rows, cols, live_rows, C, BC))", "values)"), quick=True),
+    of(
+        "means are stored past the last row",
+        ("values, mask=within(rows, cols, live_rows, C, BC))", "values)"),
+        quick=True,
+    ),
     of("queries are loaded past the last row", ("live_rows, C, BC)\n    q", "live_rows + 64, C, BC)\n    q")),
     of("ring and map have different swizzles", ("KEYS, BC], queue.layout)", f"KEYS, BC], {LAYOUT})"), compiles=False),
     of("sums are stored past the last row", ("gl.log2(total), mask=rows < live_rows)", "gl.log2(total))")),
     of("scores are summed, not weights", ("  sums += sum_in_threads(weights)", "  sums += sum_in_threads(scores)")),
-    of("excluded ids of the first tile", ("ids, i, row, E, s_layout)", "ids, 0, row, E, s_layout)"), case="hopper, ids"),
+    of(
+        "excluded ids of the first tile",
+        ("ids, i, row, E, s_layout)", "ids, 0, row, E, s_layout)"),
+        case="hopper, ids",
+    ),
     of("excluded ids of the other consumer", ("groups = (row + gl", "groups = (gl"), case="hopper, ids", quick=True),
     of("a row without any key", ("if E > 0:  # of", "if E < 0:  # of"), case="hopper, dead rows"),
     of(

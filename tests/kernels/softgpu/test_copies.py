@@ -70,7 +70,8 @@ def test_nothing_is_read_for_a_length_of_zero():
     length = np.where(np.arange(32) < 16, 16, 0).astype("u4")
     away = "setp.eq.u32 %p0, %n, 0;\n@%p0 mov.b64 %d0, 16;\n"
     got = execute(away + copy(16, length="%n") + COMMIT + wait(0) + load(), inputs={"n": length})
-    assert (bytes_of(got)[:16] == numbers().reshape(32, 32)[:16, :16]).all() and (got[16:] == 0).all()
+    np.testing.assert_array_equal(bytes_of(got)[:16], numbers().reshape(32, 32)[:16, :16])
+    assert (got[16:] == 0).all()
     with pytest.raises(Fault, match="out of bounds"):
         execute(away + copy(16) + COMMIT + wait(0) + load(), inputs={"n": length})
 
@@ -78,7 +79,8 @@ def test_nothing_is_read_for_a_length_of_zero():
 def test_threads_under_a_predicate_copy_alone():
     body = "mov.u32 %r2, %tid.x; setp.lt.u32 %p0, %r2, 7;\n@%p0 " + copy(4) + COMMIT + wait(0) + load(1)
     got = execute(body, 1)
-    assert (bytes_of(got)[:7] == numbers().reshape(32, 32)[:7, :4]).all() and (got[7:] == 0xFFFFFFFF).all()
+    np.testing.assert_array_equal(bytes_of(got)[:7], numbers().reshape(32, 32)[:7, :4])
+    assert (got[7:] == 0xFFFFFFFF).all()
 
 
 def test_a_wait_leaves_the_newest_groups():
@@ -121,9 +123,10 @@ def test_other_warps_need_a_barrier_after_the_wait():
     body = copy(16) + COMMIT + wait(0) + "bar.sync 0;\n" + other + load()
     want = numbers(64).reshape(2, 32, 32)[::-1, :, :16].reshape(64, 16)
     np.testing.assert_array_equal(bytes_of(execute(body, threads=64, team_warps=1)), want)
-    for wrong in (body.replace("bar.sync 0;\n", ""), body.replace(wait(0), "").replace("bar.sync 0;\n", "bar.sync 0;\n" + wait(0)),
-                  body.replace(wait(0), wait(1))):  # fmt: skip
-        with pytest.raises(Fault, match="race: read .* cp.async"):
+    barrier = "bar.sync 0;\n"
+    late = body.replace(wait(0), "").replace(barrier, barrier + wait(0))
+    for wrong in (body.replace(barrier, ""), late, body.replace(wait(0), wait(1))):
+        with pytest.raises(Fault, match=r"race: read .* cp.async"):
             execute(wrong, threads=64)
 
 
@@ -135,12 +138,18 @@ def test_policies_differ_in_when_a_copy_is_there(policy, early):
 
 
 @pytest.mark.parametrize(
-    "text", ["cp.async.cg.shared.global [%r0], [%d0], 8;", "cp.async.ca.shared.global [%r0], [%d0], 12;",
-             "cp.async.ca.shared.global.L2::cache_hint [%r0], [%d0], 16, %d1;", "cp.async.ca.global [%r0], [%d0], 16;",
-             "cp.async.ca.shared.global.L2::128B [%r0], [%d0], 16;",
-             "cp.async.mbarrier.arrive.shared.b64 [%r0];", "cp.async.bulk.commit_group;",
-             "cp.reduce.async.bulk.global.shared::cta.add.u32 [%d0], [%r0], 16;"],
-)  # fmt: skip
+    "text",
+    [
+        "cp.async.cg.shared.global [%r0], [%d0], 8;",
+        "cp.async.ca.shared.global [%r0], [%d0], 12;",
+        "cp.async.ca.shared.global.L2::cache_hint [%r0], [%d0], 16, %d1;",
+        "cp.async.ca.global [%r0], [%d0], 16;",
+        "cp.async.ca.shared.global.L2::128B [%r0], [%d0], 16;",
+        "cp.async.mbarrier.arrive.shared.b64 [%r0];",
+        "cp.async.bulk.commit_group;",
+        "cp.reduce.async.bulk.global.shared::cta.add.u32 [%d0], [%r0], 16;",
+    ],
+)
 def test_other_copies_are_refused_by_name(text):
     with pytest.raises(Unsupported, match="cp"):
         execute(text)

@@ -176,3 +176,12 @@ def test_a_launch_is_ordered_after_the_one_before() -> None:
     for value in (1, 2):
         run("setp.eq.u32 %p0, %tid.x, 0; @%p0 st.global.b32 [%m], %a;", {"a": u4(value)}, {}, memory={"m": there})
         assert there[0] == value
+
+
+def test_blocks_that_each_read_and_write_a_word_of_their_own() -> None:
+    """All threads of a block read its word, and one writes it after a barrier: what other blocks read is no matter."""
+    body = """
+    mov.u32 %r0, %ctaid.x; mul.wide.u32 %d0, %r0, 4; add.u64 %d0, %d0, %m;
+    ld.global.b32 %v, [%d0]; bar.sync 0; setp.eq.u32 %p0, %tid.x, 0; @%p0 st.global.b32 [%d0], 5;
+    """
+    assert not any(fails(body))

@@ -10,7 +10,8 @@ from tests.softgpu.snippets import dump, fill
 from tests.softgpu.state import Fault
 
 KINDS = {"f16": torch.float16, "bf16": torch.bfloat16}
-MMA = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32 {{%d0, %d1, %d2, %d3}}, {{%a0, %a1, %a2, %a3}}, {{%b0, %b1}}, {{%c0, %c1, %c2, %c3}};"
+MMA = "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32 "
+MMA += "{{%d0, %d1, %d2, %d3}}, {{%a0, %a1, %a2, %a3}}, {{%b0, %b1}}, {{%c0, %c1, %c2, %c3}};"
 
 
 def bits(numbers: np.ndarray, kind: str) -> np.ndarray:
@@ -69,8 +70,11 @@ def test_mma_takes_infinities_and_nan_as_arithmetic_does():
     a[0, 1, 2], a[0, 2, 3], a[0, 3, 4], a[0, 3, 5] = np.inf, np.nan, np.inf, -np.inf
     c[0, 4, 0] = np.inf
     d = multiply(a, b, c, "bf16")[0]
-    assert (d[1] == np.inf).all() and np.isnan(d[2:4]).all() and d[4, 0] == np.inf
-    assert (d[4, 1:] == 0).all() and (d[0] == 0).all()
+    assert (d[1] == np.inf).all()
+    assert np.isnan(d[2:4]).all()
+    assert d[4, 0] == np.inf
+    assert (d[4, 1:] == 0).all()
+    assert (d[0] == 0).all()
 
 
 def test_mma_keeps_denormal_halves():
@@ -80,9 +84,15 @@ def test_mma_keeps_denormal_halves():
 
 
 @pytest.mark.parametrize(
-    "form", ["m16n8k8.row.col.f32.tf32.tf32.f32", "m16n8k16.row.col.f16.f16.f16.f16", "m16n8k16.col.col.f32.f16.f16.f32",
-             "m16n8k16.row.col.f32.f16.bf16.f32", "m16n8k16.row.col.satfinite.f32.f16.f16.f32"],
-)  # fmt: skip
+    "form",
+    [
+        "m16n8k8.row.col.f32.tf32.tf32.f32",
+        "m16n8k16.row.col.f16.f16.f16.f16",
+        "m16n8k16.col.col.f32.f16.f16.f32",
+        "m16n8k16.row.col.f32.f16.bf16.f32",
+        "m16n8k16.row.col.satfinite.f32.f16.f16.f32",
+    ],
+)
 def test_other_products_are_refused_by_name(form):
     text = MMA.replace("m16n8k16.row.col.f32.{0}.{0}.f32", form).format()
     inputs = {f"{n}{i}": np.zeros(32, "u4") for n, count in (("a", 4), ("b", 2), ("c", 4)) for i in range(count)}
@@ -155,16 +165,21 @@ def test_ldmatrix_checks_addresses_and_threads(body, message):
 
 
 @pytest.mark.parametrize(
-    "form", ["ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%v}", "ldmatrix.sync.aligned.m8n8.x1.b16 {%v}",
-             "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%v}"],
-)  # fmt: skip
+    "form",
+    [
+        "ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%v}",
+        "ldmatrix.sync.aligned.m8n8.x1.b16 {%v}",
+        "ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%v}",
+    ],
+)
 def test_other_loads_of_matrices_are_refused_by_name(form):
     with pytest.raises(Unsupported, match="ldmatrix"):
         run(f"mov.u32 %r0, global_smem; {form}, [%r0];", {"v": np.zeros(32, "u4")}, {"v": "u4"}, shared=1024)
 
 
 def test_two_warps_that_load_what_the_other_stores_race():
-    place = "mov.u32 %r2, global_smem; mov.u32 %r0, %tid.x; and.b32 %r0, %r0, 7; shl.b32 %r0, %r0, 4; add.u32 %r0, %r0, %r2;"
+    place = "mov.u32 %r2, global_smem; mov.u32 %r0, %tid.x; and.b32 %r0, %r0, 7; shl.b32 %r0, %r0, 4;"
+    place += "add.u32 %r0, %r0, %r2;"
     store = place + "{0} stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r0], {{%v}};"
     ask = "mov.u32 %r1, %tid.x; setp.lt.u32 %p0, %r1, 32;"
     options = {"threads": 64, "shared": 1024}

@@ -163,3 +163,10 @@ def test_addresses() -> None:
     found = run("cvta.to.global.u64 %d0, %m; cvta.global.u64 %d0, %d0; ld.global.b32 %v, [%d0+8];", {}, {"v": "u4"},
                 memory={"m": memory})  # fmt: skip
     assert (found["v"] == 2).all()
+
+
+@pytest.mark.parametrize("op", ["nanosleep.u32 5;", "membar.cta;", "membar.gl;", "membar.sys;", '.pragma "nounroll";'])
+def test_nothing_to_do(op: str) -> None:
+    """Time is not modelled, and what a fence orders between blocks is not judged by it."""
+    a = np.arange(32, dtype=np.int32)
+    np.testing.assert_array_equal(run(f"mov.b32 %d, %a; {op} add.s32 %d, %d, 1;", {"a": a}, {"d": "i4"})["d"], a + 1)

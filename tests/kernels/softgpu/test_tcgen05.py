@@ -76,8 +76,8 @@ def test_stores_and_loads_of_a_shape_reach_the_same_places(count, half, policy):
     whole = 1 << (wide - 1).bit_length()
     values = numbers(whole)
     body = store(whole) + STORED + load(count, half) + LOADED
-    got = execute(body, {f"u{i}": np.ascontiguousarray(values[:, i]) for i in range(whole)}, {f"v{i}": "u4" for i in range(count)},
-                  policy=policy, seed=count)  # fmt: skip
+    inputs = {f"u{i}": np.ascontiguousarray(values[:, i]) for i in range(whole)}
+    got = execute(body, inputs, {f"v{i}": "u4" for i in range(count)}, policy=policy, seed=count)
     for i, place in enumerate(places(count, half).transpose(1, 2, 0)):
         np.testing.assert_array_equal(got[f"v{i}"], values[place[0], place[1]])
 
@@ -87,7 +87,15 @@ def test_a_store_changes_its_places_and_no_others(count, half, lane):
     values, new = numbers(8), numbers(count) ^ np.uint32(1)
     inputs = {f"u{i}": np.ascontiguousarray(values[:, i]) for i in range(8)}
     inputs |= {f"n{i}": np.ascontiguousarray(new[:, i]) for i in range(count)}
-    body = store(8) + STORED + f"add.u32 %r52, %r51, {lane << 16};\n" + store(count, half, "%r52", "n") + STORED + load(8) + LOADED
+    body = (
+        store(8)
+        + STORED
+        + f"add.u32 %r52, %r51, {lane << 16};\n"
+        + store(count, half, "%r52", "n")
+        + STORED
+        + load(8)
+        + LOADED
+    )
     got = execute(body, inputs, {f"v{i}": "u4" for i in range(8)})
     want = values.copy()
     for thread, i in np.ndindex(128, count):
@@ -97,7 +105,16 @@ def test_a_store_changes_its_places_and_no_others(count, half, lane):
 
 def test_warps_of_two_groups_share_lanes():
     values = numbers(1, 256)
-    body = "setp.lt.u32 %p0, %tid, 128;\n@!%p0 bra WAIT;\n" + store(1) + STORED + BEFORE + "WAIT:\nbar.sync 0;\n" + AFTER + load(1) + LOADED
+    body = (
+        "setp.lt.u32 %p0, %tid, 128;\n@!%p0 bra WAIT;\n"
+        + store(1)
+        + STORED
+        + BEFORE
+        + "WAIT:\nbar.sync 0;\n"
+        + AFTER
+        + load(1)
+        + LOADED
+    )
     body = body.replace("%tid,", "%r59,")
     got = execute("mov.u32 %r59, %tid.x;\n" + body + BEFORE, {"u0": values[:, 0].copy()}, {"v0": "u4"}, threads=256)
     np.testing.assert_array_equal(got["v0"], np.tile(values[:128, 0], 2))
@@ -108,11 +125,17 @@ FAULTS = {
     "lanes in the middle": ("add.u32 %r51, %r51, 0x80000;\n" + load(1) + LOADED, "reaches for lane 8"),
     "threads differ": ("mov.u32 %r52, %laneid; add.u32 %r51, %r51, %r52;\n" + load(1) + LOADED, "different addresses"),
     "outside": (f"add.u32 %r51, %r51, 510;\n{load(4)}" + LOADED, "outside the allocation"),
-    "some threads": ("setp.lt.u32 %p0, %r60, 1; mov.u32 %r52, %laneid; setp.lt.u32 %p0, %r52, 5;\n@%p0 " + load(1), "part of a warp"),
+    "some threads": (
+        "setp.lt.u32 %p0, %r60, 1; mov.u32 %r52, %laneid; setp.lt.u32 %p0, %r52, 5;\n@%p0 " + load(1),
+        "part of a warp",
+    ),
     "used before the wait": (store(1) + STORED + load(1) + "add.u32 %v0, %v0, 1;\n" + LOADED, "in flight"),
-    "written before the wait": (store(1) + STORED + load(1) + "mov.b32 %v0, 1;\n" + LOADED, "written while it is in flight"),
+    "written before the wait": (
+        store(1) + STORED + load(1) + "mov.b32 %v0, 1;\n" + LOADED,
+        "written while it is in flight",
+    ),
     "never awaited": (store(1) + STORED + load(1), "in flight"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -193,7 +216,9 @@ def multiply(body: str, m: int, n: int, a: Operand, b: Operand, instruction: int
              "form": np.uint32(instruction)}  # fmt: skip
     text = fill("data", SIZE, 128) + "\n" + begin(BAR) + START + body
     step = min(n, 64)
-    text += "".join(f"add.u32 %r52, %r51, {at};\n" + load(step, address="%r52", name=f"v{at}_") for at in range(0, n, step))
+    text += "".join(
+        f"add.u32 %r52, %r51, {at};\n" + load(step, address="%r52", name=f"v{at}_") for at in range(0, n, step)
+    )
     outputs = {f"v{at}_{i}": "f4" for at in range(0, n, step) for i in range(step)}
     got = execute(text + LOADED + BEFORE, given | (inputs or {}), outputs, memory={"data": image}, **options)
     lanes = np.stack([got[f"v{at}_{i}"] for at in range(0, n, step) for i in range(step)], 1)
@@ -204,7 +229,12 @@ def operands(m: int, n: int, width: int = 128, transposed: tuple[bool, bool] = (
              k: int = 16) -> tuple[np.ndarray, np.ndarray, Operand, Operand]:  # fmt: skip
     rng = np.random.default_rng(n + width)
     left, right = small(rng, m, k), small(rng, n, k)
-    return left, right, Operand(bits(left, kind), width, transposed[0]), Operand(bits(right, kind), width, transposed[1], start=16384)
+    return (
+        left,
+        right,
+        Operand(bits(left, kind), width, transposed[0]),
+        Operand(bits(right, kind), width, transposed[1], start=16384),
+    )
 
 
 @pytest.mark.parametrize("transposed", [(False, False), (False, True), (True, False), (True, True)])
@@ -236,8 +266,17 @@ def test_a_may_lie_in_tensor_memory(m):
     left, right, a, b = operands(m, 32)
     rows = np.arange(128) if m == 128 else np.concatenate([16 * w + np.arange(32) % 16 for w in range(4)])
     words = np.ascontiguousarray(bits(left)[rows]).view("u4")
-    put = "add.u32 %r53, %r51, 256; add.u32 %r54, %r50, 256;\n" + store(8, address="%r53") + STORED + BEFORE + "bar.sync 0;\n" + AFTER
-    got = multiply(put + mma(a="[%r54]") + DONE, m, 32, a, b, form(m, 32), {f"u{i}": words[:, i].copy() for i in range(8)})
+    put = (
+        "add.u32 %r53, %r51, 256; add.u32 %r54, %r50, 256;\n"
+        + store(8, address="%r53")
+        + STORED
+        + BEFORE
+        + "bar.sync 0;\n"
+        + AFTER
+    )
+    got = multiply(
+        put + mma(a="[%r54]") + DONE, m, 32, a, b, form(m, 32), {f"u{i}": words[:, i].copy() for i in range(8)}
+    )
     np.testing.assert_array_equal(got, left @ right.T)
 
 
@@ -247,7 +286,11 @@ def test_64_rows_may_begin_at_lane_16():
     image = np.zeros(SIZE, "u1")
     a.place(image)
     b.place(image)
-    given = {"da": np.uint64(a.descriptor("tcgen05")), "db": np.uint64(b.descriptor("tcgen05")), "form": np.uint32(form(64, 32))}
+    given = {
+        "da": np.uint64(a.descriptor("tcgen05")),
+        "db": np.uint64(b.descriptor("tcgen05")),
+        "form": np.uint32(form(64, 32)),
+    }
     text = fill("data", SIZE, 128) + "\n" + begin(BAR) + START + upper + load(16, 16) + LOADED + BEFORE
     got = execute(text, given, {f"v{i}": "f4" for i in range(16)}, memory={"data": image})
     want = left @ right.T
@@ -263,7 +306,13 @@ def test_64_rows_may_begin_at_lane_16():
         (mma(b="%da").replace("%da, %da", "%da, %d0") + DONE, "points outside|Unsupported"),
         ("add.u32 %r53, %r50, 480;\n" + mma("%r53") + DONE, "outside the allocation"),
         (mma() + COMMIT.replace("@%p7", "@%p3") + wait(BAR, 0, "X"), "deadlock|another thread"),
-        ("mov.u32 %r53, %tid.x; setp.eq.u32 %p3, %r53, 1;\n" + mma() + COMMIT.replace("@%p7", "@%p3") + wait(BAR, 0, "X"), "another thread"),
+        (
+            "mov.u32 %r53, %tid.x; setp.eq.u32 %p3, %r53, 1;\n"
+            + mma()
+            + COMMIT.replace("@%p7", "@%p3")
+            + wait(BAR, 0, "X"),
+            "another thread",
+        ),
     ],
 )
 def test_faults_of_products(body, message):
@@ -276,7 +325,18 @@ def test_faults_of_products(body, message):
 @pytest.mark.parametrize(
     "change",
     [1 << 3, 1 << 2, 1 << 13, 1 << 14, 2 << 4, 2 << 7, 1 << 23, 1 << 30, 3 << 24, 1 << 17],
-    ids=["saturate", "sparse", "negative A", "negative B", "another D", "another A", "reserved", "shift", "another M", "another N"],
+    ids=[
+        "saturate",
+        "sparse",
+        "negative A",
+        "negative B",
+        "another D",
+        "another A",
+        "reserved",
+        "shift",
+        "another M",
+        "another N",
+    ],
 )
 def test_other_instruction_descriptors_are_refused(change):
     _, _, a, b = operands(128, 64)
@@ -287,25 +347,35 @@ def test_other_instruction_descriptors_are_refused(change):
 @pytest.mark.parametrize("change", [1 << 46, 1 << 52, 1 << 49, 1 << 14, 7 << 61, 1 << 61], ids=hex)
 def test_other_matrix_descriptors_are_refused(change):
     _, _, a, b = operands(128, 64, 32)
-    with pytest.raises(Unsupported, match="tcgen05.mma with the"):
+    with pytest.raises(Unsupported, match=r"tcgen05.mma with the"):
         multiply(f"xor.b64 %db, %db, {change};\n" + mma() + DONE, 128, 64, a, b, form(128, 64))
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "tcgen05.alloc.cta_group::2.sync.aligned.shared::cta.b32 [%r63], 32;", "tcgen05.alloc.cta_group::1.sync.aligned.b32 [%r63], 32;",
-        "tcgen05.ld.sync.aligned.16x64b.x1.b32 {%r0}, [%r51];", "tcgen05.ld.sync.aligned.32x32b.x2.b32 {%r0}, [%r51];",
-        "tcgen05.ld.sync.aligned.32x32b.x1.pack::16b.b32 {%r0}, [%r51];", "tcgen05.ld.red.sync.aligned.32x32b.x2.b32 {%r0, %r1}, [%r51];",
+        "tcgen05.alloc.cta_group::2.sync.aligned.shared::cta.b32 [%r63], 32;",
+        "tcgen05.alloc.cta_group::1.sync.aligned.b32 [%r63], 32;",
+        "tcgen05.ld.sync.aligned.16x64b.x1.b32 {%r0}, [%r51];",
+        "tcgen05.ld.sync.aligned.32x32b.x2.b32 {%r0}, [%r51];",
+        "tcgen05.ld.sync.aligned.32x32b.x1.pack::16b.b32 {%r0}, [%r51];",
+        "tcgen05.ld.red.sync.aligned.32x32b.x2.b32 {%r0, %r1}, [%r51];",
         "tcgen05.st.sync.aligned.32x32b.x1.unpack::16b.b32 [%r51], {%r0};",
-        "tcgen05.cp.cta_group::1.128x256b [%r50], %d0;", "tcgen05.shift.cta_group::1.down [%r50];",
-        "tcgen05.mma.cta_group::2.kind::f16 [%r50], %d0, %d0, %r0, %p0;", "tcgen05.mma.cta_group::1.kind::tf32 [%r50], %d0, %d0, %r0, %p0;",
-        "tcgen05.mma.cta_group::1.kind::f16 [%r50], %d0, %d0, %r0, %p0, 1;", "tcgen05.mma.ws.cta_group::1.kind::f16 [%r50], %d0, %d0, %r0, %p0;",
+        "tcgen05.cp.cta_group::1.128x256b [%r50], %d0;",
+        "tcgen05.shift.cta_group::1.down [%r50];",
+        "tcgen05.mma.cta_group::2.kind::f16 [%r50], %d0, %d0, %r0, %p0;",
+        "tcgen05.mma.cta_group::1.kind::tf32 [%r50], %d0, %d0, %r0, %p0;",
+        "tcgen05.mma.cta_group::1.kind::f16 [%r50], %d0, %d0, %r0, %p0, 1;",
+        "tcgen05.mma.ws.cta_group::1.kind::f16 [%r50], %d0, %d0, %r0, %p0;",
         "tcgen05.mma.sp.cta_group::1.kind::f16 [%r50], %d0, %d0, [%r50], %r0, %p0;",
         "tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.multicast::cluster.b64 [%r63], %h0;",
         "tcgen05.wait::ld.sync;",
     ],
-)  # fmt: skip
+)
 def test_other_forms_are_refused_by_name(text):
     with pytest.raises(Unsupported, match="tcgen05"):
-        execute("mov.b32 %r0, 0; mov.b32 %r1, 0; mov.b64 %d0, 0; mov.b16 %h0, 0; setp.eq.u32 %p0, 0, 0;\n" + text + "\n", {}, {})
+        execute(
+            "mov.b32 %r0, 0; mov.b32 %r1, 0; mov.b64 %d0, 0; mov.b16 %h0, 0; setp.eq.u32 %p0, 0, 0;\n" + text + "\n",
+            {},
+            {},
+        )

@@ -131,15 +131,21 @@ RIGHT = begin(BAR) + STORE + "fence.proxy.async.shared::cta;\nbar.sync 0;\n" + C
 WRONG = {
     "nobody waits": (begin(BAR) + COPY + LOAD + wait(BAR, 0, "W"), "race: read .* TMA"),
     "nobody waits before a store": (begin(BAR) + COPY + STORE + wait(BAR, 0, "W"), "race: write .* TMA"),
-    "no proxy fence after a store": (RIGHT.replace("fence.proxy.async.shared::cta;\nbar.sync 0;\n" + COPY, "bar.sync 0;\n" + COPY), "no proxy fence"),
+    "no proxy fence after a store": (
+        RIGHT.replace("fence.proxy.async.shared::cta;\nbar.sync 0;\n" + COPY, "bar.sync 0;\n" + COPY),
+        "no proxy fence",
+    ),
     "no barrier after a store": (RIGHT.replace("bar.sync 0;\n" + COPY, COPY), "race: write .* unordered"),
-    "no proxy fence after the initialisation": (begin(BAR, fence="") + COPY + wait(BAR, 0, "W"), "initialisation .*: no proxy fence"),
+    "no proxy fence after the initialisation": (
+        begin(BAR, fence="") + COPY + wait(BAR, 0, "W"),
+        "initialisation .*: no proxy fence",
+    ),
     "still read by others": (RIGHT + expect(256) + tile(0, 8) + wait(BAR, 1, "V"), "race: write .* reads"),
     "half of the bytes": (begin(BAR) + expect(128) + tile(0, 0) + wait(BAR, 0, "W"), "deadlock"),
     "twice the bytes": (begin(BAR) + expect(512) + tile(0, 0) + wait(BAR, 0, "W"), "deadlock"),
     "no arrival": (begin(BAR) + tile(0, 0) + wait(BAR, 0, "W"), "deadlock"),
     "an mbarrier that does not exist": (begin(BAR) + tile(0, 0, barrier=BAR + 8), "no mbarrier"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("policy", ["eager", "lazy", "random"])
@@ -183,23 +189,30 @@ def test_policies_differ_in_when_a_tile_is_there(policy, early):
     body = begin(BAR) + COPY + "bar.sync 0;\n" * 3 + "ld.shared.b32 %got, [%r63];\n" + wait(BAR, 0, "W")
     found = set()
     for seed in range(12):
-        got = run(body, {"got": np.zeros(32, "u4")}, {"got": "u4"}, shared=BAR + 64, policy=policy, seed=seed, races=False,
-                  memory={"data": np.zeros((16, 16), "u2")}, maps={"map": {"array": "data", "box": (8, 16)}})  # fmt: skip
+        given = {"memory": {"data": np.zeros((16, 16), "u2")}, "maps": {"map": {"array": "data", "box": (8, 16)}}}
+        got = run(body, {"got": np.zeros(32, "u4")}, {"got": "u4"}, shared=BAR + 64, policy=policy, seed=seed,
+                  races=False, **given)  # fmt: skip
         found.add(int(got["got"][0]) == 0)
     assert found == early
 
 
 @pytest.mark.parametrize(
-    "name", ["1d.shared::cta.global", "3d.shared::cta.global", "2d.shared::cta.global.im2col", "2d.global.shared::cta",
-             "2d.shared::cta.global.tile::gather4"],
-)  # fmt: skip
+    "name",
+    [
+        "1d.shared::cta.global",
+        "3d.shared::cta.global",
+        "2d.shared::cta.global.im2col",
+        "2d.global.shared::cta",
+        "2d.shared::cta.global.tile::gather4",
+    ],
+)
 def test_other_tiles_are_refused_by_name(name):
-    with pytest.raises(Unsupported, match="cp.async.bulk"):
+    with pytest.raises(Unsupported, match=r"cp.async.bulk"):
         execute(begin(BAR) + tile(0, 0, name=name), halves(16, 16), (8, 16))
 
 
 @pytest.mark.parametrize("end", [".multicast::cluster", ".L2::cache_hint", ".cta_group::1"])
 def test_hints_and_multicast_are_refused_by_name(end):
     text = tile(0, 0).replace("complete_tx::bytes", "complete_tx::bytes" + end)
-    with pytest.raises(Unsupported, match="cp.async.bulk"):
+    with pytest.raises(Unsupported, match=r"cp.async.bulk"):
         execute(begin(BAR) + text, halves(16, 16), (8, 16))

@@ -135,19 +135,47 @@ def test_a_wait_leaves_the_newest_groups():
 CHANGE = "mov.b32 %x0, 0f3F800000;\n"
 HAZARDS = {
     "no fence": (product(16) + COMMIT + wait(), "after the last wgmma.fence"),
-    "accumulator set after the fence": (FENCE + CHANGE + product(16, add="1") + COMMIT + wait(), "after the last wgmma.fence"),
-    "A set after the fence": (FENCE + "mov.b32 %a0, 0;\n" + product(16, A, transposed="0") + COMMIT + wait(), "after the last wgmma.fence"),
-    "A changed in flight": (FENCE + product(16, A, transposed="0") + "mov.b32 %a0, 0;\n" + COMMIT + wait(), "changed while it is in flight"),
+    "accumulator set after the fence": (
+        FENCE + CHANGE + product(16, add="1") + COMMIT + wait(),
+        "after the last wgmma.fence",
+    ),
+    "A set after the fence": (
+        FENCE + "mov.b32 %a0, 0;\n" + product(16, A, transposed="0") + COMMIT + wait(),
+        "after the last wgmma.fence",
+    ),
+    "A changed in flight": (
+        FENCE + product(16, A, transposed="0") + "mov.b32 %a0, 0;\n" + COMMIT + wait(),
+        "changed while it is in flight",
+    ),
     "accumulator read in flight": (FENCE + product(16) + COMMIT + "add.f32 %y0, %x0, %x0;\n" + wait(), "in flight"),
     "accumulator written in flight": (FENCE + product(16) + COMMIT + CHANGE + wait(), "written while it is in flight"),
     "not committed": (FENCE + product(16) + wait(), "in flight"),
-    "A is an accumulator in flight": (FENCE + product(16) + product(16, "{%x0, %x1, %x2, %x3}", d="y", transposed="0") + COMMIT + wait(), "accumulator of one in flight"),
+    "A is an accumulator in flight": (
+        FENCE + product(16) + product(16, "{%x0, %x1, %x2, %x3}", d="y", transposed="0") + COMMIT + wait(),
+        "accumulator of one in flight",
+    ),
     "another shape in flight": (FENCE + product(16) + product(8, add="1") + COMMIT + wait(), "another shape"),
-    "threads differ in scale-d": ("mov.u32 %r0, %tid.x; setp.lt.u32 %p0, %r0, 32;\n" + FENCE + product(16, add="%p0") + COMMIT + wait(), "different values of scale-d"),
-    "threads differ in a descriptor": ("mov.u32 %r0, %tid.x; cvt.u64.u32 %d0, %r0; add.u64 %d0, %d0, %db;\n" + FENCE + product(16, b="%d0") + COMMIT + wait(), "different values of a descriptor"),
-    "some threads": ("mov.u32 %r0, %tid.x; setp.lt.u32 %p0, %r0, 64;\n@%p0 bra SKIP;\n" + FENCE + "SKIP:\n", "whole warp group"),
-    "outside shared memory": (f"add.u64 %d0, %db, {SIZE >> 4};\n" + FENCE + product(16, b="%d0") + COMMIT + wait(), "outside shared memory"),
-}  # fmt: skip
+    "threads differ in scale-d": (
+        "mov.u32 %r0, %tid.x; setp.lt.u32 %p0, %r0, 32;\n" + FENCE + product(16, add="%p0") + COMMIT + wait(),
+        "different values of scale-d",
+    ),
+    "threads differ in a descriptor": (
+        "mov.u32 %r0, %tid.x; cvt.u64.u32 %d0, %r0; add.u64 %d0, %d0, %db;\n"
+        + FENCE
+        + product(16, b="%d0")
+        + COMMIT
+        + wait(),
+        "different values of a descriptor",
+    ),
+    "some threads": (
+        "mov.u32 %r0, %tid.x; setp.lt.u32 %p0, %r0, 64;\n@%p0 bra SKIP;\n" + FENCE + "SKIP:\n",
+        "whole warp group",
+    ),
+    "outside shared memory": (
+        f"add.u64 %d0, %db, {SIZE >> 4};\n" + FENCE + product(16, b="%d0") + COMMIT + wait(),
+        "outside shared memory",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", HAZARDS)
@@ -169,7 +197,8 @@ def test_an_accumulator_without_a_value_is_a_fault():
         execute(body.replace("{}", "1"), a, b, 8)
 
 
-STORE = "mov.u32 %r0, %tid.x; shl.b32 %r0, %r0, 2; mov.u32 %r1, global_smem; add.u32 %r0, %r0, %r1; st.shared.b32 [%r0{}], %r0;\n"
+STORE = "mov.u32 %r0, %tid.x; shl.b32 %r0, %r0, 2; mov.u32 %r1, global_smem;\n"
+STORE += "add.u32 %r0, %r0, %r1; st.shared.b32 [%r0{}], %r0;\n"
 
 
 @pytest.mark.parametrize("place", ["+8192", ""])
@@ -177,9 +206,9 @@ def test_shared_memory_may_not_change_under_a_product(place):
     _, _, a, b = operands(np.random.default_rng(7), 16)
     store, end = STORE.format(place), "bar.sync 0;\n"
     execute(FENCE + product(16) + COMMIT + wait() + end + store, a, b, 16)
-    for body in (FENCE + product(16) + COMMIT + store + wait(), FENCE + product(16) + COMMIT + wait(1) + end + store + wait(),
-                 FENCE + product(16) + COMMIT + wait() + store):  # fmt: skip
-        with pytest.raises(Fault, match="race: write .* wgmma"):
+    start = FENCE + product(16) + COMMIT
+    for body in (start + store + wait(), start + wait(1) + end + store + wait(), start + wait() + store):
+        with pytest.raises(Fault, match=r"race: write .* wgmma"):
             execute(body, a, b, 16)
 
 
@@ -187,9 +216,9 @@ def test_what_threads_store_needs_a_proxy_fence_and_a_barrier():
     _, _, a, b = operands(np.random.default_rng(8), 16)
     end = FENCE + product(16) + COMMIT + wait()
     execute(STORE.format("") + PROXY + end, a, b, 16)
-    with pytest.raises(Fault, match="race: wgmma read .*: no proxy fence"):
+    with pytest.raises(Fault, match=r"race: wgmma read .*: no proxy fence"):
         execute(STORE.format("") + "bar.sync 0;\n" + end, a, b, 16)
-    with pytest.raises(Fault, match="race: wgmma read .*: unordered"):
+    with pytest.raises(Fault, match=r"race: wgmma read .*: unordered"):
         execute(STORE.format("") + "fence.proxy.async;\n" + end, a, b, 16)
     # A fence before the store is not enough, nor one of a thread that does not know of it yet.
     with pytest.raises(Fault, match="race: wgmma read"):
@@ -223,7 +252,7 @@ REFUSED = {
     "transposed by 2": product(16, transposed="0, 2"),
     "base offset": "or.b64 %da, %da, 0x2000000000000;\n" + product(16),
     "reserved bits": "or.b64 %da, %da, 0x10000000000000;\n" + product(16),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
