@@ -23,7 +23,7 @@ quick: .venv/.stamp  ## lint, the tests that need no torch, one case of each op 
 fuzz: .venv/.stamp  ## random shapes through every compiled kernel on the CPU, then planted faults (SECONDS=600 SEED=0)
 	$(BIN)/python -m tests.softgpu.fuzz --seconds $(SECONDS) --seed $(SEED)
 	$(BIN)/python -m tests.softgpu.mutations
-	$(BIN)/python -m tests.softgpu.mutate_ptx
+	$(BIN)/python -m tests.softgpu.mutate_ptx hopper 90
 
 files:  ## every source file with its sentence
 	@$(PYTHON) -m tests.support.file_list

@@ -33,11 +33,11 @@ HOPPER = (
     of("scores are read with two groups in flight", ("wait(1, (started,))", "wait(2, (started,))")),
     of("a consumer does not wait for tile i + 1", ("        wait_for_tile(full, i + 1, tiles)\n", ""), quick=True),
     of("half of the bytes are expected", ("queue.block_type.nbytes)", "queue.block_type.nbytes // 2)")),
-    of("twice the bytes are expected", ("queue.block_type.nbytes)", "queue.block_type.nbytes * 2)"), quick=True),
+    of("twice the bytes are expected", ("queue.block_type.nbytes)", "queue.block_type.nbytes * 2)")),
     of("`empty` counts one consumer", ("empty.index(stage), count=CONSUMERS", "empty.index(stage), count=1")),
     of("`empty` counts three consumers", ("empty.index(stage), count=CONSUMERS", "empty.index(stage), count=3")),
     of("two stages", ("STAGES = gl.constexpr(4)", "STAGES = gl.constexpr(2)")),
-    of("a wait for the tile past the last", ("pred=i < tiles", "pred=i <= tiles"), quick=True),
+    of("a wait for the tile past the last", ("pred=i < tiles", "pred=i <= tiles")),
     of(
         "the weighted sum of the wrong stage",
         ("operand, ring.index((i - 1) % STAGES), mean", "operand, ring.index(i % STAGES), mean"),
@@ -51,7 +51,6 @@ HOPPER = (
     of(
         "means are stored past the last row",
         ("values, mask=within(rows, cols, live_rows, C, BC))", "values)"),
-        quick=True,
     ),
     of("queries are loaded past the last row", ("live_rows, C, BC)\n    q", "live_rows + 64, C, BC)\n    q")),
     of("ring and map have different swizzles", ("KEYS, BC], queue.layout)", f"KEYS, BC], {LAYOUT})"), compiles=False),
