@@ -5,12 +5,13 @@ for all L threads, and for some of them (`m`, a boolean array; writes are merged
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
 from tests.softgpu import floats, halves, integers, numbers
 from tests.softgpu.opcodes import Opcodes
-from tests.softgpu.parse import Kernel, Unsupported, parse
+from tests.softgpu.parse import Instruction, Kernel, Unsupported, parse
 from tests.softgpu.registers import PLAIN, Survey, undefined
 
 # After these the machine may have to wait: a stretch ends with them, and begins with them when they are tried again.
@@ -70,20 +71,75 @@ class Program:
         return space[name]
 
     def _write(self, writer: Opcodes, start: int) -> None:
-        code, at = self.kernel.code, start
+        code, at, copies = self.kernel.code, start, EarlyCopies(writer)
         waits = BLOCKING + TOGETHER if writer.masked else BLOCKING
         while True:
             ins = code[at]
+            ends = ins.parts[0] in BRANCHES or ins.op.startswith(BLOCKING)
+            if ends or ins.op.startswith(waits):
+                copies.write()
             if ins.op.startswith(waits) and at != start:
                 writer.emit(at, f"return {at}")
                 return
-            writer.instruction(at, ins)
-            if ins.parts[0] in BRANCHES or ins.op.startswith(BLOCKING):
+            if not copies.takes(at, ins):
+                writer.instruction(at, ins)
+                copies.follow(ins)
+            if ends:
                 return
             at += 1
             if at in self.leaders:
+                copies.write()
                 writer.emit(at - 1, f"return {at}")
                 return
+
+
+class EarlyCopies:
+    """Copies of registers that a tcgen05.ld has yet to write: they are made behind its wait, if that comes in time.
+
+    The PTX manual gives such a register no value yet. Triton's compiler packs two of them into a 64-bit register all
+    the same, and an assembler keeps a copy behind what it copies. The machine warns, or faults if it is strict.
+    """
+
+    def __init__(self, writer: Opcodes) -> None:
+        self.writer = writer
+        self.empty: set[str] = set()
+        self.late: list[tuple[int, Instruction]] = []
+
+    def takes(self, at: int, ins: Instruction) -> bool:
+        """Whether the instruction is such a copy, which is then put off; until then its target holds nothing."""
+        targets = (
+            [name for name in _names(ins.operands[0]) if name in self.writer.program.number] if ins.operands else []
+        )
+        if any(name in _names(copy.operands[1]) for _, copy in self.late for name in targets):
+            self.write()
+        if (
+            ins.parts[0] != "mov"
+            or ins.guard
+            or self.writer.masked
+            or not self.empty.intersection(_names(ins.operands[1]))
+        ):
+            return False
+        self.writer.emit(at, f"T.copied_early({at}, R, {[self.writer.program.number[name] for name in targets]})")
+        self.late.append((at, ins))
+        self.empty.update(targets)
+        return True
+
+    def follow(self, ins: Instruction) -> None:
+        """After an instruction was written: what it loads, waits for, or overwrites."""
+        if ins.op.startswith("tcgen05.ld"):
+            self.empty.update(_names(ins.operands[0]))
+        elif ins.op.startswith("tcgen05.wait::ld"):
+            self.write()
+
+    def write(self) -> None:
+        """Make the copies now."""
+        for at, ins in self.late:
+            self.writer.instruction(at, ins)
+        self.late, self.empty = [], set()
+
+
+def _names(operand: str) -> list[str]:
+    return re.findall(r"[%\w$@]+", operand)
 
 
 @functools.lru_cache(maxsize=256)

@@ -157,6 +157,14 @@ class Tcgen05(TeamState):
             R[number] = value if ready.all() else np.where(ready, value, NAN if R[number] is None else R[number])
         load.lanes = load.lanes & ~waiting
 
+    def copied_early(self, at: int, R: list, targets: list[int]) -> None:
+        """A register is copied before its tcgen05.ld was waited for: see `program.EarlyCopies`."""
+        if self.block.strict:
+            self.block.fault(at, "a register of a tcgen05.ld in flight is copied")
+        self.block.warnings.add(f"a register of a tcgen05.ld in flight is copied at {self.block.place(at)}")
+        for number in targets:
+            R[number] = None
+
     def tmem_wait_store(self, at: int, mask: Any) -> None:
         self._whole_warps(at, mask)
         for warp in self.own[self._executing(mask)]:

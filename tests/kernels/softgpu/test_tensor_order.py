@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.kernels.softgpu.test_tcgen05 import (
+from tests.softgpu.snippets import begin, fill, wait
+from tests.softgpu.state import Fault
+from tests.softgpu.tensor_snippets import (
     AFTER,
     BAR,
     BEFORE,
@@ -21,8 +23,6 @@ from tests.kernels.softgpu.test_tcgen05 import (
     operands,
     store,
 )
-from tests.softgpu.snippets import begin, fill, wait
-from tests.softgpu.state import Fault
 
 SYNC = "bar.sync 0;\n"
 WAIT = wait(BAR, 0, "ONE")
