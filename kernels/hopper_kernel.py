@@ -217,7 +217,8 @@ def wait_for_tile(full, i, tiles):  # type: ignore[no-untyped-def]
 @gluon.jit
 def start_scores(q, ring, i, layout: gl.constexpr):  # type: ignore[no-untyped-def]
     """Start the scores of tile i, which has landed."""
-    unread = gl.zeros([ROWS, ring.shape[1]], gl.float32, layout)
+    KEYS: gl.constexpr = ring.shape[1]
+    unread = gl.zeros([ROWS, KEYS], gl.float32, layout)
     return warpgroup_mma(q, ring.index(i % STAGES).permute((1, 0)), unread, use_acc=False, is_async=True)
 
 
@@ -225,7 +226,8 @@ def start_scores(q, ring, i, layout: gl.constexpr):  # type: ignore[no-untyped-d
 def leave_out(scores, ids, i, row, E: gl.constexpr, layout: gl.constexpr):  # type: ignore[no-untyped-def]
     """Scores of tile i, -inf where the key's id is one of the row's excluded ids; negative ids exclude nothing."""
     ids_ptr, exclude_ptr, G = ids
-    keys = i * scores.shape[1] + gl.arange(0, scores.shape[1], layout=gl.SliceLayout(0, layout))
+    KEYS: gl.constexpr = scores.shape[1]
+    keys = i * KEYS + gl.arange(0, KEYS, layout=gl.SliceLayout(0, layout))
     groups = (row + gl.arange(0, ROWS, layout=gl.SliceLayout(1, layout))) % G
     operands = (scores, gl.load(ids_ptr + keys)[None, :])
     for e in gl.static_range(E):
@@ -250,7 +252,8 @@ def drop_equal(count):  # type: ignore[no-untyped-def]
 @gluon.jit
 def sum_in_threads(weights):  # type: ignore[no-untyped-def]
     """(ROWS, 8) partial sums: those a thread can form alone, so that the loop exchanges nothing between threads."""
-    return gl.sum(weights.reshape([ROWS, weights.shape[1] // 8, 8]), 1)
+    KEYS: gl.constexpr = weights.shape[1]
+    return gl.sum(weights.reshape([ROWS, KEYS // 8, 8]), 1)
 
 
 @gluon.jit
