@@ -55,7 +55,7 @@ SPLIT_EDITS = (
     of(PORTABLE, "ragged", "queries are loaded unmasked",
        "row_mask = (rows < R)[:, None] & (cols < C)[None, :]\n    q =",
        "row_mask = (rows < R)[:, None] & (cols < C)[None, :]\n    row_mask = row_mask | (rows >= R)[:, None]\n    q ="),
-    of(PORTABLE, "ragged", "means are stored past the last row", "mask=row_mask & stored[:, None])",
+    of(PORTABLE, "ragged", "split: means are stored past the last row", "mask=row_mask & stored[:, None])",
        "mask=stored[:, None] | (cols < C)[None, :])", quick=True),
     of(PORTABLE, "maximum", "the sum is not rescaled to the larger maximum", "total = total * shrink +",
        "total = total +", quick=True),
