@@ -47,6 +47,7 @@ def test_record_keeps_every_sample(found: dict) -> None:
     assert list(found["variants"]["ours bf16 channels-last"]["over_peers"]) == ["release-style bf16 channels-last"]
 
 
+@pytest.mark.slow
 def test_no_speed_up_is_shown_for_a_wrong_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = ReleaseStyle._view_loss
     monkeypatch.setattr(ReleaseStyle, "_view_loss", lambda *args: 1.1 * whole(*args))
@@ -56,6 +57,7 @@ def test_no_speed_up_is_shown_for_a_wrong_loss(monkeypatch: pytest.MonkeyPatch) 
     assert any("% off" in line for line in table(wrong))
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_is_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")
