@@ -63,7 +63,7 @@ def test_ctrl_c_leaves_no_jobs(cluster: Cluster, tmp_path: Path) -> None:
     out = tmp_path / "scaling"
     held = site(tmp_path, "sbatch = {hold = true}\n")
     waits = start(cluster, words(held, out))
-    wait_for(lambda: bool(submissions(out)) and len(last(out).sent()) == 2, 60, "two jobs in the queue", 0.1)
+    wait_for(lambda: bool(submissions(out)) and len(last(out).sent()) == 2, 300, "two jobs in the queue", 0.1)
     first = ids(out)
     waits.send_signal(signal.SIGINT)
     _, told = waits.communicate(timeout=300)
