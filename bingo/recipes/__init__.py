@@ -1,4 +1,4 @@
-"""Recipes: functions that return chains. `digits` is the whole suite on two cores; the others are published rows."""
+"""Recipes: functions that return chains. two are the whole suite on two cores, the others published rows."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,6 +12,7 @@ from bingo.recipes.cards import CARDS, Card
 from bingo.recipes.chain import PAGE, RECIPE, Group, Recipe, reported, results_hash, summary
 from bingo.recipes.chains import distillation, imagenet, resnet18_r50
 from bingo.recipes.demo import digits
+from bingo.recipes.fashion import fashion
 
 __all__ = [
     "CARDS",
@@ -24,6 +25,7 @@ __all__ = [
     "Recipe",
     "build",
     "digits",
+    "fashion",
     "imagenet",
     "reported",
     "resnet18_r50",
@@ -34,6 +36,7 @@ __all__ = [
 DISTILL: dict[str, Callable[..., DistillConfig]] = {name: partial(distillation, card) for name, card in CARDS.items()}
 CHAINS: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
+    "fashion": fashion,
     **{name: partial(imagenet, card) for name, card in CARDS.items()},
 }
 

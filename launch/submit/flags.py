@@ -99,11 +99,13 @@ def add_recipe_flags(parser: Parser) -> None:
 
 def add_recipe_settings(parser: Parser) -> None:
     """The settings of recipes, as in `RECIPE_SETTINGS`."""
-    parser.add_argument("--images", type=Path, metavar="DIR", help="ImageNet: folder with train and val")
+    images = "ImageNet: folder with train and val; fashion: of IDX files (default: Debian's)"
+    parser.add_argument("--images", type=Path, metavar="DIR", help=images)
     parser.add_argument("--teacher", type=Path, metavar="PATH", help="ImageNet: run folder or checkpoint")
-    parser.add_argument("--seeds", type=whole, metavar="N", help="digits: seeds per arm (default: 5)")
+    parser.add_argument("--seeds", type=whole, metavar="N", help="digits, fashion: seeds per arm (default: 5 and 4)")
     epochs = (
-        "epochs of distilled students (default: 30, ImageNet 200; digits: the undistilled one makes twice as many, "
+        "epochs of distilled students (default: 30, fashion 8, ImageNet 200; digits and fashion: the undistilled one "
+        "makes twice as many, "
     )
     parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs}the teacher five times)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
