@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bingo.config import (
     BagKind,
@@ -32,7 +33,12 @@ def digits(root: Path, *, seeds: int = 5, epochs: int = 30, device: Device = "au
     recoloured (a mirrored digit is another symbol), and are cut to 8 pixels: there the student's convolutions see a
     whole digit. What these choices were tried against is in docs/results.md.
     """
-    demo = Demo(
+    return compared(digits_demo(root, epochs, device), seeds)
+
+
+def digits_demo(root: Path, epochs: int, device: Device) -> "Demo":
+    """The pieces of `digits`."""
+    return Demo(
         root=root,
         epochs=epochs,
         images=DemoDataConfig(out=root / "images"),
@@ -45,7 +51,6 @@ def digits(root: Path, *, seeds: int = 5, epochs: int = 30, device: Device = "au
         contrast=Contrast(dim=32, hidden=64, queue=256),
         optim=Optimiser(batch=64, lr=0.06, schedule="step"),
     )
-    return compared(demo, seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ class Demo:
     def teaching(self) -> tuple[Stage, ...]:
         """The teacher, and what it is asked once."""
         teacher = self.contrastive(self.root / "teacher", self.teacher, self.teacher_epochs, seed=100)
-        views = {"data": self.train, "augment": self.augment, "runtime": self.runtime}
+        views: dict[str, Any] = {"data": self.train, "augment": self.augment, "runtime": self.runtime}
         stages = [
             Stage("teacher", "pretrain", teacher),
             Stage("features", "features", FeaturesConfig(model=teacher.out, out=self.root / "features", **views)),
@@ -112,9 +117,9 @@ class Demo:
             seed=seed,
         )
 
-    def bags(self) -> tuple[Stage, ...]:
+    def bags(self, kinds: tuple[BagKind, ...] = BAGS) -> tuple[Stage, ...]:
         stages = []
-        for kind in BAGS:
+        for kind in kinds:
             features = self.root / "features" if kind == "knn" else None
             out = self.root / "bags" / kind
             config = BagsConfig(data=self.train, out=out, features=features, kind=kind, runtime=self.runtime)
