@@ -55,6 +55,7 @@ class Bingo:
         self.teacher = frozen_teacher(config, source, world) if isinstance(source, Encoder) else None
         if self.teacher is not None:  # what became of it: a compiler may have failed
             config = replace(config, runtime=replace(config.runtime, engine=self.teacher.engine))
+        self.keys_from = source if self.teacher is None else self.teacher
         self.config, self.plan, self.world = config, plan, world
         contrast, precision = config.contrast, precision_of(config.runtime, world.device)
         self.encoder = seeded_encoder(config.student, dim=source.dim, hidden=contrast.hidden, seed=config.seed).to(

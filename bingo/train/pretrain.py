@@ -45,6 +45,7 @@ class MoCo:
         self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         if config.key_bn == "shuffle":
             use_batch_statistics(self.key_encoder, "--key-bn shuffle")
+        self.keys_from = self.key_encoder
         self.guess = math.log(contrast.queue + 1)
         self.queue = KeyQueue(
             contrast.queue,
