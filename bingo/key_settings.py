@@ -14,7 +14,7 @@ CHOICES = ("class_from", "ext")
 """Settings of a pack that say what of its source is read."""
 FINETUNE = tuple(f"finetune.{setting.name}" for setting in dataclasses.fields(Finetune))
 ADDED: dict[str, tuple[str, ...]] = {
-    "": ("augment.blur", "arch", "runtime.engine", *CHOICES),
+    "": ("augment.blur", "arch", "runtime.engine", "monitor.sinks", *CHOICES),
     "pretrain": ("key_bn",),
     "features": ("dtype",),
     "distill": ("teacher_bn", "cutmix_block"),

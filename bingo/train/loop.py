@@ -32,6 +32,7 @@ from bingo.train.optimiser import load_sgd, sgd
 from bingo.train.profile import StepProfile
 from bingo.train.shares import Method
 from bingo.train.sides import Sides, weight_norm
+from bingo.train.sinks import Sinks, check_sinks
 from bingo.train.telemetry import Speed
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import training_batches, view_dtype
@@ -134,6 +135,7 @@ def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
             "lower --contrast.queue or set --contrast.negatives strangers",
             config.contrast.queue, len(dataset), config.data,
         )  # fmt: skip
+    check_sinks(config.monitor.sinks)
     try:
         resolve_impl(config.runtime.impl, world.device)
     except ValueError as error:
@@ -192,7 +194,8 @@ def train(
         world.watch.event("resumed", step=start, ranks=world.ranks, size=world.size)
     world.watch.event("training", step=start, steps=total)
     metrics = Metrics(config.out / "metrics.jsonl", world, state, sides=Sides(method, world.device))
-    metrics.readers.append(health.look)
+    sinks = Sinks(config, main=world.main)
+    metrics.readers += [health.look, sinks.take]
     failures, val_failures = (
         Failures(data, config.loader.most_bad(len(data)), "raise --loader.max-bad, or run `bingo check` and pack again")
         for data in (dataset, val or dataset)
@@ -210,7 +213,7 @@ def train(
     began, speed = time.perf_counter(), Speed(config.optim.batch, world)
     method.encoder.train()
     bar = progress_bar("step", total, start, images=config.optim.batch, show=world.main)
-    with Background() as background, bar as advance:
+    with sinks, Background() as background, bar as advance:
         for step in range(start, total):
             profile.at(step)
             shares = speed.take(batches, world.shares)
