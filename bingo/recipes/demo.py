@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bingo.config import (
     BagKind,
@@ -88,13 +89,13 @@ class Demo:
     def teaching(self) -> tuple[Stage, ...]:
         """The teacher, and what it is asked once."""
         teacher = self.contrastive(self.root / "teacher", self.teacher, self.teacher_epochs, seed=100)
-        views = {"data": self.train, "augment": self.augment, "runtime": self.runtime}
-        stages = [
-            Stage("teacher", "pretrain", teacher),
-            Stage("features", "features", FeaturesConfig(model=teacher.out, out=self.root / "features", **views)),
-        ]
+        seen: Any = {"augment": self.augment, "runtime": self.runtime}
+        features = FeaturesConfig(data=self.train, model=teacher.out, out=self.root / "features", **seen)
+        stages = [Stage("teacher", "pretrain", teacher), Stage("features", "features", features)]
         if self.key_views:
-            keys = KeysConfig(teacher=teacher.out, out=self.root / "keys", views=self.key_views, **views)
+            keys = KeysConfig(
+                data=self.train, teacher=teacher.out, out=self.root / "keys", views=self.key_views, **seen
+            )
             stages.append(Stage("keys", "keys", keys))
         return (*stages, Stage("eval teacher", "eval", self.evaluation(teacher.out)))
 
