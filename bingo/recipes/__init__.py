@@ -13,6 +13,7 @@ from bingo.recipes.chain import PAGE, RECIPE, Group, Recipe, reported, results_h
 from bingo.recipes.chains import distillation, imagenet, resnet18_r50
 from bingo.recipes.demo import digits
 from bingo.recipes.fashion import fashion
+from bingo.recipes.leaderboard import leaderboard_digits, leaderboard_fashion
 
 __all__ = [
     "CARDS",
@@ -37,6 +38,8 @@ DISTILL: dict[str, Callable[..., DistillConfig]] = {name: partial(distillation, 
 CHAINS: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
     "fashion": fashion,
+    "leaderboard-digits": leaderboard_digits,
+    "leaderboard-fashion": leaderboard_fashion,
     **{name: partial(imagenet, card) for name, card in CARDS.items()},
 }
 

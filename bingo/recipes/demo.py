@@ -33,7 +33,12 @@ def digits(root: Path, *, seeds: int = 5, epochs: int = 30, device: Device = "au
     recoloured (a mirrored digit is another symbol), and are cut to 8 pixels: there the student's convolutions see a
     whole digit. What these choices were tried against is in docs/results.md.
     """
-    demo = Demo(
+    return compared(digits_demo(root, epochs, device), seeds)
+
+
+def digits_demo(root: Path, epochs: int, device: Device) -> "Demo":
+    """The pieces of `digits`."""
+    return Demo(
         root=root,
         epochs=epochs,
         images=DemoDataConfig(out=root / "images"),
@@ -46,7 +51,6 @@ def digits(root: Path, *, seeds: int = 5, epochs: int = 30, device: Device = "au
         contrast=Contrast(dim=32, hidden=64, queue=256),
         optim=Optimiser(batch=64, lr=0.06, schedule="step"),
     )
-    return compared(demo, seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +93,13 @@ class Demo:
     def teaching(self) -> tuple[Stage, ...]:
         """The teacher, and what it is asked once."""
         teacher = self.contrastive(self.root / "teacher", self.teacher, self.teacher_epochs, seed=100)
-        seen: Any = {"augment": self.augment, "runtime": self.runtime}
-        features = FeaturesConfig(data=self.train, model=teacher.out, out=self.root / "features", **seen)
-        stages = [Stage("teacher", "pretrain", teacher), Stage("features", "features", features)]
+        views: dict[str, Any] = {"data": self.train, "augment": self.augment, "runtime": self.runtime}
+        stages = [
+            Stage("teacher", "pretrain", teacher),
+            Stage("features", "features", FeaturesConfig(model=teacher.out, out=self.root / "features", **views)),
+        ]
         if self.key_views:
-            keys = KeysConfig(
-                data=self.train, teacher=teacher.out, out=self.root / "keys", views=self.key_views, **seen
-            )
+            keys = KeysConfig(teacher=teacher.out, out=self.root / "keys", views=self.key_views, **views)
             stages.append(Stage("keys", "keys", keys))
         return (*stages, Stage("eval teacher", "eval", self.evaluation(teacher.out)))
 
@@ -113,9 +117,9 @@ class Demo:
             seed=seed,
         )
 
-    def bags(self) -> tuple[Stage, ...]:
+    def bags(self, kinds: tuple[BagKind, ...] = BAGS) -> tuple[Stage, ...]:
         stages = []
-        for kind in BAGS:
+        for kind in kinds:
             features = self.root / "features" if kind == "knn" else None
             out = self.root / "bags" / kind
             config = BagsConfig(data=self.train, out=out, features=features, kind=kind, runtime=self.runtime)

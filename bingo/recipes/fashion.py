@@ -19,11 +19,16 @@ def fashion(
     Student passes are equal for all arms, as in `digits`. Clothes may be mirrored; they have no colours. What was tried
     is in docs/results.md.
     """
+    return compared(fashion_demo(root, images, epochs, device), seeds)
+
+
+def fashion_demo(root: Path, images: Path | None, epochs: int, device: Device) -> Demo:
+    """The pieces of `fashion`; `UserError` where the files are not."""
     from bingo.images.idx import DEBIAN, find_idx
 
     source = images or DEBIAN
     find_idx(source)
-    demo = Demo(
+    return Demo(
         root=root,
         epochs=epochs,
         images=DemoDataConfig(out=root / "images", size=28, from_idx=source),
@@ -37,4 +42,3 @@ def fashion(
         shots=5,
         key_views=2,
     )
-    return compared(demo, seeds)

@@ -19,7 +19,7 @@ def cluster_name(text: str) -> str:
 
 
 CLUSTER = "site file (docs/cluster.md); local: here; debug: in this process"
-RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher")
+RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher", "compare", "match")
 
 
 PLACED = "For this submission and its repairs. A key that [cpu] has itself stays for jobs on one rank."
@@ -107,6 +107,10 @@ def add_recipe_settings(parser: Parser) -> None:
     rest = "the undistilled one makes twice as many, the teacher five or ten times)"
     parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs} {rest}")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
+    compare = "leaderboards: objectives, ingredients, or names of arms with commas between (default: objectives)"
+    parser.add_argument("--compare", metavar="ARMS", help=compare)
+    match = "leaderboards: what is equal, the student's passes or compute (default: passes)"
+    parser.add_argument("--match", choices=["passes", "compute"], help=match)
 
 
 def recipe_of(options: Any, root: Path) -> Recipe:

@@ -100,6 +100,9 @@ class Loop:
         if config.objective == "disco":
             keys = [F.normalize(rows, dim=1) for rows in (raw if config.same_view else raw[::-1])]
             return naive.disco(queries[0], queries[1], new_own, *keys, self.own, tau)
+        if config.objective == "simreg-seed":
+            seed = naive.seed(queries[0], key, self.queue, tau, config.target_temperature)
+            return naive.simreg(queries[0], key) + 0.5 * seed
         return naive.simreg(queries[0], key) if config.objective == "simreg" else naive.coss(queries[0], raw[self.key])
 
     def follow(self, average: nn.Module, keep: float) -> None:
