@@ -376,7 +376,7 @@ VERBS = {
     "doctor": Verb("look", "what is installed, which hardware and scheduler there is, what would not work", doctor),
     "explain": Verb("look", "what a stage's folder was made of, and what differs now", explain),
     "check": Verb("look", "decode images strictly and name every bad file", check),
-    "demo-data": Verb("data", "write scikit-learn's handwritten digits as JPEG files", stage_verb("demo-data")),
+    "demo-data": Verb("data", "write scikit-learn's digits, or those of IDX files, as JPEGs", stage_verb("demo-data")),
     "pack": Verb("data", "images as flat files with an index; --verify looks for damage", pack),
     "pretrain": Verb("method", "MoCo-v2: make a teacher, or the undistilled baseline", stage_verb("pretrain")),
     "teacher": Verb("method", "a network of others as a teacher: a head for its keys", stage_verb("teacher")),
