@@ -45,5 +45,7 @@ def predict_flags() -> Parser:
     checks = "the model against published measurements, and nothing else"
     parser.add_argument("--calibration", action="store_true", help=checks)
     parser.add_argument("--table", action="store_true", help="the table of docs/predicted.md, and nothing else")
+    cards = "hours of every recipe on 1 and on 8 such GPUs, as bingo/recipes/hours.json has them for the H100"
+    parser.add_argument("--recipes", action="store_true", help=cards)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions and the environment here")
     return parser

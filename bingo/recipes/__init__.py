@@ -10,7 +10,7 @@ from bingo.config import DistillConfig
 from bingo.errors import UserError, brief, did_you_mean
 from bingo.recipes.cards import CARDS, Card
 from bingo.recipes.chain import PAGE, RECIPE, Group, Recipe, reported, results_hash, summary
-from bingo.recipes.chains import distillation, imagenet, resnet18_r50
+from bingo.recipes.chains import alone, distillation, from_teacher, resnet18_r50
 from bingo.recipes.demo import digits
 
 __all__ = [
@@ -24,17 +24,19 @@ __all__ = [
     "Recipe",
     "build",
     "digits",
-    "imagenet",
+    "from_teacher",
     "reported",
     "resnet18_r50",
     "results_hash",
     "summary",
 ]
 
-DISTILL: dict[str, Callable[..., DistillConfig]] = {name: partial(distillation, card) for name, card in CARDS.items()}
+DISTILL: dict[str, Callable[..., DistillConfig]] = {
+    name: partial(distillation, card) for name, card in CARDS.items() if card.distils and card.labels is None
+}
 CHAINS: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
-    **{name: partial(imagenet, card) for name, card in CARDS.items()},
+    **{name: partial(from_teacher if card.distils else alone, card) for name, card in CARDS.items()},
 }
 
 
