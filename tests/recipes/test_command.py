@@ -10,7 +10,7 @@ from bingo.bench.predict.gpus import GPUS
 from bingo.cli import main
 from bingo.recipes import CARDS
 from bingo.recipes.command import HOURS, command, markdown
-from tests.support.checkpoints import ROWS, save
+from tests.support.checkpoints import ROWS, save, thin
 from tests.support.ranks import ROOT
 
 
@@ -57,14 +57,14 @@ def test_wrong_words_are_one_sentence(words: str, text: str, capsys: pytest.Capt
 
 
 def test_a_teacher_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = save({**ROWS["MoCo v2 R-50"].make(), "epoch": 800}, tmp_path / "teacher.pth")
+    path = save(thin({**ROWS["MoCo v2 R-50"].make(), "epoch": 800}), tmp_path / "teacher.pth")
     assert main(["recipes", "check", "--teacher", str(path)]) == 0
     told = capsys.readouterr().out
     assert "teacher.pth is a resnet50, trained for 800 epochs" in told
     assert "of no file whose hash is known here" in told
     assert "resnet34-r50: the file says epoch 800: arXiv 2107.01691 (linear evaluation) has 66.1" in told
     assert main(["recipes", "check", "resnet18-r152", "--teacher", str(path)]) == 2
-    path = save(ROWS["MoCo v2 R-18"].make(), tmp_path / "other.pth")
+    path = save(thin(ROWS["MoCo v2 R-18"].make()), tmp_path / "other.pth")
     assert main(["recipes", "check", "--teacher", str(path)]) == 1
     assert "no recipe is for it" in capsys.readouterr().out
 

@@ -1,5 +1,6 @@
 """A teacher held against a card: its published number, or in one sentence the card that it is for."""
 
+import functools
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from bingo.errors import UserError
 from bingo.models import save_encoder, seeded_encoder
 from bingo.recipes.given import sentence
 from bingo.recipes.teachers import TEACHERS
-from tests.support.checkpoints import ROWS, save
+from tests.support.checkpoints import ROWS, save, thin
+
+made = functools.cache(lambda name: ROWS[name].make())
 
 
 def file(name: str, path: Path, **entries: Any) -> Path:
-    return save({**ROWS[name].make(), **entries}, path / "teacher.pth")
+    return save(thin({**made(name), **entries}), path / "teacher.pth")
 
 
 @pytest.mark.parametrize(

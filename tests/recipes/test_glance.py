@@ -11,7 +11,7 @@ import torch
 
 from bingo.models import save_encoder, seeded_encoder
 from bingo.recipes.glance import LEGACY_MAGIC, glance
-from tests.support.checkpoints import EXTRAS, ROWS, save
+from tests.support.checkpoints import EXTRAS, ROWS, save, thin
 from tests.support.ranks import ROOT
 
 UNTOLD = ("BYOL in PyTorch", "DINO checkpoint", "DINOv3 ViT-S/16", "torchvision MobileNetV3")
@@ -22,7 +22,7 @@ NAMES = ("MoCo v2 R-50", "MoCo v2 without arch", "SwAV R-50", "BYOL", "SEED", "S
 def test_network_and_epoch_of_each_layout(name: str, tmp_path: Path) -> None:
     """Of some layouts the network is not told; never is it told wrongly."""
     row = ROWS[name]
-    made = {**row.make(), **EXTRAS}
+    made = thin({**row.make(), **EXTRAS})
     found = glance(save(made, tmp_path / "new.pth"))
     assert found is not None
     assert (found.network, found.epoch) == ("" if name in UNTOLD else row.network, 200)
