@@ -17,8 +17,8 @@ def test_completion_in_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "script").write_text(capsys.readouterr().out)
     typed = {
         "dist": "distill",
-        "distill --stud": "--student",
-        "distill --data d --objective ": "paper release",
+        "distill --stud": "--student --student-ema",
+        "distill --data d --objective ": "release paper moco seed compress compress-2q simreg disco pseudo-labels coss",
         "distill --data ": "",
         "bench st": "step",
         "bench step --comp": "--compile",

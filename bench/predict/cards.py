@@ -31,8 +31,8 @@ def all_hours(machine: Machine) -> dict[str, list[float]]:
 def hours(card: Card, machine: Machine, gpus: int) -> float:
     """Of the training, and of caching keys where the card does; the live teacher and the student are compiled.
 
-    Left out: packing, features, bags and evaluations; averages of weights; the exchange of images for a shuffled batch
-    norm.
+    Left out: packing, features, bags and evaluations; averages of weights, and the passes of DisCo's; the exchange of
+    images for a shuffled batch norm.
     """
     values = {**defaults(DistillConfig if card.distils else PretrainConfig), **card.settings}
     job = job_of(card, values, gpus)

@@ -11,6 +11,7 @@ import torch
 from bingo.bench.predict import network, passes
 from bingo.bench.predict.flow import Kernel, fused
 from bingo.bench.predict.gpus import Machine
+from bingo.objectives import OBJECTIVES
 
 Precision = Literal["bf16", "tf32"]
 Teacher = Literal["plain", "folded", "compiled", "library", "none"]
@@ -30,7 +31,8 @@ class Passes(NamedTuple):
     decoded: int
 
 
-PASSES = {"release": Passes(3, 2, 2), "paper": Passes(2, 1, 2), "pretrain": Passes(1, 1, 1)}
+PASSES = {name: Passes(row.passes(), row.keys, 1 + row.bags) for name, row in OBJECTIVES.items()}
+PASSES["pretrain"] = Passes(1, 1, 1)
 """Loss -> its passes; of a pre-training the momentum encoder is the teacher."""
 
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bingo.config import DistillConfig
-from bingo.config_flags import settings
+from bingo.config_flags import defaults
+from bingo.objectives import OBJECTIVES
 from bingo.recipes.teachers import TEACHERS
 
 IMAGES = 1_281_167
 """Training images of ImageNet."""
-STUDENT_VIEWS = {"release": 3, "paper": 2, "disco": 2}
-"""Objective -> views of an image (and of its bag mate, and mixtures) that pass the student in a step, where not one."""
 LOCAL_SHARE = (96 / 224) ** 2
 """Of the work of a pass, for a local crop."""
 BINGO = "arXiv 2107.01691 (linear evaluation)"
@@ -65,13 +64,14 @@ class Card:
     @property
     def bags(self) -> bool:
         """Whether anchors bring members of their bags."""
-        return self.objective in ("release", "paper")
+        return self.distils and OBJECTIVES[self.objective].bags
 
     @property
     def passes(self) -> float:
         """Passes of the student over the images, in full views: two or three views a step are as many passes."""
         local = float(self.settings.get("local_crops", 0)) * LOCAL_SHARE
-        return self.epochs * (STUDENT_VIEWS.get(self.objective, 1) + local)
+        views = OBJECTIVES[self.objective].passes() if self.distils else 1
+        return self.epochs * (views + local)
 
     @property
     def networks(self) -> set[str]:
@@ -206,10 +206,8 @@ TABLE: dict[str, Card] = _TABLE | {
 
 
 def lacking(card: Card) -> list[str]:
-    """What a card asks for and this version does not have: settings, or an objective."""
-    known = {setting.name: setting for setting in settings(DistillConfig)}
-    names = [name for name in card.settings if card.distils and name not in known]
-    return names + [card.objective] * (card.distils and card.objective not in known["objective"].type.__args__)
+    """Settings that a card asks for and this version does not have."""
+    return [name for name in card.settings if card.distils and name not in defaults(DistillConfig)]
 
 
 CARDS = {name: card for name, card in TABLE.items() if not lacking(card)}

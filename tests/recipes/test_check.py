@@ -1,5 +1,6 @@
 """`bingo recipes check`: whole chains of cards with generated teachers, and a card that fails."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from bingo.recipes.teachers import TEACHERS
 def test_two_cards_train_and_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "check", "moco-resnet18-1pct", "resnet18-r50"]) == 0
     first, second, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("moco-resnet18-1pct ") and "ok" in first and "finetune" in first
-    assert second.startswith("resnet18-r50 ") and "linear" in second and "knn" in second
+    assert re.match(r"moco-resnet18-1pct +ok .* finetune ", first), first
+    assert re.match(r"resnet18-r50 +ok .*linear", second), second
     assert last == "2 cards, 0 failed"
 
 
