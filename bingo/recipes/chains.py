@@ -79,9 +79,8 @@ def from_teacher(
     if bags:
         stages.append(Stage("bags", "bags", BagsConfig(data=train, out=bags, features=features, runtime=exact)))
     if card.head != "own":
-        head = TeacherConfig(teacher, made, head=card.head, augment=seen)
-        if card.head == "pca":
-            head = replace(head, features=features, dim=KEY_DIM)
+        pca = card.head == "pca"
+        head = TeacherConfig(teacher, made, card.head, features if pca else None, KEY_DIM, augment=seen)
         stages.append(Stage("teacher", "teacher", head))
     if card.key_views:
         cache = KeysConfig(train, giver, keys, card.key_views, augment=config.augment, runtime=config.runtime)
@@ -126,7 +125,8 @@ def _chain(card: Card, root: Path, images: Path, trained: list[Stage], seen: Aug
     groups = [Group(s.name, (s,), parallel=s.kind != "teacher") for s in (*trained, Stage("eval", "eval", judge))]
     if few:  # what is exported is the student of the linear evaluation
         return Recipe((*packs, *groups), {})
-    export = Stage("export", "export", ExportConfig(model=student, out=root / "export", classifier=scores))
+    classifier = None if judge.linear.standardise else scores  # no layer of a network acts on features of unit length
+    export = Stage("export", "export", ExportConfig(model=student, out=root / "export", classifier=classifier))
     return Recipe((*packs, *groups, Group("export", (export,))), {})
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bingo.config import DistillConfig, PretrainConfig
+from bingo.errors import UserError
 from bingo.recipes import CARDS, CHAINS, DISTILL, build
 from bingo.recipes.cards import Card
 from bingo.recipes.teachers import TEACHERS
@@ -25,6 +26,10 @@ PUBLISHED = {
     "moco-resnet18-1pct": {"": 30.9},
     "moco-resnet18-10pct": {"": 45.8},
     "resnet18-r152-10pct": {"moco-r152-800": 61.2},
+    "seed-resnet18-r50": {"moco-r50-200": 57.6},
+    "disco-resnet18-r50": {"moco-r50-200": 60.6},
+    "simreg-resnet18-byol": {"byol-r50": 66.8},
+    "compress-resnet18-swav": {"swav-r50": 65.6},
 }
 
 
@@ -52,7 +57,8 @@ def test_a_chain_trains_what_its_card_says(name: str, images: Path) -> None:
     assert len({TEACHERS[each].network for each in card.expected if each}) <= 1, "hours are of one network"
     if card.labels is None:
         assert made["eval"].protocol == card.judge.get("protocol", "release")
-        assert made["export"].classifier == made["eval"].out
+        simreg = made["eval"].protocol == "simreg"
+        assert made["export"].classifier == (None if simreg else made["eval"].out), "it acts on standardised features"
     else:
         assert (made["eval"].kinds, made["eval"].finetune.fraction) == (("finetune",), card.labels)
 
@@ -86,9 +92,28 @@ def test_few_labels_take_the_student_of_the_linear_row(end: str, rates: tuple[fl
     assert "export" not in few
 
 
-def test_a_recipe_without_a_teacher_takes_none(images: Path) -> None:
-    from bingo.errors import UserError
+def test_peers_keep_their_own_settings(images: Path) -> None:
+    """No bags; SimReg on the features of its teacher, by crops alone, judged by its own protocol."""
+    made = configs("simreg-resnet18-swav", images)
+    config = made["distill"]
+    assert (config.objective, config.bags, config.same_view) == ("simreg", None, True)
+    assert (config.contrast.dim, config.contrast.layers, config.optim.epochs, config.optim.lr) == (2048, 4, 130, 0.05)
+    assert (config.augment.jitter_p, config.augment.blur_p, config.augment.flip_p) == (0, 0, 0.5)
+    assert config.teacher == made["teacher"].out
+    assert (made["teacher"].head, made["eval"].protocol) == ("none", "simreg")
+    assert made.keys() == {"teacher", "distill", "eval", "export"}
 
+
+def test_cached_keys_are_of_the_views_that_are_trained_on(images: Path) -> None:
+    made = configs("resnet18-dinov2b", images)
+    config, keys = made["distill"], made["keys"]
+    assert (config.keys, config.teacher, keys.teacher) == (keys.out, None, made["teacher"].out)
+    assert (keys.augment, keys.views) == (config.augment, 16)
+    assert (made["teacher"].head, made["teacher"].dim, config.contrast.dim) == ("pca", 256, 256)
+    assert (config.student_ema, config.optim.warmup_epochs, config.optim.batch) == (0.9995, 5, 1024)
+
+
+def test_a_recipe_without_a_teacher_takes_none(images: Path) -> None:
     with pytest.raises(UserError, match="--teacher is no setting of the recipe moco-resnet18; it takes --images"):
         build("moco-resnet18", images / "out", {"images": images, "teacher": images})
 
