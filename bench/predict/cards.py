@@ -12,7 +12,7 @@ from bingo.bench.predict.ladder import chosen
 from bingo.bench.predict.step import Job, Step, predict, seconds
 from bingo.config import DistillConfig, PretrainConfig
 from bingo.config_flags import defaults
-from bingo.recipes.cards import CARDS, IMAGES, Card
+from bingo.recipes.cards import IMAGES, TABLE, Card
 from bingo.recipes.chains import KEY_DIM
 from bingo.recipes.teachers import TEACHERS
 
@@ -25,7 +25,7 @@ LOCAL_SIZE = 96
 
 def all_hours(machine: Machine) -> dict[str, list[float]]:
     """Recipe -> hours to one decimal, for each number of `GPUS`."""
-    return {name: [round(hours(card, machine, count), 1) for count in GPUS] for name, card in CARDS.items()}
+    return {name: [round(hours(card, machine, count), 1) for count in GPUS] for name, card in TABLE.items()}
 
 
 def hours(card: Card, machine: Machine, gpus: int) -> float:

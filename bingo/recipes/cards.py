@@ -169,11 +169,11 @@ _TABLE = {
     ),
     "resnet18-dinov2b": Card(
         "SimReg on cached keys", "resnet18", {"dinov2-b": None}, "none; the best published ResNet-18 has 66.8 (SimReg)",
-        TODAY, key_views=16, head="pca",
+        TODAY, key_views=16, head="pca", differs="nothing is published: settings by reasoning, not by trial",
     ),
     "resnet18-dinov2b-local": Card(
         "the same with local crops", "resnet18", {"dinov2-b": None}, "none; as for resnet18-dinov2b",
-        {**TODAY, "local_crops": 4}, key_views=16, head="pca",
+        {**TODAY, "local_crops": 4}, key_views=16, head="pca", differs="as for resnet18-dinov2b",
     ),
 }  # fmt: skip
 _FEW = {

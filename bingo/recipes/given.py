@@ -11,6 +11,8 @@ from bingo.recipes.cards import CARDS, Card
 from bingo.recipes.glance import glance
 from bingo.recipes.teachers import TEACHERS, Teacher
 
+CLASSIFIER = "fc."
+"""At the beginning of a name: of a ResNet that was trained with labels."""
 WHERE = "(`bingo recipes` lists all)"
 
 
@@ -18,7 +20,7 @@ WHERE = "(`bingo recipes` lists all)"
 class Given:
     """A teacher as a user names it. network: "" where that is not known without loading it; own: trained by bingo.
 
-    beginnings: those of `Teacher.marks` that names of its tensors have.
+    beginnings: those of `Teacher.marks` that names of its tensors have, and what else tells it from published teachers.
     """
 
     path: Path
@@ -43,11 +45,12 @@ def look(path: Path) -> Given:
     """What can be told of a run folder, a model.pt, a checkpoint or a library's name."""
     if name := library_name(path):
         of_timm = {t.marks for t in TEACHERS.values() if t.network == name}
-        return Given(path, name.removeprefix("torchvision:"), beginnings=frozenset(of_timm))
+        return Given(path, name.removeprefix("torchvision:"), beginnings=frozenset(of_timm or {name}))
     found = glance(path)
     if found is None:
         return Given(path)
-    beginnings = frozenset(t.marks for t in TEACHERS.values() if t.marks and found.holds(t.marks))
+    marks = {t.marks for t in TEACHERS.values()} - {""} | {CLASSIFIER}
+    beginnings = frozenset(mark for mark in marks if found.holds(mark))
     return Given(path, found.network, found.epoch, found.own, beginnings)
 
 
@@ -86,7 +89,8 @@ def _told(name: str, card: Card, given: Given, teacher: str) -> str:
     ]
     said = "" if given.epoch is None else f"the file says epoch {given.epoch}: "
     number = f"{card.source} has {_number(card.expected[teacher])}, {card.protocol}, from {TEACHERS[teacher].text}"
-    return f"{name}: {said}{number}{''.join(other)}"
+    doubt = "" if TEACHERS[teacher].marks else ", if it is one: files of other methods have the same names"
+    return f"{name}: {said}{number}{doubt}{''.join(other)}"
 
 
 def _number(top1: float | None) -> str:

@@ -75,7 +75,11 @@ def test_teachers_without_a_number(tmp_path: Path) -> None:
     assert "no number is published for it" in sentence("resnet18-r50", tmp_path)
     assert "tiny-6 of your own" in sentence("resnet18-r50", tmp_path)
     assert "no number is published for it" in sentence("resnet18-r50", file("SwAV R-50", tmp_path))
-    assert "no number is published for it" in sentence("resnet18-r50", Path("torchvision:resnet50"))
+    supervised = file("torchvision R-50", tmp_path)
+    for path in (supervised, Path("torchvision:resnet50")):
+        assert "no number is published for it" in sentence("resnet18-r50", path)
+        assert "no number is published for it" in sentence("simreg-resnet18-byol", path), "BYOL's has no classifier"
+    assert "66.8, linear, simreg, from BYOL" in sentence("simreg-resnet18-byol", file("BYOL", tmp_path))
     with pytest.raises(UserError, match="torchvision:vit_b_16 is a vit_b_16, and the recipe resnet18-r50 wants"):
         sentence("resnet18-r50", Path("torchvision:vit_b_16"))
 
