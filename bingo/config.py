@@ -27,15 +27,25 @@ BagKind = Literal["knn", "kmeans", "label", "random"]
 
 @dataclass(frozen=True)
 class DemoDataConfig:
-    """scikit-learn's handwritten digits as JPEG files in ImageFolder layout."""
+    """scikit-learn's handwritten digits, or the images of IDX files, as JPEG files in ImageFolder layout."""
 
     out: Path
     """Folder to write; it gets `train` and `val`, each a folder of class folders."""
     size: int = 32
-    """Pixels per side; the originals are 8 x 8."""
+    """Pixels per side; the digits are 8 x 8, Fashion-MNIST's images 28 x 28."""
+    from_idx: Path | None = None
+    """Folder with the four IDX files of Fashion-MNIST, or another set of that form: these images in place of digits."""
+    train_images: int = 12000
+    """`from-idx`: how many of the training images are taken, about equally many of each class."""
+    val_images: int = 5000
+    """`from-idx`: how many of the test images are taken."""
+    seed: int = 0
+    """`from-idx`: seed of which images are taken."""
 
     def __post_init__(self) -> None:
         within(self, ["size"], *SIDES)
+        within(self, ("train_images", "val_images"), 1, MOST)
+        within(self, ["seed"], 0, MOST_SEED)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ CHOICES = ("class_from", "ext")
 FINETUNE = tuple(f"finetune.{setting.name}" for setting in dataclasses.fields(Finetune))
 ADDED: dict[str, tuple[str, ...]] = {
     "": ("augment.blur", "arch", "runtime.engine", "contrast.layers", "optim.kind", "optim.warmup_epochs", *CHOICES),
+    "demo-data": ("from_idx", "train_images", "val_images", "seed"),
     "pretrain": ("key_bn",),
     "features": ("dtype",),
     "distill": ("teacher_bn", "cutmix_block", "teacher_temperature", "student_ema"),

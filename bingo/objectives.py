@@ -73,6 +73,9 @@ OBJECTIVES = {
     "simreg": Objective(
         "simreg", "2 - 2 cos of the student's output and the teacher's key (SimReg, arXiv 2201.05131)", guess="none"
     ),
+    "simreg-seed": Objective(
+        "simreg_seed", "SimReg and half of SEED, the loss of the modern recipe", teacher_temperature=0.05, guess="none"
+    ),
     "disco": Objective(
         "disco",
         "MoCo-v2 on the student's own average, and squared distances to the teacher's keys (DisCo, arXiv 2104.09124)",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bingo.cli import main
+from bingo.objectives import OBJECTIVES
 from bingo.recipes import CHAINS
 
 pytestmark = pytest.mark.quick
@@ -18,7 +19,7 @@ def test_completion_in_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str
     typed = {
         "dist": "distill",
         "distill --stud": "--student --student-ema",
-        "distill --data d --objective ": "release paper moco seed compress compress-2q simreg disco pseudo-labels coss",
+        "distill --data d --objective ": " ".join(OBJECTIVES),
         "distill --data ": "",
         "bench st": "step",
         "bench step --comp": "--compile",

@@ -5,7 +5,7 @@ With s1, s2 the student's unit rows of two views, k2 the momentum student's of t
     loss = ce(s1, k2) + W (|s1 - t1|^2 + |s2 - t2|^2)
 
 The published code sums squares over the images of one GPU, 32 of 256 on 8: W = 32 makes the mean over rows here the
-same. With `--key-view cross` the teacher's keys change places.
+same.
 """
 
 import torch.nn.functional as F

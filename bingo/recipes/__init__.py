@@ -1,4 +1,4 @@
-"""Recipes: functions that return chains. `digits` is the whole suite on two cores; the others are published rows."""
+"""Recipes: functions that return chains. two are the whole suite on two cores, the others published rows."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,6 +12,8 @@ from bingo.recipes.cards import CARDS, Card
 from bingo.recipes.chain import PAGE, RECIPE, Group, Recipe, reported, results_hash, summary
 from bingo.recipes.chains import alone, distillation, from_teacher, resnet18_r50
 from bingo.recipes.demo import digits
+from bingo.recipes.fashion import fashion
+from bingo.recipes.leaderboard import leaderboard_digits, leaderboard_fashion
 
 __all__ = [
     "CARDS",
@@ -24,6 +26,7 @@ __all__ = [
     "Recipe",
     "build",
     "digits",
+    "fashion",
     "from_teacher",
     "reported",
     "resnet18_r50",
@@ -36,6 +39,9 @@ DISTILL: dict[str, Callable[..., DistillConfig]] = {
 }
 CHAINS: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
+    "fashion": fashion,
+    "leaderboard-digits": leaderboard_digits,
+    "leaderboard-fashion": leaderboard_fashion,
     **{name: partial(from_teacher if card.distils else alone, card) for name, card in CARDS.items()},
 }
 

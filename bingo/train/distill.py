@@ -247,15 +247,12 @@ class Distillation:
         """Keys of each share's key views; new to the queue: those of all ranks' anchors."""
         epoch, step, rows, count = steps[0].epoch, steps[0].step, len(steps[0].groups[0]), self.row.keys
         views_N2 = self.plan.cached_views(epoch, step, cache.views, apart=self.row.views == 2)
-        order = list(range(count))
-        if self.row.views == 2 and not self.config.same_view:
-            order.reverse()
         # The shares' groups may hold stand-ins for bad images, which no other rank knows of: they are read apart.
-        images = [share.groups[key if self.row.bags else 0] for share in steps for key in order]
-        views = [views_N2[s.rank * rows :][:rows, key] for s in steps for key in order]
+        images = [share.groups[key if self.row.bags else 0] for share in steps for key in range(count)]
+        views = [views_N2[s.rank * rows :][:rows, key] for s in steps for key in range(count)]
         from_cache = self.config.cached_negatives == "cache"
         if not from_cache:
-            images, views = [*images, self.plan.anchors(epoch, step)], [*views, views_N2[:, order[0]]]
+            images, views = [*images, self.plan.anchors(epoch, step)], [*views, views_N2[:, 0]]
         keys = cache.read(np.concatenate(images), np.concatenate(views)).split([len(part) for part in images])
         if from_cache:
             self._draw_negatives(cache, epoch)
