@@ -1,5 +1,6 @@
 """Teachers with the names and shapes of published files, and random weights: what a card is checked with."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ State = dict[str, torch.Tensor]
 HEADS = {MOCO: "LRL", SWAV: "LBRL"}
 """Marks of a layout -> the form of its head."""
 SWAV_HIDDEN = {"resnet50": 2048, "resnet50w2": 8192}
+BRANCH, BRANCH_SCALE = re.compile(r"layer\d\.\d+\.bn3\.weight$"), 0.1
+"""The end of a bottleneck's branch. Untrained statistics normalise nothing, and 50 whole branches grow past fp16."""
 KEY = 128
 """Channels of a published key."""
 
@@ -23,6 +26,9 @@ def write_teacher(teacher: Teacher, path: Path) -> Path:
         torch.manual_seed(0)
         encoder = Encoder(teacher.network, head=_head(teacher))
     state = encoder.state_dict()
+    for name, value in state.items():
+        if BRANCH.search(name):
+            value.fill_(BRANCH_SCALE)
     backbone = {n.removeprefix("backbone."): v for n, v in state.items() if n.startswith("backbone.")}
     head = {n.removeprefix("head."): v for n, v in state.items() if n.startswith("head.")}
     write_torch(path, _layout(teacher, backbone, head))

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from bingo.cli import main
 from bingo.models import load_encoder
-from bingo.recipes import CARDS
+from bingo.recipes import CARDS, CHAINS, alone
 from bingo.recipes.generated import write_teacher
 from bingo.recipes.teachers import TEACHERS
 
@@ -26,8 +27,8 @@ def test_two_cards_train_and_are_judged(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_card_that_does_not_fit_fails_with_its_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    card = CARDS["moco-resnet18"]
-    monkeypatch.setitem(CARDS, "moco-resnet18", replace(card, student="resnet19"))
+    card = replace(CARDS["moco-resnet18"], student="resnet19")
+    monkeypatch.setitem(CHAINS, "moco-resnet18", partial(alone, card))
     assert main(["recipes", "check", "moco-resnet18"]) == 1
     told = capsys.readouterr().out
     assert "moco-resnet18            FAILED  model 'resnet19' is unknown; did you mean" in told
