@@ -258,8 +258,9 @@ class TeacherConfig:
     """The network: a run folder, its model.pt, a checkpoint, timm:NAME or torchvision:NAME."""
     out: Path
     """Folder of the teacher."""
-    head: Literal["own", "pca", "orthogonal"] = "own"
-    """What gives keys: the network's own head, the first principal components of `features`, or fixed directions."""
+    head: Literal["own", "none", "pca", "orthogonal"] = "own"
+    """What gives keys: the network's own head, nothing (its features are the keys, as in SimReg and CompRess), the
+    first principal components of `features`, or fixed directions."""
     features: Path | None = None
     """`pca`: a folder made by `bingo features` with this network."""
     dim: int = 128

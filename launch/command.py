@@ -30,6 +30,7 @@ from bingo.launch.submit.flags import (
     recipe_of,
     refuse_elsewhere,
     refuse_settings,
+    tell_of_teacher,
 )
 from bingo.launch.submit.folders import find_other_work, replaced
 from bingo.launch.submit.graph import jobs_of, report_job
@@ -62,6 +63,7 @@ def run(argv: list[str], report: Report) -> int:
     root = options.out or Path("runs") / options.recipe
     device = options.device or "auto"
     recipe = recipe_of(options, root)
+    tell_of_teacher(options)
     return run_here(options.recipe, device, root, recipe, options.ranks, report, replace=options.replace)
 
 
@@ -133,7 +135,9 @@ def _what(options: Any, flags: list[str] | None) -> tuple[Path, Recipe]:
     """The root and the chain: of a recipe, or of a single verb."""
     if flags is None:
         root = _absolute(options.out or Path("runs") / options.recipe)
-        return root, recipe_of(options, root)
+        recipe = recipe_of(options, root)
+        tell_of_teacher(options)
+        return root, recipe
     from bingo.flags import stage_of
 
     refuse_settings(options, options.recipe)

@@ -7,7 +7,9 @@ from typing import Any
 from bingo.arguments import Parser, number, path, whole
 from bingo.errors import UserError, brief
 from bingo.launch.cluster.site import FLAGS, minutes_of
-from bingo.recipes import Recipe, build
+from bingo.paths import library_name
+from bingo.recipes import CARDS, Recipe, build
+from bingo.recipes.given import sentence
 
 MOST_WORD = 1000
 HERE = ("local", "debug")
@@ -116,6 +118,13 @@ def add_recipe_settings(parser: Parser) -> None:
 def recipe_of(options: Any, root: Path) -> Recipe:
     """The chain that the flags describe."""
     return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS})
+
+
+def tell_of_teacher(options: Any) -> None:
+    """Print which published number a card is to give with this teacher; `UserError` for one that it is not for."""
+    path = options.teacher
+    if options.recipe in CARDS and path is not None and (library_name(path) or path.exists()):
+        print(sentence(options.recipe, path))
 
 
 def refuse_settings(options: Any, verb: str) -> None:
