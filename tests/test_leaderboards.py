@@ -1,5 +1,6 @@
 """The recipes of `bingo leaderboard`: equal cost, one teacher, head and probe; what they refuse."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def test_ingredients_are_each_alone(tmp_path: Path) -> None:
         assert len(changed) == (arm != "simreg"), arm
 
 
+def test_a_live_teacher_is_all_that_differs(tmp_path: Path) -> None:
+    found = trainings(tmp_path, compare="caches")
+    for name in ("seed", "simreg"):
+        cached, live = found[name], found[f"{name}, live teacher"]
+        assert (cached.teacher, live.keys) == (None, None)
+        assert replace(live, teacher=None, keys=cached.keys, out=cached.out) == cached
+
+
 def test_some_arms(tmp_path: Path) -> None:
     assert list(trainings(tmp_path, compare="seed, simreg,no teacher")) == ["seed", "simreg", "no teacher"]
 
@@ -61,7 +70,10 @@ def test_some_arms(tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({"compare": "sead,simreg"}, "--compare 'sead' is no arm; did you mean 'seed'"),
-        ({"compare": "seed"}, "--compare 'seed' is one arm: name two or more, or one of: objectives, ingredients"),
+        (
+            {"compare": "seed"},
+            "--compare 'seed' is one arm: name two or more, or one of: objectives, ingredients, caches",
+        ),
         ({"match": "time"}, "--match time is not allowed: it must be passes or compute"),
         ({"seeds": 0}, "--seeds 0 is not allowed"),
     ],
