@@ -72,7 +72,7 @@ def test_some_arms(tmp_path: Path) -> None:
         ({"compare": "sead,simreg"}, "--compare 'sead' is no arm; did you mean 'seed'"),
         (
             {"compare": "seed"},
-            "--compare 'seed' is one arm: name two or more, or one of: objectives, ingredients, caches",
+            "is one arm: name two or more, or one of: objectives, ingredients, caches",
         ),
         ({"match": "time"}, "--match time is not allowed: it must be passes or compute"),
         ({"seeds": 0}, "--seeds 0 is not allowed"),

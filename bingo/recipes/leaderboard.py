@@ -85,9 +85,9 @@ def leaderboard_digits(
 
     bingo leaderboard digits
 
-    epochs: passes of an image through each student. compare: objectives, ingredients (of the modern recipe, each alone),
-    caches (cached keys and a live teacher) or names of arms with commas between. match: passes, or compute (a forward and a backward pass are three forward
-    passes; a momentum student one more).
+    epochs: passes of an image through each student. compare: objectives, ingredients (of the modern recipe, each
+    alone), caches (cached keys and a live teacher) or names of arms with commas between. match: passes, or compute (a
+    forward and a backward pass are three forward passes; a momentum student one more).
     """
     return leaderboard(digits_demo(root, epochs, device), seeds, compare, match)
 

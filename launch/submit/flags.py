@@ -109,9 +109,7 @@ def add_recipe_settings(parser: Parser) -> None:
     rest = "the undistilled one makes twice as many, the teacher five or ten times)"
     parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs} {rest}")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
-    compare = (
-        "leaderboards: objectives, ingredients, caches, or names of arms with commas between (default: objectives)"
-    )
+    compare = "leaderboards: objectives, ingredients, caches, or names of arms (default: objectives)"
     parser.add_argument("--compare", metavar="ARMS", help=compare)
     match = "leaderboards: what is equal, the student's passes or compute (default: passes)"
     parser.add_argument("--match", choices=["passes", "compute"], help=match)
