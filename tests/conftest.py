@@ -94,9 +94,9 @@ def cluster(session_cluster: Cluster) -> Cluster:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Six images in two classes."""
+    """Six images in two classes; PNGs, since the first JPEG of a process costs an import of torch."""
     for at in range(6):
-        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.jpg"
+        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (40 * at, 0, 99)).save(path)
     return tmp_path / "source"
