@@ -2,7 +2,7 @@
 
 `@pytest.mark.sampled(4)` keeps four cases of a parametrised test. `sampled(3, by="kind")` draws three values of that
 parameter for all tests of the file, which may share a fixture of it; `sampled(1, group="chain")` keeps one case of the
-tests of that name. With `--turns 2` the slow tests of every second file are left out, too, but for those marked so.
+tests of that name. With `--turns 3` the slow tests of one file in three are run, besides those marked so.
 Which ones follows from the commit, or from $BINGO_CASES: so a run can be repeated, and over commits everything comes
 up. Whoever names tests (`FILE::TEST`, `-k`) gets every case of theirs.
 """
@@ -35,7 +35,7 @@ def seed() -> str:
 
 def is_whole(config: pytest.Config) -> bool:
     """Whether every case is wanted."""
-    return bool(config.option.whole or config.option.keyword or any("::" in arg for arg in config.args))
+    return bool(config.getoption("whole", False) or config.option.keyword or any("::" in arg for arg in config.args))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -75,6 +75,6 @@ def out_of_turn(items: Sequence[pytest.Item], chooser: str, turns: int) -> set[p
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if is_whole(config):
         return
-    found = left_out(items, seed()) | out_of_turn(items, seed(), config.option.turns)
+    found = left_out(items, seed()) | out_of_turn(items, seed(), config.getoption("turns", 1))
     config.hook.pytest_deselected(items=[item for item in items if item in found])
     items[:] = [item for item in items if item not in found]
