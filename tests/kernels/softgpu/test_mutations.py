@@ -5,10 +5,12 @@
 
 import importlib
 import inspect
+from collections import Counter
 
 import pytest
 
 from bingo.kernels import triton_combine
+from tests.softgpu.mutate_ptx import opcode, unexplained
 from tests.softgpu.mutations import ALL, CASES
 from tests.softgpu.planting import Mutation, Stale, edited, noticed, planted
 
@@ -58,3 +60,15 @@ def test_an_edit_ends_with_its_block() -> None:
     with pytest.raises(KeyError, match="mine"):
         fail()
     assert vars(triton_combine) == before
+
+
+def test_a_deletion_is_noticed_or_has_a_reason() -> None:
+    """Reasons are of one kernel on one generation, and for so many."""
+    few = Counter({"bar.sync": 4, "setmaxnreg.inc": 2, "setmaxnreg.dec": 1})
+    assert unexplained(few, "hopper", 90) == {}
+    assert unexplained(few + Counter({"bar.sync": 1, "fence.proxy": 1}), "hopper", 90) == {
+        "bar.sync": 1,
+        "fence.proxy": 1,
+    }
+    assert unexplained(few, "split", 80) == few
+    assert opcode("\t@%p1 setmaxnreg.inc.sync.aligned.u32 240;") == "setmaxnreg.inc"
