@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bingo.config_parts import (
     MOST,
@@ -20,22 +20,32 @@ from bingo.config_parts import (
     within,
 )
 from bingo.errors import UserError
+from bingo.objectives import OBJECTIVES, Objective, ObjectiveName
 
-Objective = Literal["paper", "release"]
 BagKind = Literal["knn", "kmeans", "label", "random"]
 
 
 @dataclass(frozen=True)
 class DemoDataConfig:
-    """scikit-learn's handwritten digits as JPEG files in ImageFolder layout."""
+    """scikit-learn's handwritten digits, or the images of IDX files, as JPEG files in ImageFolder layout."""
 
     out: Path
     """Folder to write; it gets `train` and `val`, each a folder of class folders."""
     size: int = 32
-    """Pixels per side; the originals are 8 x 8."""
+    """Pixels per side; the digits are 8 x 8, Fashion-MNIST's images 28 x 28."""
+    from_idx: Path | None = None
+    """Folder with the four IDX files of Fashion-MNIST, or another set of that form: these images in place of digits."""
+    train_images: int = 12000
+    """`from-idx`: how many of the training images are taken, about equally many of each class."""
+    val_images: int = 5000
+    """`from-idx`: how many of the test images are taken."""
+    seed: int = 0
+    """`from-idx`: seed of which images are taken."""
 
     def __post_init__(self) -> None:
         within(self, ["size"], *SIDES)
+        within(self, ("train_images", "val_images"), 1, MOST)
+        within(self, ["seed"], 0, MOST_SEED)
 
 
 @dataclass(frozen=True)
@@ -115,10 +125,10 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(TrainingConfig):
-    """BINGO: a student learns to gather each image and its bag around the frozen teacher's keys."""
+    """A student learns from a frozen teacher's keys: by BINGO it gathers each image and its bag around them."""
 
-    bags: Path
-    """A folder made by `bingo bags`, or its bags.npz."""
+    bags: Path | None = None
+    """A folder made by `bingo bags`, or its bags.npz; needed for `--objective` release and paper."""
     teacher: Path | None = None
     """A run folder, its model.pt, a checkpoint, timm:NAME or torchvision:NAME; this or `keys`."""
     keys: Path | None = None
@@ -127,27 +137,62 @@ class DistillConfig(TrainingConfig):
     """With `keys`: `queue` holds the keys of past steps, as with a teacher; `cache` draws new ones every epoch."""
     student: str = "resnet18"
     """Any torchvision classifier by name, timm:NAME, or tiny-WIDTH."""
-    objective: Objective = "release"
-    """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: two queries, one key."""
+    objective: ObjectiveName = "release"
+    """`release`: three queries, two keys, cutmix (what the published numbers used); `paper`: two queries, one key. The
+    others need no bags, see docs/objectives.md."""
+    teacher_temperature: float | None = None
+    """Temperature of the teacher's softmax over keys; 0: the student's. `none`: the objective's own."""
     warm_epochs: int = 11
     """Release objective: epochs in which only each image's own key is a positive."""
     cutmix: bool = True
     """Release objective: a third query, the image with a patch of its bag mate."""
     cutmix_block: int = 0
     """Anchors of the global batch that share a box of CutMix, 32 in the release; 0: one box for the whole step."""
-    key_view: Literal["cross", "same"] = "cross"
-    """`cross`: keys from a second view, as published; `same`: keys from the query's own view, as SEED does."""
+    key_view: Literal["auto", "cross", "same"] = "auto"
+    """`cross`: keys from a second view; `same`: from the query's own. `auto`: as published, cross for release and paper
+    and same for the others."""
     view_norm: Literal["per-view", "joint"] = "per-view"
     """Batch-norm statistics of the student: one set per view, or one over all views of the step."""
     teacher_bn: Literal["eval", "batch"] = "eval"
     """Batch norm of the teacher: `eval`, its running statistics; `batch`, those of blocks of 32 images of the shuffled
     global batch, as the release does, which sends every key view to every rank."""
+    student_ema: float = 0.0
+    """Share that a step keeps of an average of the student's weights, such as 0.9995; the average is what is evaluated
+    and saved. 0: none."""
     arch: str = ""
     """Network of a checkpoint that does not name its own: torchvision's name or timm:NAME. Empty: as it looks."""
+
+    @property
+    def method(self) -> Objective:
+        """The row of the objective."""
+        return OBJECTIVES[self.objective]
+
+    @property
+    def same_view(self) -> bool:
+        """Whether keys come from the query's own view."""
+        return (self.method.key_view if self.key_view == "auto" else self.key_view) == "same"
+
+    @property
+    def target_temperature(self) -> float:
+        """Temperature of the teacher's softmax."""
+        own = self.method.teacher_temperature if self.teacher_temperature is None else self.teacher_temperature
+        return own or self.contrast.temperature
+
+    def in_key(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings (as JSON) as a stage's key has them: what the objective decides is written out."""
+        return settings | {"key_view": "same" if self.same_view else "cross"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         within(self, ("warm_epochs", "cutmix_block"), 0, MOST)
+        require(0 <= self.student_ema < 1, "student-ema", self.student_ema, "in [0, 1)")
+        if self.teacher_temperature:
+            within(self, ["teacher_temperature"], 1e-6, 1000)
+        if self.bags is None and self.method.bags:
+            raise UserError(
+                f"--objective {self.objective} needs bags: give --bags DIR (made by `bingo bags`), or choose an "
+                "objective without bags, such as --objective seed"
+            )
         self.need_a_batch("teacher-bn=batch", self.teacher_bn == "batch")
         if (self.teacher is None) == (self.keys is None):
             given = "neither is" if self.teacher is None else "both are"
@@ -166,10 +211,10 @@ class DistillConfig(TrainingConfig):
                 f"runtime.engine={self.runtime.engine} has the teacher's batch norm inside its convolutions, and "
                 "teacher-bn=batch needs it on each batch: leave out --runtime.engine, or set --teacher-bn eval"
             )
-        if self.keys is not None and self.key_view == "same":
+        if self.keys is not None and self.method.lengths:
             raise UserError(
-                "key-view=same needs the teacher on each query's own view, which no cache holds: "
-                "set --teacher instead of --keys, or --key-view cross"
+                f"objective={self.objective} needs the lengths of the teacher's outputs, which no cache holds: set "
+                "--teacher instead of --keys, or another --objective"
             )
 
 

@@ -93,7 +93,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """SGD with a cosine schedule to zero. `lr` is per 256 images of global batch (linear scaling)."""
+    """SGD or LARS with a cosine schedule to zero. `lr` is per 256 images of global batch (linear scaling)."""
 
     epochs: int = 200
     """Passes over the dataset."""
@@ -107,17 +107,29 @@ class Optimiser:
     """Weight decay of SGD."""
     schedule: Literal["epoch", "step"] = "epoch"
     """When the learning rate moves along the cosine: after each epoch, or after each step."""
+    kind: Literal["sgd", "lars"] = "sgd"
+    """`lars`: SGD whose step for each weight matrix is as long as its rate says of the matrix's length, for large
+    batches; vectors (biases, batch norm) get plain SGD without weight decay."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises from zero, step by step, to where the cosine begins."""
 
     def __post_init__(self) -> None:
         within(self, ("epochs", "batch"), 1, MOST, "optim.")
+        require(
+            0 <= self.warmup_epochs < self.epochs, "optim.warmup-epochs", self.warmup_epochs,
+            f"at least 0 and below --optim.epochs ({self.epochs})",
+        )  # fmt: skip
         require(0 < self.lr <= 1e6, "optim.lr", self.lr, "> 0 and at most 1000000")
         require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "in [0, 1)")
         within(self, ["weight_decay"], 0, 1000, "optim.")
 
     def lr_at(self, step: int, steps_per_epoch: int) -> float:
-        """Learning rate of global step `step` (0-based)."""
+        """Learning rate of global step `step` (0-based): linear warm-up, and a cosine over the epochs behind it."""
+        highest, warm = self.lr * self.batch / 256, self.warmup_epochs
+        if step < warm * steps_per_epoch:
+            return highest * (step + 1) / (warm * steps_per_epoch)
         position = step / steps_per_epoch if self.schedule == "step" else step // steps_per_epoch
-        return self.lr * self.batch / 256 * 0.5 * (1 + math.cos(math.pi * position / self.epochs))
+        return highest * 0.5 * (1 + math.cos(math.pi * max(position - warm, 0) / (self.epochs - warm)))
 
 
 @dataclass(frozen=True)
@@ -237,12 +249,16 @@ class Contrast:
     negatives: Literal["all", "strangers"] = "all"
     """`all`: every key in the queue, as published; `strangers`: not those of the same image nor, in distillation, of
     its bag, for queues that hold a large part of the dataset."""
+    layers: int = 2
+    """Linear layers of the projection head, 2 to 4. 2: MoCo v2's; 3: SimCLR v2's, with batch norm; 4: SimReg's, two
+    MLPs with batch norm one behind the other."""
 
     def __post_init__(self) -> None:
         within(self, ["temperature"], 0.001, 1000, "contrast.")
         within(self, ["queue"], 1, MOST, "contrast.")
         within(self, ["dim"], 1, 8192, "contrast.")
         within(self, ["hidden"], 1, 32768, "contrast.")
+        within(self, ["layers"], 2, 4, "contrast.")
 
 
 @dataclass(frozen=True)

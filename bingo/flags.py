@@ -60,7 +60,7 @@ class Door(NamedTuple):
 
 
 DOORS = {
-    "demo-data": Door("OUT", "data/digits", ("out", "size"), words=("out",)),
+    "demo-data": Door("OUT", "data/digits", ("out", "size", "from_idx"), words=("out",)),
     "pack": Door(
         "SOURCE OUT",
         "images/train data/train --convert",
@@ -131,6 +131,7 @@ MONITORED = Use(("monitor.every",), "with --monitor.val", lambda v: v["monitor.v
 COUNTED = Use(("loader.max_bad",), "without --loader.allow-bad", lambda v: not v["loader.allow_bad"])
 FINETUNED = tuple(setting.name for setting in settings(Finetune, "finetune."))
 USES = {
+    "demo-data": (Use(("train_images", "val_images", "seed"), "with --from-idx", lambda v: v["from_idx"] is not None),),
     "pretrain": (MONITORED, COUNTED),
     "teacher": (
         Use(("features", "whiten"), "with --head pca", lambda v: v["head"] == "pca"),

@@ -20,7 +20,7 @@ from bingo import __version__
 from bingo.config_parts import Runtime
 from bingo.errors import UserError, file_error
 from bingo.files import BY_PRODUCTS, RECORD, check_recorded, hash_file, hash_json, read_sealed
-from bingo.inputs import FORMS, IMAGES, WROTE, check_input, kind_of, shown
+from bingo.inputs import FORMS, IMAGES, OF_IMAGES, WROTE, check_input, kind_of, shown
 from bingo.key_settings import CHOICES, asked_of, flat, left_out, other_arithmetic, settings_in_key
 from bingo.paths import as_text, library_name
 
@@ -183,6 +183,10 @@ def _signature(path: Path) -> tuple[int, ...]:
 def _read_input(name: str, path: Path, choices: Mapping[str, str]) -> Input:
     if name == "source":
         return Input(path, fingerprint(path, **choices), "names, sizes and times of its images")
+    if name == "from_idx":
+        from bingo.images.idx import hash_idx
+
+        return Input(path, hash_idx(path), "the bytes of its four files")
     check_input(name, path)
     if library := library_name(path):
         return Input(path, weights_hash(library), "the library's weights")
@@ -296,7 +300,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def _are_inputs(inputs: Any) -> bool:
     """Whether this is what `Identity.to_json` writes: setting -> {path, hash, by}."""
-    if not (isinstance(inputs, dict) and inputs.keys() <= {*FORMS, "source"}):
+    if not (isinstance(inputs, dict) and inputs.keys() <= {*FORMS, *OF_IMAGES}):
         return False
     names = ("path", "hash", "by")
     return all(

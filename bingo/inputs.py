@@ -42,7 +42,9 @@ FORMS = {
     "classifier": Form("a folder made by `bingo eval linear`, or its linear.pt", ("eval",), "eval linear", "linear.pt"),
     "finetune.names": Form("a text file with the name of one image per line", (), ""),
 }
-"""Setting -> what may stand there. The source of a pack is none of them: `bingo.images.sources` knows its forms."""
+"""Setting -> what may stand there."""
+OF_IMAGES = ("source", "from_idx")
+"""Settings that are none of them: `bingo.images.sources` and `bingo.images.idx` know their forms."""
 HOLDS = {
     "demo-data": "demo images (in train and val)",
     "pack": "packed images",
@@ -60,7 +62,7 @@ HOLDS = {
 WROTE = {
     kind: re.compile(names)
     for kind, names in {
-        "demo-data": r"(train|val)/\d/\d{4}\.jpg|digits\.json",
+        "demo-data": r"(train|val)/\d{1,3}/\d{4,9}\.jpg|(digits|images)\.json",
         "pack": r"images-[0-9a-f]{12}(-\d{3,})?\.bin|index\.npz|verdicts\.json",
         "pretrain": r"model\.pt",
         "distill": r"model\.pt",

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from bingo.config import DistillConfig
 from bingo.config_evaluation import EvalConfig
 from bingo.config_flags import defaults
 from bingo.config_json import to_json
@@ -14,10 +15,11 @@ CHOICES = ("class_from", "ext")
 """Settings of a pack that say what of its source is read."""
 FINETUNE = tuple(f"finetune.{setting.name}" for setting in dataclasses.fields(Finetune))
 ADDED: dict[str, tuple[str, ...]] = {
-    "": ("augment.blur", "arch", "runtime.engine", *CHOICES),
+    "": ("augment.blur", "arch", "runtime.engine", "contrast.layers", "optim.kind", "optim.warmup_epochs", *CHOICES),
+    "demo-data": ("from_idx", "train_images", "val_images", "seed"),
     "pretrain": ("key_bn",),
     "features": ("dtype",),
-    "distill": ("teacher_bn", "cutmix_block"),
+    "distill": ("teacher_bn", "cutmix_block", "teacher_temperature", "student_ema"),
     "eval": (
         "protocol",
         "linear_min_lr",
@@ -56,10 +58,10 @@ def settings_in_key(kind: str, config: Any) -> dict[str, Any]:
         if values.get(name) == "auto":
             _group(settings, name)[name.rpartition(".")[2]] = usual
     settings = {name: value for name, value in settings.items() if value != {}}  # groups that came later as a whole
-    if isinstance(config, EvalConfig):
+    if isinstance(config, (DistillConfig, EvalConfig)):
         settings = config.in_key(settings)
-        if len(config.k) == 1:
-            settings["k"] = config.k[0]
+    if isinstance(config, EvalConfig) and len(config.k) == 1:
+        settings["k"] = config.k[0]
     return settings | MARKS.get(kind, {})
 
 

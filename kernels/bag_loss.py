@@ -69,7 +69,7 @@ def bag_loss(
 
 def _plain(request: Request, keys: Tensor, weights: Tensor) -> Tensor:
     """Loss (R) in PyTorch around `queue_softmax`; autograd differentiates it."""
-    q, queue, temperature, impl, exclude, queue_ids, unit_rows, normalize, _ = request
+    q, queue, temperature, impl, exclude, queue_ids, unit_rows, normalize, *_ = request
     dtype = torch.promote_types(queue.dtype, torch.float32)
     if normalize:
         q = F.normalize(q.to(dtype), dim=1)

@@ -25,6 +25,20 @@ def check_tensors(q: Tensor, queue: Tensor) -> None:
         raise ValueError("queue must be contiguous with keys in rows; pass queue.contiguous() (once, not every step)")
 
 
+def check_values(values: Tensor | None, queue: Tensor) -> None:
+    """ValueError unless values (K, D) fit the queue (K, C)."""
+    if values is None:
+        return
+    keys = queue.shape[0]
+    if values.ndim != 2 or values.shape[0] != keys or values.shape[1] < 1:
+        raise ValueError(f"values is {tuple(values.shape)}; it must be ({keys}, D), one row per key of the queue")
+    if values.dtype != queue.dtype or values.device != queue.device or not values.is_contiguous():
+        raise ValueError(
+            f"values is {values.dtype} on {values.device}; it must be contiguous {queue.dtype} on {queue.device}, as "
+            "the queue"
+        )
+
+
 def check_constants(queue: Tensor, temperature: float) -> None:
     """ValueError for what cannot have a gradient but asks for one."""
     if isinstance(temperature, Tensor):
@@ -33,9 +47,29 @@ def check_constants(queue: Tensor, temperature: float) -> None:
         raise ValueError("queue requires a gradient, but the op gives it none; pass queue.detach()")
 
 
-def check_all(q: Tensor, queue: Tensor, temperature: float, exclude: Tensor | None, queue_ids: Tensor | None) -> None:
+def check_no_gradient(q: Tensor, values: Tensor | None) -> None:
+    """ValueError where a mean over values, which has no gradient, is asked for one."""
+    if values is None:
+        return
+    if values.requires_grad:
+        raise ValueError("values requires a gradient, but the op gives it none; pass values.detach()")
+    if q.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "q requires a gradient, which queue_softmax with values has not; pass q.detach(), or use no_grad()"
+        )
+
+
+def check_all(
+    q: Tensor,
+    queue: Tensor,
+    temperature: float,
+    exclude: Tensor | None,
+    queue_ids: Tensor | None,
+    values: Tensor | None,
+) -> None:
     """ValueError unless everything that `queue_softmax` takes fits together."""
     check_tensors(q, queue)
+    check_values(values, queue)
     check_temperature(temperature)
     check_exclude(exclude, queue_ids, q, queue)
 

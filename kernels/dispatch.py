@@ -85,18 +85,20 @@ def accept(
     exclude: Tensor | None,
     queue_ids: Tensor | None,
     unit_rows: bool,
+    values: Tensor | None = None,
     *,
     normalize: bool = False,
     grad: bool = True,
 ) -> Request:
     """The arguments of an op as one object, with the implementation that `impl` stands for; ValueError if they do not
     fit together."""
-    check_all(q, queue, temperature, exclude, queue_ids)
-    return Request(q, queue, temperature, choose_impl(impl, q.device), exclude, queue_ids, unit_rows, normalize, grad)
+    check_all(q, queue, temperature, exclude, queue_ids, values)
+    chosen = choose_impl(impl, q.device)
+    return Request(q, queue, temperature, chosen, exclude, queue_ids, unit_rows, normalize, grad, values)
 
 
 def evaluate(request: Request) -> tuple[Tensor, Tensor]:
-    """lse (R) and mean key (R, C; without grad (0, C), or (R, C) from the reference) of an accepted request."""
+    """lse (R) and mean (R, D; without grad (0, D), or (R, D) from the reference) of an accepted request."""
     if request.impl == "reference":
         return queue_softmax_reference(request)
     if request.impl == "chunked":
@@ -105,7 +107,7 @@ def evaluate(request: Request) -> tuple[Tensor, Tensor]:
     from bingo.kernels.triton_queue_softmax import check
 
     q = request.q_RC
-    check(request.queue_KC)
+    check(request.queue_KC, request.values_KD)
     if q.shape[0] == 0:
         return q.new_empty(0, dtype=torch.float32), q.new_empty(q.shape, dtype=torch.float32)
     return combine(*partials(request), q.shape[1], grad=request.grad)
@@ -120,7 +122,7 @@ def partials(request: Request, *, splits: int | None = None) -> tuple[Tensor, Te
     from bingo.kernels import triton_queue_softmax as portable
 
     q, queue = request.q_RC, request.queue_KC
-    portable.check(queue)
+    portable.check(queue, request.values_KD)
     (rows, channels), keys = q.shape, queue.shape[0]
     hopper = request.impl == "hopper" and keys >= SPLIT_KEYS
     sms = device_limits(q.device)[1]

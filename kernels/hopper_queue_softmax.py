@@ -121,6 +121,8 @@ def _check(request: Request, keys_per_split: int, lse_SR: Tensor, mean_SRC: Tens
             f"{width} excluded ids per row with {channels} channels; impl 'hopper' takes up to {MOST_EXCLUDED} with up "
             f"to {MOST_CHANNELS_EXCLUDED} channels; pass impl='triton'"
         )
+    if request.values_KD is not None:
+        raise ValueError("values are given; impl 'hopper' averages the queue's own keys; pass impl='triton'")
     splits = triton.cdiv(keys, keys_per_split)
     outputs: dict[str, tuple[Tensor, tuple[int, ...]]] = {"lse_SR": (lse_SR, (splits, rows))}
     if request.grad:

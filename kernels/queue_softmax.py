@@ -6,8 +6,10 @@ For rows q_i, queue keys n_j and temperature t:
     mean_i = sum_j softmax_j(q_i . n_j / t) n_j               (R, C)
     d lse_i / d q_i = mean_i / t
 
-so the forward pass already holds the gradient, and the backward pass is one elementwise product.
-Legend: R rows (queries), K queue keys, C channels, E excluded ids per row, G rows of `exclude` (row i reads i % G).
+so the forward pass already holds the gradient, and the backward pass is one elementwise product. Values v_j in place of
+n_j in the second line make it attention with K and V apart: a target's mean over another queue, with no gradient.
+Legend: R rows (queries), K queue keys, C channels, D channels of the values, E excluded ids per row, G rows of
+`exclude` (row i reads i % G).
 """
 
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bingo.kernels.checks import check_constants, check_tensors
+from bingo.kernels.checks import check_constants, check_no_gradient, check_tensors, check_values
 from bingo.kernels.dispatch import accept, evaluate
 from bingo.kernels.reference import accumulation_dtype, queue_ranks_reference
 
@@ -30,26 +32,31 @@ def queue_softmax(
     exclude: Tensor | None = None,
     queue_ids: Tensor | None = None,
     unit_rows: bool = False,
+    values: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp of each row's logits over a queue of keys, and the softmax-weighted mean key.
+    """Log-sum-exp of each row's logits over a queue of keys, and the softmax-weighted mean key (or value).
 
     q: (R, C), R >= 0; queue: (K, C), keys in rows, contiguous, K >= 1; the same device and dtype (fp16, bf16, fp32 or
     fp64), or q fp32 with a half-precision queue: q is then rounded to the queue's dtype once.
     temperature: a Python number > 0. exclude: (G, E) int64 with R a multiple of G, keys whose id (queue_ids: (K) int64)
     is in line i % G take no part in row i; negative ids exclude nothing. unit_rows: promises that rows of q and queue
     are no longer than one; without it the fused implementations also redo every split whose logits overflowed.
-    Returns lse (R) and mean_key (R, C), fp32 (fp64 for fp64 inputs); -inf and zeros for a row without any key. `lse` is
-    differentiable with respect to q, once; `mean_key` is a constant, and so are queue and temperature.
+    values: (K, D) of the queue's dtype, contiguous, averaged in place of the keys; there is no gradient then, so q may
+    not require one. "triton" takes D = C, "hopper" no values.
+    Returns lse (R) and mean_key (R, C), with values their mean (R, D), fp32 (fp64 for fp64 inputs); -inf and zeros for
+    a row without any key. `lse` is differentiable with respect to q, once; `mean_key` is a constant, and so are queue
+    and temperature.
     impl: "reference" (R x K logits in memory, the specification), "chunked" (plain PyTorch, little memory), "triton"
     (fused; fp16, bf16 or fp32, C a multiple of 16 up to 256), "hopper" (fused, for compute capability 9.0), "auto"
     (triton on CUDA, chunked elsewhere).
     Raises ValueError for anything else.
     """
     check_constants(queue, temperature)
+    check_no_gradient(q, values)
     # The registered op costs a dispatch in Python, needed only where something traces it.
     eager = _QueueSoftmax.apply if q.requires_grad and torch.is_grad_enabled() else _forward
     run = torch.ops.bingo.queue_softmax if torch.compiler.is_compiling() else eager
-    return run(q, queue, float(temperature), impl, exclude, queue_ids, unit_rows)
+    return run(q, queue, float(temperature), impl, exclude, queue_ids, unit_rows, values)
 
 
 def queue_logsumexp(
@@ -94,9 +101,11 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake_forward(q: Tensor, queue: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    values = rest[5] if len(rest) > 5 else None
     check_tensors(q, queue)
-    dtype = accumulation_dtype(queue.dtype)
-    return q.new_empty(q.shape[0], dtype=dtype), q.new_empty(q.shape, dtype=dtype)
+    check_values(values, queue)
+    dtype, width = accumulation_dtype(queue.dtype), (queue if values is None else values).shape[1]
+    return q.new_empty(q.shape[0], dtype=dtype), q.new_empty((q.shape[0], width), dtype=dtype)
 
 
 def _logsumexp(*arguments: Any) -> Tensor:
@@ -119,7 +128,8 @@ def _ranks(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
+    # The gradient of lse is the mean of the keys, which a mean of values is not.
+    ctx.mark_non_differentiable(*output[inputs[7] is None :])
     ctx.save_for_backward(output[1])
     ctx.temperature, ctx.dtype = inputs[2], inputs[0].dtype
 
@@ -128,7 +138,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, grad_lse_R: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
     (mean_RC,) = ctx.saved_tensors
     grad_RC = (grad_lse_R / ctx.temperature)[:, None] * mean_RC
-    return grad_RC.to(ctx.dtype), None, None, None, None, None, None
+    return grad_RC.to(ctx.dtype), *[None] * 7
 
 
 class _QueueSoftmax(torch.autograd.Function):
@@ -146,7 +156,7 @@ class _QueueSoftmax(torch.autograd.Function):
 # Library.define/impl and not torch.library.custom_op: the same ops with less Python per call.
 _library = torch.library.Library("bingo", "FRAGMENT")
 _COMMON = "Tensor q, Tensor queue, float temperature, str impl, Tensor? exclude, Tensor? queue_ids, bool unit_rows"
-_library.define(f"queue_softmax({_COMMON}) -> (Tensor, Tensor)")
+_library.define(f"queue_softmax({_COMMON}, Tensor? values) -> (Tensor, Tensor)")
 _library.define(f"queue_logsumexp({_COMMON}) -> Tensor")
 _library.define(
     "queue_ranks(Tensor q, Tensor queue, Tensor scores, str impl, Tensor? exclude, Tensor? queue_ids) -> Tensor"

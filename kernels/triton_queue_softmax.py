@@ -264,9 +264,11 @@ def ranks(request: Request, scores_RM: Tensor) -> Tensor:
     return counts
 
 
-def check(queue_KC: Tensor) -> None:
+def check(queue_KC: Tensor, values_KD: Tensor | None = None) -> None:
     """ValueError for what no Triton kernel takes."""
     channels = queue_KC.shape[1]
+    if values_KD is not None:
+        raise ValueError("values are given, which impl 'triton' does not take; pass impl='chunked'")
     if channels % CHANNEL_STEP or not 0 < channels <= MAX_CHANNELS:
         raise ValueError(
             f"impl 'triton' needs C to be a multiple of {CHANNEL_STEP} up to {MAX_CHANNELS}, not {channels}; "

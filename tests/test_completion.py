@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bingo.cli import main
+from bingo.objectives import OBJECTIVES
 from bingo.recipes import CHAINS
 
 pytestmark = pytest.mark.quick
@@ -17,8 +18,8 @@ def test_completion_in_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "script").write_text(capsys.readouterr().out)
     typed = {
         "dist": "distill",
-        "distill --stud": "--student",
-        "distill --data d --objective ": "paper release",
+        "distill --stud": "--student --student-ema",
+        "distill --data d --objective ": " ".join(OBJECTIVES),
         "distill --data ": "",
         "bench st": "step",
         "bench step --comp": "--compile",

@@ -117,14 +117,14 @@ PATHS = "--data d --out o --bags b --teacher t"
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("distill --studnet resnet18", "unknown flag '--studnet'; did you mean '--student'?"),
+        ("distill --studnet resnet18", "unknown flag '--studnet'; did you mean '--student' or '--student-ema'?"),
         ("distill --lr 0.1", "unknown flag '--lr'; did you mean '--optim.lr'?"),
-        ("distill --stud resnet18", "unknown flag '--stud'; did you mean '--student'?"),
-        ("distill --out=o", "missing: --data, --bags"),
+        ("distill --stud resnet18", "unknown flag '--stud'; did you mean '--student' or '--student-ema'?"),
+        ("distill --out=o", "missing: --data"),
         ("distill --data d --out o --bags b", "neither is given: set --teacher or --keys"),
         ("distill --recipe resnet18-r50 --data d --out o --bags b", "missing: --teacher"),
         (f"distill {PATHS} stray", "'stray' is a word too many"),
-        (f"distill {PATHS} student", "'student' is a word too many; did you mean '--student'?"),
+        (f"distill {PATHS} student", "'student' is a word too many; did you mean '--student' or '--student-ema'?"),
         (f"distill {PATHS} --optim.lr abc", "--optim.lr: 'abc' is not a number"),
         (f"distill {PATHS} --optim.batch 1.5", "--optim.batch: '1.5' is not a whole number"),
         (f"distill {PATHS} --objective papier", "--objective: 'papier' is not allowed; did you mean 'paper'?"),

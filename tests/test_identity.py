@@ -178,7 +178,10 @@ def test_settings_that_came_later_count_once_they_are_used(digits: Path, teacher
     configs = {
         "pretrain": (PretrainConfig(data=data, out=out), {"key_bn": "shuffle"}),
         "features": (FeaturesConfig(data, teacher, out), {"dtype": "fp32"}),
-        "distill": (DistillConfig(data=data, out=out, **made), {"teacher_bn": "batch", "cutmix_block": 32}),
+        "distill": (
+            DistillConfig(data=data, out=out, **made),
+            {"teacher_bn": "batch", "cutmix_block": 32, "teacher_temperature": 0.05, "student_ema": 0.99},
+        ),
         "eval": (
             EvalConfig(teacher, data, data, out),
             {"linear_batch": 64, "crop_scale": (0.5, 1.0), "flip_p": 0.0, "holdout": 0.5, "transfer_l2": (1.0,)},

@@ -18,7 +18,7 @@ LAYERS = (
     ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.streams", "bingo.watch"),
     ("bingo.variables", "bingo.paths"),
     ("bingo.rendezvous", "bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
-    ("bingo.torch_files", "bingo.protocols", "bingo.roof"),
+    ("bingo.torch_files", "bingo.protocols", "bingo.roof", "bingo.objectives"),
     (
         "bingo.config",
         "bingo.config_evaluation",
@@ -32,7 +32,7 @@ LAYERS = (
     ("bingo.images",),
     ("bingo.views", "bingo.identity", "bingo.aside"),
     ("bingo.features",),
-    ("bingo.bags", "bingo.evaluate"),
+    ("bingo.bags", "bingo.evaluate", "bingo.losses"),
     ("bingo.train", "bingo.export"),
     ("bingo.supervised",),
     ("bingo.stages", "bingo.doctor"),

@@ -10,9 +10,10 @@ from bingo.config_json import to_record
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.files import write_json
-from bingo.recipes import CARDS, DISTILL, build, resnet18_r50
+from bingo.recipes import CARDS, DISTILL, build, fashion, resnet18_r50
 from bingo.recipes import digits as digits_recipe
 from bingo.stages import Stage
+from tests.support.idx_files import write_idx_files
 
 pytestmark = pytest.mark.quick
 
@@ -30,25 +31,40 @@ def test_wrong_settings_of_a_recipe(tmp_path: Path, images: Path) -> None:
         assert text in str(raised.value)
 
 
-def test_every_stage_of_the_recipe_survives_json(tmp_path: Path) -> None:
+@pytest.fixture(params=["digits", "fashion"])
+def demo(request: pytest.FixtureRequest, tmp_path: Path) -> list[Stage]:
     recipe = digits_recipe(tmp_path)
+    if request.param == "fashion":
+        recipe = fashion(tmp_path, images=write_idx_files(tmp_path / "idx", train=10, val=10))
     stages = [stage for group in recipe.jobs for stage in group.stages]
-    for stage in stages:
+    assert {name for arm in recipe.arms.values() for name in arm} <= {stage.name for stage in stages}
+    return stages
+
+
+def test_every_stage_of_a_demo_survives_json(demo: list[Stage]) -> None:
+    for stage in demo:
         assert Stage.from_json(json.loads(json.dumps(stage.to_json()))) == stage
-    names = [stage.name for stage in stages]
+    names = [stage.name for stage in demo]
     assert len(set(names)) == len(names)
-    assert {name for arm in recipe.arms.values() for name in arm} <= set(names)
 
 
-def test_the_recipe_gives_every_arm_the_same_student_passes(tmp_path: Path) -> None:
+def test_a_demo_gives_every_arm_the_same_student_passes(demo: list[Stage]) -> None:
     """paper: two student passes per image and step; MoCo: one."""
-    stages = [stage for group in digits_recipe(tmp_path).jobs for stage in group.stages]
     passes = set()
-    for stage in stages:
+    for stage in demo:
         if stage.out.parent.name == "students":
             views = 2 if isinstance(stage.config, DistillConfig) else 1
             passes.add((views * stage.config.optim.epochs, stage.config.optim.batch, stage.config.optim.lr))
     assert len(passes) == 1
+
+
+def test_students_on_clothes_learn_from_cached_keys(demo: list[Stage]) -> None:
+    """Which one stage before them computes; the digits have the teacher beside them."""
+    distilled = [stage.config for stage in demo if isinstance(stage.config, DistillConfig)]
+    made = {stage.out for stage in demo if stage.kind in ("keys", "pretrain")}
+    assert {config.keys or config.teacher for config in distilled} <= made
+    assert len({config.keys is None for config in distilled}) == 1
+    assert any(stage.kind == "keys" for stage in demo) == (distilled[0].keys is not None)
 
 
 def test_paper_recipe_is_the_papers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from bingo.bench.step import main as bench_step
 from bingo.bench.step.variants import Changes
 from bingo.distributed import World
 from bingo.train.background import on_cpu, snapshot
-from bingo.train.distill import Bingo
+from bingo.train.distill import Distillation
 from bingo.train.graph import CallRecorder, CudaRecorder, EagerStep, GraphedStep
 from bingo.views.loader import Batch
 from bingo.views.plan import Plan
@@ -29,7 +29,7 @@ class Trainer:
     def __init__(self, s: Setting, changes: Changes, data: tuple[Plan, list[Batch]], *, graphed: bool) -> None:
         plan, batches = data
         runner = bench_step.build("ours", changes, toy_shape(s), batches, plan)
-        assert isinstance(runner.method, Bingo)
+        assert isinstance(runner.method, Distillation)
         self.method, self.batches = runner.method, runner.batches
         gpu = s.device.type == "cuda"
         self.optimiser = torch.optim.SGD(

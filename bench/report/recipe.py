@@ -279,12 +279,14 @@ def repeat_section(run: Run) -> RepeatSection:
 
 
 def repeated(run: Run) -> list[str]:
-    """The flags of `bingo run digits`, as far as the arms tell them."""
-    if run.name != "digits":
+    """The flags of `bingo run` for a demo, as far as its stages tell them."""
+    data = next((s for s in run.stages if s.kind == "demo-data"), None)
+    if data is None:
         return []
+    images = ["--images", data.config["from_idx"]] if data.config["from_idx"] else []
     one = next((g[0] for g in run.arms.values() if g[0].record.kind == "distill"), None)
     epochs = ["--epochs", str(one.record.config["optim"]["epochs"])] if one else []
-    return ["--seeds", str(max(len(group) for group in run.arms.values())), *epochs]
+    return [*images, "--seeds", str(max(len(group) for group in run.arms.values())), *epochs]
 
 
 def uses(folder: Path) -> list[tuple[str, str]]:

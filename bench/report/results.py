@@ -16,6 +16,7 @@ from bingo.errors import UserError, brief, did_you_mean
 from bingo.files import RECORD, read_object, read_sealed
 from bingo.images.open import open_dataset
 from bingo.inputs import read_config
+from bingo.objectives import OBJECTIVES
 from bingo.paths import quoted
 from bingo.recipes import results_hash
 from bingo.stages import KINDS
@@ -216,10 +217,8 @@ def is_share(value: Any) -> bool:
 
 
 def student_views(kind: str, config: Mapping[str, Any]) -> int:
-    """Images through the student per image of a batch: MoCo 1; BINGO 2 (paper), 3 (release, the third is cutmix)."""
-    if kind != "distill":
-        return 1
-    return 3 if config["objective"] == "release" and config["cutmix"] else 2
+    """Images through the student per image of a batch: MoCo 1, distillation as its objective says."""
+    return OBJECTIVES[config["objective"]].passes(mixes=config["cutmix"]) if kind == "distill" else 1
 
 
 def compare(before: tuple[Student, ...], after: tuple[Student, ...], metric: str) -> Difference | None:

@@ -32,7 +32,7 @@ from bingo.features.alike import open_same
 from bingo.images.dataset import Dataset
 from bingo.models import check_name, seeded_encoder
 from bingo.train.arithmetic import settled
-from bingo.train.distill import Bingo, view_counts
+from bingo.train.distill import Distillation, view_counts
 from bingo.train.graph import make_step
 from bingo.train.loop import check_run
 from bingo.train.optimiser import sgd
@@ -67,7 +67,7 @@ def run(config: ScalingConfig, key: str, world: World) -> dict[str, Any]:
     settings = world.by_main(lambda: settled(distillation(config), world.device, MOST))
     plan, batches = (random_batches if config.data is None else loaded_batches)(config, settings, world)
     teacher = seeded_encoder(config.teacher, dim=config.contrast.dim, hidden=config.contrast.hidden, seed=1)
-    runner = Runner(config, Bingo(settings, teacher, plan, world), batches, world)
+    runner = Runner(config, Distillation(settings, teacher, plan, world), batches, world)
     found = world.everyone(runner.measure())
     parameters = sum(p.numel() for p in runner.method.encoder.parameters())
     if world.main:
@@ -153,7 +153,7 @@ def plan_of(settings: DistillConfig, sizes: np.ndarray, rng: np.random.Generator
 class Runner:
     """A method with its optimiser and its batches, and the clock around bursts of steps."""
 
-    def __init__(self, config: ScalingConfig, method: Bingo, batches: Iterator[Batch], world: World) -> None:
+    def __init__(self, config: ScalingConfig, method: Distillation, batches: Iterator[Batch], world: World) -> None:
         self.config, self.method, self.batches, self.world = config, method, batches, world
         self.done = 0
         method.encoder.train()

@@ -9,7 +9,7 @@ import torch
 
 from bingo.bench.step.release import ReleaseStyle
 from bingo.bench.step.table import PARTS
-from bingo.train.distill import Bingo
+from bingo.train.distill import Distillation
 
 
 class Clock:
@@ -36,7 +36,7 @@ class Clock:
 
 
 @contextlib.contextmanager
-def forward_hooks(method: Bingo | ReleaseStyle, clock: Clock) -> Iterator[None]:
+def forward_hooks(method: Distillation | ReleaseStyle, clock: Clock) -> Iterator[None]:
     """Mark the ends of the forward passes of teacher, if one runs, and student."""
     handles = []
     for part, module in (("teacher", method.teacher), ("student", method.model)):

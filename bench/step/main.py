@@ -45,7 +45,7 @@ from bingo.errors import UserError
 from bingo.features.keys import CachedKeys, as_stored
 from bingo.kernels.dispatch import resolve_impl
 from bingo.models import Encoder, seeded_encoder
-from bingo.train.distill import Bingo, view_counts
+from bingo.train.distill import Distillation, view_counts
 from bingo.views.loader import Batch, augmenter
 from bingo.views.plan import Plan
 
@@ -64,7 +64,7 @@ class Runner:
     """One variant with its optimiser, the batches it goes through in turn, and what was measured."""
 
     name: str
-    method: Bingo | ReleaseStyle
+    method: Distillation | ReleaseStyle
     optimiser: torch.optim.Optimizer
     batches: list[Batch]
     first_loss: float = float("nan")
@@ -90,9 +90,9 @@ class Runner:
         return loss.detach()
 
 
-def loss_of(method: Bingo | ReleaseStyle, batch: Batch) -> Tensor:
+def loss_of(method: Distillation | ReleaseStyle, batch: Batch) -> Tensor:
     """The scalar loss."""
-    return next(method.losses([batch]))[0] if isinstance(method, Bingo) else method.loss(batch)
+    return next(method.losses([batch]))[0] if isinstance(method, Distillation) else method.loss(batch)
 
 
 def make_config(shape: StepShape, changes: Changes) -> DistillConfig:
@@ -144,16 +144,16 @@ def build(name: str, changes: Changes, shape: StepShape, batches: list[Batch], p
     """A variant before its first step; teachers and students of all variants start from the same weights."""
     config = make_config(shape, changes)
     teacher = seeded_encoder(shape.teacher, dim=shape.dim, hidden=shape.hidden, seed=1)
-    method: Bingo | ReleaseStyle
+    method: Distillation | ReleaseStyle
     if name.startswith(RELEASE):
         method = ReleaseStyle(config, teacher, plan, shape.device)
     elif config.keys is None:
-        method = Bingo(config, teacher, plan, World(0, 1, shape.device, 1))
+        method = Distillation(config, teacher, plan, World(0, 1, shape.device, 1))
     else:
         cache = make_cache(config, teacher, batches, len(plan.sizes))
         plan = replace(plan, views=view_counts(config))
         batches = [Batch(plan.step(step), [crops[:1] for crops in batch.crops]) for step, batch in enumerate(batches)]
-        method = Bingo(config, cache, plan, World(0, 1, shape.device, 1))
+        method = Distillation(config, cache, plan, World(0, 1, shape.device, 1))
     method.encoder.train()
     optim = config.optim
     optimiser = torch.optim.SGD(

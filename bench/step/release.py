@@ -23,7 +23,7 @@ from bingo.views.plan import Plan
 
 
 class ReleaseStyle:
-    """The same method as `bingo.train.distill.Bingo` with objective "release": same seeds, same views, same loss."""
+    """The same method as `bingo.train.distill` with objective "release": same seeds, same views, same loss."""
 
     def __init__(self, config: DistillConfig, teacher: Encoder, plan: Plan, device: torch.device) -> None:
         self.config, self.plan = config, plan

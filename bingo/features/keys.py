@@ -2,7 +2,9 @@
 
 BINGO's key view is drawn independently of the query views, so a key from a fixed stock of M views per image can stand
 for a fresh one: then no teacher runs while a student trains, nothing but the query views is decoded and augmented, and
-every rank reads the keys of all ranks from the file where it would have gathered them.
+every rank reads the keys of all ranks from the file where it would have gathered them. Objectives whose keys are of the
+query's own view draw one of the M again for the student: a view is a function of (seed, image, view) alone
+(`Plan.replayed`). FKD (Shen and Xing 2022, arXiv 2112.01528) stores crops and soft labels of a supervised teacher so.
 Legend: N images, M views per image, C channels of a key, R rows that are read.
 """
 
@@ -43,7 +45,8 @@ AGAIN = "run `bingo keys` again"
 STORED: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "bf16": np.dtype("<u2"), "fp16": np.dtype("<f2")}
 TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FIELDS = {
-    "dataset": str, "teacher": str, "images": int, "views": int, "dim": int, "dtype": str, "augment": dict, "hash": str
+    "dataset": str, "teacher": str, "images": int, "views": int, "dim": int, "dtype": str, "augment": dict, "seed": int,
+    "hash": str,
 }  # fmt: skip
 CHECKED_NUMBERS = 1 << 24  # looked at together
 # Uint8 crops of one decoded batch at most; DALI and the copy out of it hold four such batches.
@@ -168,12 +171,14 @@ def as_stored(keys: torch.Tensor, dtype: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class CachedKeys:
-    """An opened cache. rows_NMC: as stored, memory-mapped; teacher: content hash of the network that made them."""
+    """An opened cache. rows_NMC: as stored, memory-mapped; teacher: content hash of the network that made them;
+    seed: of the views (`Plan.key_view`)."""
 
     rows_NMC: np.ndarray
     dtype: str
     teacher: str
     device: torch.device
+    seed: int = 0
 
     @property
     def dim(self) -> int:
@@ -203,7 +208,7 @@ def load_keys(folder: Path, dataset: Dataset, augment: Augmentation, world: Worl
         lambda: _load_keys(folder, dataset, augment), lambda found: {f"the content of {path}": found[1]["hash"]}
     )
     world.by_main(lambda: _check_numbers(rows, header, path, dataset))
-    return CachedKeys(rows, header["dtype"], header["teacher"], world.device)
+    return CachedKeys(rows, header["dtype"], header["teacher"], world.device, header["seed"])
 
 
 def _load_keys(folder: Path, dataset: Dataset, augment: Augmentation) -> tuple[np.ndarray, dict[str, Any]]:

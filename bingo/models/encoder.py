@@ -46,11 +46,11 @@ class Encoder(nn.Module):
         return self.backbone(images).float()
 
 
-def seeded_encoder(name: str, *, dim: int, hidden: int, seed: int) -> Encoder:
-    """An encoder whose initial weights are a function of the seed alone."""
+def seeded_encoder(name: str, *, dim: int, hidden: int, seed: int, layers: int = 2) -> Encoder:
+    """An encoder whose initial weights are a function of the seed alone; layers: of its head, see `mlp`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Encoder(name, dim=dim, hidden=hidden)
+        return Encoder(name, head=mlp(hidden, dim, layers))
 
 
 def state_hash(state: dict[str, torch.Tensor]) -> str:

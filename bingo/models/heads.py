@@ -44,9 +44,14 @@ class Head:
         return set(self.form) <= set(LAYERS) and linear == len(self.widths) and all(w >= 1 for w in self.widths)
 
 
-def mlp(hidden: int, dim: int) -> Head:
-    """Linear-ReLU-Linear, the head of MoCo v2 and of every student."""
-    return Head("LRL", (hidden, dim))
+def mlp(hidden: int, dim: int, layers: int = 2) -> Head:
+    """The head of a student, of 2 to 4 linear layers.
+
+    2: Linear-ReLU-Linear, of MoCo v2; 3: batch norm and ReLU behind all but the last, of SimCLR v2 (arXiv 2006.10029);
+    4: two of Linear-BN-ReLU-Linear one behind the other, of SimReg (arXiv 2201.05131).
+    """
+    form = {2: "LRL", 3: "LBRLBRL", 4: "LBRLLBRL"}[layers]
+    return Head(form, (hidden,) * (layers - 1) + (dim,))
 
 
 def names_of(form: str) -> set[str]:

@@ -220,7 +220,7 @@ def train(
             metrics.step(loss, line | (speed.figures() if measure else {}), measures)
             if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
                 with speed.aside():
-                    knn, left_out = monitor(method.encoder, failures, val_failures, config, world)
+                    knn, left_out = monitor(method.saved, failures, val_failures, config, world)
                 metrics.evaluation(done, done // per_epoch, knn, left_out)
             world.watch.beat(done)
             leaves = done < total and world.leaving()
@@ -244,7 +244,7 @@ def train(
         background.wait()
     profile.at(total)
     world.settle()
-    weights = save_encoder(config.out / "model.pt", method.encoder) if world.main else ""
+    weights = save_encoder(config.out / "model.pt", method.saved) if world.main else ""
     seconds = time.perf_counter() - began
     metrics.close()
     told = speed.whole(method.work(), config.augment.size, config.runtime.precision)
@@ -304,6 +304,7 @@ def _state(
         "modules": modules,
         "optimiser": optimiser.state_dict(),
         "queue": method.queue.state(),
+        **({"own_queue": method.own_queue.state()} if method.own_queue else {}),
     }
 
 
@@ -312,3 +313,5 @@ def _restore(state: dict[str, Any], method: Method, optimiser: torch.optim.Optim
         module.load_state_dict(state["modules"][name], strict=True)
     load_sgd(optimiser, state["optimiser"])
     method.queue.load(state["queue"])
+    if method.own_queue:
+        method.own_queue.load(state["own_queue"])

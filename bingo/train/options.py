@@ -3,9 +3,9 @@
 import torch
 
 from bingo.config import TrainingConfig
+from bingo.losses.bag import Options
+from bingo.losses.queue import KeyQueue
 from bingo.train.inputs import Inputs
-from bingo.train.loss import Options
-from bingo.train.queue import KeyQueue
 
 
 def step_options(config: TrainingConfig, queue: KeyQueue, inputs: Inputs, keys_NC: torch.Tensor | None) -> Options:

@@ -5,7 +5,6 @@ One departure from MoCo-v2: the key encoder runs in eval mode on an exponential 
 `--key-bn shuffle` brings MoCo's own way back (`bingo.train.block_norm`).
 """
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,15 +14,16 @@ from torch import nn
 
 from bingo.config import PretrainConfig
 from bingo.distributed import World
+from bingo.losses.bag import contrast_measures, contrastive_loss
+from bingo.losses.queue import KeyQueue
 from bingo.models import autocast, check_name, seeded_encoder
 from bingo.models.arithmetic import precision_of, queue_dtype_of
 from bingo.train.arithmetic import settled
+from bingo.train.averages import average_of, follow
 from bingo.train.block_norm import keys_in_blocks, use_batch_statistics
 from bingo.train.inputs import Feed, Inputs, shared_inputs
 from bingo.train.loop import check_run, open_data, resume, train, wrap
-from bingo.train.loss import contrast_measures, contrastive_loss
 from bingo.train.options import step_options
-from bingo.train.queue import KeyQueue
 from bingo.train.shares import Gather, PendingKeys, Result
 from bingo.train.spans import span
 from bingo.train.telemetry import Work
@@ -34,15 +34,18 @@ from bingo.views.plan import Plan
 class MoCo:
     """Query encoder by gradient, key encoder by momentum, one queue."""
 
+    own_queue: KeyQueue | None = None
+
     def __init__(self, config: PretrainConfig, plan: Plan, world: World) -> None:
         self.config, self.plan, self.world = config, plan, world
         contrast, precision = config.contrast, precision_of(config.runtime, world.device)
         self.averages_statistics = config.key_bn == "eman"  # the key encoder uses them: they must agree between ranks
-        self.encoder = seeded_encoder(config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed).to(
-            world.device
-        )
+        self.encoder = seeded_encoder(
+            config.model, dim=contrast.dim, hidden=contrast.hidden, seed=config.seed, layers=contrast.layers
+        ).to(world.device)
         self.model = wrap(self.encoder, config, world)
-        self.key_encoder = copy.deepcopy(self.encoder).eval().requires_grad_(False)
+        self.key_encoder = average_of(self.encoder)
+        self.saved, self.own_queue = self.encoder, None
         if config.key_bn == "shuffle":
             use_batch_statistics(self.key_encoder, "--key-bn shuffle")
         self.guess = math.log(contrast.queue + 1)
@@ -102,16 +105,9 @@ class MoCo:
 
     @torch.no_grad()
     def after_step(self) -> None:
-        statistics = []
         if self.averages_statistics:
-            statistics = [b for b in self.encoder.buffers() if b.is_floating_point()]
-            self.world.average(statistics)
-        momentum = self.config.key_momentum
-        pairs = [
-            *zip(self.key_encoder.parameters(), self.encoder.parameters(), strict=True),
-            *zip((b for b in self.key_encoder.buffers() if b.is_floating_point()), statistics, strict=True),
-        ]
-        torch._foreach_lerp_([old for old, _ in pairs], [new.detach() for _, new in pairs], 1 - momentum)
+            self.world.average([b for b in self.encoder.buffers() if b.is_floating_point()])
+        follow(self.key_encoder, self.encoder, self.config.key_momentum, buffers=self.averages_statistics)
 
 
 def run(config: PretrainConfig, key: str, world: World) -> dict[str, Any]:

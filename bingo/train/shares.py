@@ -12,9 +12,9 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from bingo.losses.queue import KeyQueue
 from bingo.models import Encoder
 from bingo.train.inputs import Feed, Inputs
-from bingo.train.queue import KeyQueue
 from bingo.train.spans import span
 from bingo.train.telemetry import Work
 from bingo.views.loader import Batch
@@ -31,10 +31,14 @@ class Method(Protocol):
     """What a training method adds to the loop."""
 
     encoder: Encoder
-    """The network that is trained, evaluated and saved."""
+    """The network that is trained."""
+    saved: Encoder
+    """The network that is evaluated and saved: that one, or an average of it."""
     model: nn.Module
     """The encoder as the loop calls it: wrapped for several views, compiled, in DDP."""
     queue: KeyQueue
+    own_queue: KeyQueue | None
+    """A second one, of the student's own outputs, where the objective has it."""
     guess: float
     """The loss of a student that tells no image from another."""
     averages_statistics: bool

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,12 +67,22 @@ class StepPlan:
     views: tuple[tuple[View, ...], ...]
 
 
+class Replay(NamedTuple):
+    """Views of a key cache that a step draws again. seed, views: the cache's; places: (group, view) of the step for
+    each column of `Plan.cached_views`."""
+
+    seed: int
+    views: int
+    places: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Plan:
     """The plan of a whole run.
 
     sizes: N x 2 int32 (height, width); batch: global batch; views: augmented views per group, (2,) for anchors alone,
-    (2, 1) or (2, 2) for anchors and positives; bags: N x k int32, needed when there is a second group.
+    (2, 1) or (2, 2) for anchors and positives; bags: N x k int32, needed when there is a second group; replay: which
+    views are those of a key cache.
     """
 
     sizes: np.ndarray
@@ -80,6 +91,7 @@ class Plan:
     seed: int = 0
     views: tuple[int, ...] = (2,)
     bags: np.ndarray | None = None
+    replay: Replay | None = None
 
     def __post_init__(self) -> None:
         if self.batch > len(self.sizes):
@@ -140,16 +152,32 @@ class Plan:
             if instead:
                 members = np.where(np.isin(members, list(instead)), anchors, members)
             groups = (anchors, members)
+        again = self._replayed_views(epoch, step, slice(rank * rows, (rank + 1) * rows), groups)
         views = []
         for g, (images, count) in enumerate(zip(groups, self.views, strict=True)):
-            streams = [VIEW + 8 * g + v for v in range(count)]
-            views.append(
-                tuple(
-                    self._view(u, images)
-                    for u in (uniforms(self.seed, epoch, s, position, rows, VIEW_DRAWS) for s in streams)
-                )
-            )
+            fresh = range(count)
+            views.append(tuple(again.get((g, v)) or self._fresh(epoch, 8 * g + v, position, images) for v in fresh))
         return StepPlan(epoch, step, rank, groups, tuple(views))
+
+    def _fresh(self, epoch: int, number: int, position: int, images: np.ndarray) -> View:
+        """A view that no other step has: number 8 g + v is view v of group g."""
+        return self._view(uniforms(self.seed, epoch, VIEW + number, position, len(images), VIEW_DRAWS), images)
+
+    def _replayed_views(
+        self, epoch: int, step: int, part: slice, groups: tuple[np.ndarray, ...]
+    ) -> dict[tuple[int, int], View]:
+        """The views of a step that are a cache's, by group and number; part: the rank's rows of the global batch."""
+        if self.replay is None:
+            return {}
+        seed, count, places = self.replay
+        numbers = self.cached_views(epoch, step, count, apart=len({g for g, _ in places}) < len(places))[part]
+        return {(g, v): self.replayed(groups[g], numbers[:, column], seed) for column, (g, v) in enumerate(places)}
+
+    def replayed(self, images: np.ndarray, numbers: np.ndarray, seed: int) -> View:
+        """View `numbers[i]` of image `images[i]` (both int64) in a key cache of this seed, see `key_view`."""
+        pairs = zip(images.tolist(), numbers.tolist(), strict=True)
+        u = [uniforms(seed, 0, KEY_VIEW + number, image, 1, VIEW_DRAWS) for image, number in pairs]
+        return self._view(np.concatenate(u), images)
 
     def _view(self, u: np.ndarray, images: np.ndarray) -> View:
         start, end = random_resized_crop(u[:, :22], self.sizes[images], self.augment.scale)
@@ -160,10 +188,16 @@ class Plan:
         u = uniforms(self.seed, 0, KEY_VIEW + view, first, past - first, VIEW_DRAWS)
         return self._view(u, np.arange(first, past))
 
-    def cached_views(self, epoch: int, step: int, views: int) -> np.ndarray:
-        """Which of a cache's views stand for the key views of a step: global batch x 2 int64, anchor and positive."""
+    def cached_views(self, epoch: int, step: int, views: int, *, apart: bool = False) -> np.ndarray:
+        """Which of a cache's views stand for the key views of a step: global batch x 2 int64, anchor and positive.
+
+        apart: both are views of the anchor, and never the same one.
+        """
         u = uniforms(self.seed, epoch, CACHED_VIEW, step * self.batch, self.batch, 4)[:, :2]
-        return (u * views).astype(np.int64)
+        if not apart:
+            return (u * views).astype(np.int64)
+        first = (u[:, 0] * views).astype(np.int64)
+        return np.stack([first, (first + 1 + (u[:, 1] * (views - 1)).astype(np.int64)) % views], axis=1)
 
     def cached_negatives(self, epoch: int, count: int, views: int) -> tuple[np.ndarray, np.ndarray]:
         """The epoch's negatives from a cache: `count` distinct images in ascending order, and a view of each; int64."""

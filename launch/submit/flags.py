@@ -19,7 +19,7 @@ def cluster_name(text: str) -> str:
 
 
 CLUSTER = "site file (docs/cluster.md); local: here; debug: in this process"
-RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher")
+RECIPE_SETTINGS = ("seeds", "epochs", "device", "images", "teacher", "compare", "match")
 
 
 PLACED = "For this submission and its repairs. A key that [cpu] has itself stays for jobs on one rank."
@@ -99,14 +99,20 @@ def add_recipe_flags(parser: Parser) -> None:
 
 def add_recipe_settings(parser: Parser) -> None:
     """The settings of recipes, as in `RECIPE_SETTINGS`."""
-    parser.add_argument("--images", type=Path, metavar="DIR", help="ImageNet: folder with train and val")
+    images = "ImageNet: folder with train and val; fashion: of IDX files (default: Debian's)"
+    parser.add_argument("--images", type=Path, metavar="DIR", help=images)
     parser.add_argument("--teacher", type=Path, metavar="PATH", help="ImageNet: run folder or checkpoint")
-    parser.add_argument("--seeds", type=whole, metavar="N", help="digits: seeds per arm (default: 5)")
+    parser.add_argument("--seeds", type=whole, metavar="N", help="digits, fashion: seeds per arm (default: 5 and 4)")
     epochs = (
-        "epochs of distilled students (default: 30, ImageNet 200; digits: the undistilled one makes twice as many, "
+        "epochs of distilled students (default: 30, fashion 8, ImageNet 200; digits and fashion: the undistilled one "
+        "makes twice as many, "
     )
     parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs}the teacher five times)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
+    compare = "leaderboards: objectives, ingredients, or names of arms with commas between (default: objectives)"
+    parser.add_argument("--compare", metavar="ARMS", help=compare)
+    match = "leaderboards: what is equal, the student's passes or compute (default: passes)"
+    parser.add_argument("--match", choices=["passes", "compute"], help=match)
 
 
 def recipe_of(options: Any, root: Path) -> Recipe:

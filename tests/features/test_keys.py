@@ -23,7 +23,7 @@ from bingo.images.open import open_dataset
 from bingo.kernels.augment import augment
 from bingo.models import load_encoder, save_encoder, seeded_encoder
 from bingo.stages import Stage, run_stage, stage_key
-from bingo.train.distill import Bingo, key_source, run, view_counts
+from bingo.train.distill import Distillation, key_source, run, view_counts
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import CropStream, training_batches
 from bingo.views.plan import Plan
@@ -169,13 +169,13 @@ def test_a_disk_without_room_is_one_sentence_before_any_work(
     assert not (tmp_path / "keys").exists()
 
 
-def first_steps(config: DistillConfig, count: int) -> tuple[Bingo, Plan, list[Any]]:
+def first_steps(config: DistillConfig, count: int) -> tuple[Distillation, Plan, list[Any]]:
     dataset = open_dataset(config.data)
     source, _ = key_source(config, dataset, ALONE)
     members = np.load(config.bags / "bags.npz")["bags"]
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=view_counts(config), bags=members)
     batches = training_batches(dataset, plan, ALONE, start=0, stop=count)
-    return Bingo(config, source, plan, ALONE), plan, list(batches)
+    return Distillation(config, source, plan, ALONE), plan, list(batches)
 
 
 @pytest.mark.parametrize("negatives", ["queue", "cache"])
@@ -266,15 +266,15 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(
         for name in ("whole", "broken")
     )
     run_stage(Stage("whole", "distill", whole))
-    inner = Bingo.losses
+    inner = Distillation.losses
 
-    def stop(self: Bingo, shares: Any, **measure: bool) -> Any:
+    def stop(self: Distillation, shares: Any, **measure: bool) -> Any:
         if shares[0].plan.epoch == 1 and shares[0].plan.step == 11:
             raise InterruptedError
         return inner(self, shares, **measure)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bingo, "losses", stop)
+        patch.setattr(Distillation, "losses", stop)
         with pytest.raises(InterruptedError):
             run_stage(Stage("broken", "distill", broken))
     assert run_stage(Stage("broken", "distill", broken))["figures"]["resumed_from"] == 25  # 16 + 9: mid-epoch

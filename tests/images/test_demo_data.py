@@ -14,7 +14,7 @@ from PIL import Image
 
 from bingo.errors import UserError
 from bingo.files import hash_file
-from bingo.images.demo_data import MANIFEST, split, write_digits
+from bingo.images.demo_data import DIGITS, split, write_digits
 
 pytestmark = pytest.mark.quick
 
@@ -96,7 +96,7 @@ def test_an_existing_folder_is_never_overwritten(tmp_path: Path) -> None:
     next(out.glob("val/3/*.jpg")).unlink()
     with pytest.raises(UserError, match="is not complete or was changed"):
         write_digits(out, size=8)
-    (out / MANIFEST).write_text("{")
+    (out / DIGITS.manifest).write_text("{")
     with pytest.raises(UserError, match="is not valid JSON"):
         write_digits(out, size=8)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bingo.files import hash_file
-from bingo.images.demo_data import MANIFEST, PARTS, STAGING, write_digits
+from bingo.images.demo_data import DIGITS, STAGING, write_digits
 from tests.support.small_pack import mixed_folder, small_pack
 
 TRIALS = 8
@@ -61,14 +61,14 @@ def test_a_pack_killed_at_any_moment_ends_with_the_same_files(tmp_path: Path) ->
     trials(tmp_path, small_pack, mixed_folder(tmp_path / "images"))
 
 
-@pytest.mark.parametrize("moved", range(len(PARTS) + 1))
+@pytest.mark.parametrize("moved", range(len(DIGITS.parts) + 1))
 def test_demo_data_killed_between_two_moves_goes_on(tmp_path: Path, moved: int) -> None:
     """The files of one hidden folder and its places, as a kill after `moved` of the moves leaves them."""
     out = tmp_path / "digits"
     digits_into(out)
     expected, before = contents(out), {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
     (out / STAGING).mkdir()
-    for name in PARTS[moved:]:
+    for name in DIGITS.parts[moved:]:
         (out / name).rename(out / STAGING / name)
     digits_into(out)
     assert contents(out) == expected
@@ -84,4 +84,4 @@ def test_demo_data_never_takes_a_foreign_folder_for_its_own(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="already exists and is not a folder of demo digits"):
         digits_into(out)
     assert (out / "train/cats/1.jpg").read_bytes() == b"cat"
-    assert not (out / MANIFEST).exists()
+    assert not (out / DIGITS.manifest).exists()

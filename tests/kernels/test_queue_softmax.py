@@ -199,7 +199,7 @@ def test_gradient_equals_autograd_through_the_definition(impl: str, dtype: torch
 
 def test_the_registered_op_has_the_same_gradient_as_the_eager_path() -> None:
     q, queue = unit_rows(7, 16, 0, torch.float32).requires_grad_(), unit_rows(45, 16, 1, torch.float32)
-    lse, _ = torch.ops.bingo.queue_softmax(q, queue, T, "chunked", None, None, True)
+    lse, _ = torch.ops.bingo.queue_softmax(q, queue, T, "chunked", None, None, True, None)
     (registered,) = torch.autograd.grad(lse.square().sum(), q)
     (eager,) = torch.autograd.grad(queue_softmax(q, queue, T)[0].square().sum(), q)
     assert torch.equal(registered, eager)
@@ -221,10 +221,11 @@ def test_opcheck(impl: str, rows: int) -> None:
     q, queue = unit_rows(rows, 16, 0, torch.float32).requires_grad_(), unit_rows(9, 16, 1, torch.float32)
     ids, exclude = torch.arange(9, device=DEVICE), torch.zeros(1, 2, dtype=torch.int64, device=DEVICE)
     scores = torch.zeros(rows, 2, device=DEVICE)
-    plain, masked = (q, queue, T, impl, None, None, True), (q.detach(), queue, T, impl, exclude, ids, False)
+    masked = q.detach(), queue, T, impl, exclude, ids, False
     for op, values in (
-        (torch.ops.bingo.queue_softmax, plain),
-        (torch.ops.bingo.queue_softmax, masked),
+        (torch.ops.bingo.queue_softmax, (q, queue, T, impl, None, None, True, None)),
+        (torch.ops.bingo.queue_softmax, (*masked, None)),
+        (torch.ops.bingo.queue_softmax, (*masked, 2 * queue)),
         (torch.ops.bingo.queue_logsumexp, masked),
         (torch.ops.bingo.queue_ranks, (q.detach(), queue, scores, impl, exclude, ids)),
     ):

@@ -16,6 +16,7 @@ from typing import Any
 from bingo.config import DistillConfig, PretrainConfig
 from bingo.config_parts import Augmentation, Contrast, Optimiser, Runtime
 from bingo.distributed import world
+from bingo.objectives import OBJECTIVES
 from bingo.stages import Stage, run_stage
 from bingo.watch import Leaving, Watch
 
@@ -38,7 +39,11 @@ def stage(kind: str, digits: Path, teacher: Path, bags: Path, out: Path) -> Stag
         return Stage(kind, "pretrain", PretrainConfig(**shared, model="tiny", key_momentum=0.9, key_bn="shuffle"))
     if kind == "batch":
         shared["teacher_bn"] = "batch"
-    source = {"keys": bags.parent / "keys"} if kind == "keys" else {"teacher": teacher}
+    name, _, cached = kind.partition("@")
+    if name in OBJECTIVES:  # NAME@keys: with cached keys. Their losses are of other sizes, and one has a queue to fill.
+        shared |= {"objective": name, "student_ema": 0.9, "optim": Optimiser(epochs=EPOCHS, batch=96, lr=0.02)}
+        cached = cached or "teacher"
+    source = {"keys": bags.parent / "keys"} if "keys" in (kind, cached) else {"teacher": teacher}
     return Stage(kind, "distill", DistillConfig(**shared, **source, bags=bags, student="tiny", warm_epochs=1))
 
 

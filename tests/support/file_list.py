@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (
     *("kernels", "bingo", "bingo/models", "bingo/images", "bingo/views", "bingo/features", "bingo/bags"),
-    *("bingo/evaluate", "bingo/train", "bingo/export", "bingo/supervised"),
+    *("bingo/evaluate", "bingo/losses", "bingo/train", "bingo/export", "bingo/supervised", "bingo/recipes"),
     *("launch", "launch/cluster", "launch/job", "launch/submit", "launch/status"),
     *("bench", "bench/kernels", "bench/loader", "bench/step", "bench/report"),
     *("bench/compare", "bench/roof", "bench/predict", "bench/profile", "bench/scaling", "bench/gpu"),

@@ -33,7 +33,9 @@ def least(kind: str) -> dict[str, Any]:
         for parent in parents:
             place = place.setdefault(parent, {})
         place[leaf] = "somewhere" if value is MISSING else to_json(value)
-    return values | ({"teacher": "t"} if kind == "distill" else {"kind": "random"} if kind == "bags" else {})
+    return values | (
+        {"teacher": "t", "bags": "b"} if kind == "distill" else {"kind": "random"} if kind == "bags" else {}
+    )
 
 
 def places(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ from PIL import Image
 from bingo.config import DistillConfig
 from bingo.config_parts import Augmentation
 from bingo.protocols import PROTOCOLS
-from bingo.recipes import distillation
+from bingo.recipes.chains import distillation
 
 
 def submitted_here(recipe: str, root: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -25,7 +25,7 @@ def submitted_here(recipe: str, root: Path, teacher: Path, monkeypatch: pytest.M
         contrast = replace(config.contrast, dim=16, hidden=32, queue=8)
         return replace(config, contrast=contrast, optim=replace(config.optim, batch=4), augment=Augmentation(size=32))
 
-    monkeypatch.setattr("bingo.recipes.distillation", small)
+    monkeypatch.setattr("bingo.recipes.chains.distillation", small)
     monkeypatch.setitem(PROTOCOLS, "release", PROTOCOLS["release"].changed(None, None, 2))  # 120 epochs take minutes
     words = ["--images", root / "images", "--teacher", teacher, "--out", root / "out", "--epochs", "1"]
     return ["submit", recipe, "--cluster", "debug", "--device", "cpu", *map(str, words)]

@@ -10,10 +10,11 @@ T = 0.2
 SHAPES = [(0, 5, 16), (1, 1, 16), (3, 7, 32), (65, 257, 64), (64, 256, 128), (130, 301, 48), (2, 130, 256)]
 
 
-def oracle(q: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Both outputs in fp64, materialised."""
+def oracle(q: Tensor, queue: Tensor, temperature: float, values: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Both outputs in fp64, materialised; values: averaged in place of the queue's keys."""
     logits = torch.einsum("rc,kc->rk", q.double(), queue.double()) / temperature
-    return torch.logsumexp(logits, 1), torch.einsum("rk,kc->rc", torch.softmax(logits, 1), queue.double())
+    averaged = (queue if values is None else values).double()
+    return torch.logsumexp(logits, 1), torch.einsum("rk,kd->rd", torch.softmax(logits, 1), averaged)
 
 
 def same_dtype_torch(q: Tensor, queue: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

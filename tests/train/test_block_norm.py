@@ -18,7 +18,7 @@ from bingo.errors import UserError
 from bingo.images.open import open_dataset
 from bingo.models import Encoder, load_encoder, state_hash
 from bingo.train.block_norm import keys_in_blocks, use_batch_statistics
-from bingo.train.distill import Bingo
+from bingo.train.distill import Distillation
 from bingo.train.pretrain import MoCo
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan
@@ -50,7 +50,7 @@ def test_teacher_keys_of_a_step(small: DistillConfig, objective: str) -> None:
     members = load_bags(config.bags / "bags.npz", dataset_hash=dataset.hash, teacher_hash=content).members
     views = (2, 1) if objective == "paper" else (2, 2)
     plan = Plan(dataset.sizes, 74, config.augment, config.seed, views=views, bags=members)
-    method = Bingo(config, teacher, plan, ALONE)
+    method = Distillation(config, teacher, plan, ALONE)
     before = method.queue.keys_KC.clone()
     (batch,) = training_batches(dataset, plan, ALONE, start=1, stop=2)
     anchor, positive = (

@@ -14,7 +14,7 @@ from bingo.distributed import World
 from bingo.images.open import open_dataset
 from bingo.models import load_encoder, state_hash
 from bingo.stages import Stage, run_stage
-from bingo.train.distill import Bingo, view_counts
+from bingo.train.distill import Distillation, view_counts
 from bingo.train.lines import read_metrics
 from bingo.views.loader import training_batches
 from bingo.views.plan import Plan, StepPlan
@@ -24,14 +24,14 @@ CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU, 1)
 
 
-def first_step(config: DistillConfig) -> tuple[Bingo, Plan, list[list[torch.Tensor]], torch.Tensor]:
+def first_step(config: DistillConfig) -> tuple[Distillation, Plan, list[list[torch.Tensor]], torch.Tensor]:
     """The method with the queue as it was before, its plan, the views of step 0 and the loss it computes for them."""
     dataset = open_dataset(config.data)
     teacher, teacher_hash = load_encoder(config.teacher)
     members = load_bags(config.bags / "bags.npz", dataset_hash=dataset.hash, teacher_hash=teacher_hash).members
     views = view_counts(config)
     plan = Plan(dataset.sizes, config.optim.batch, config.augment, config.seed, views=views, bags=members)
-    method = Bingo(config, teacher, plan, ALONE)
+    method = Distillation(config, teacher, plan, ALONE)
     batch = next(training_batches(dataset, plan, ALONE, start=0, stop=1))
     finished = [[method.augment(c, batch.params(g, v)) for v, c in enumerate(cs)] for g, cs in enumerate(batch.crops)]
     before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in method.queue.state().items()}
@@ -87,9 +87,9 @@ def test_ranks_cut_the_blocks_of_the_global_batch(config: DistillConfig) -> None
     plan = Plan(dataset.sizes, 96, config.augment, config.seed, views=(2, 2), bags=bags)
     teacher, _ = load_encoder(config.teacher)
     black, white = torch.zeros(96, 3, 16, 16), torch.ones(96, 3, 16, 16)
-    method = Bingo(settings, teacher, plan, ALONE)
+    method = Distillation(settings, teacher, plan, ALONE)
 
-    def mixed(method: Bingo, step: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+    def mixed(method: Distillation, step: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         rows, found = len(step.groups[0]), method._weights(step, method.feed)
         parts = [part.mix(black[part.rows], white[part.rows]) for part in found["parts"]]
         assert sum(map(len, parts)) == rows
@@ -100,8 +100,8 @@ def test_ranks_cut_the_blocks_of_the_global_batch(config: DistillConfig) -> None
     assert torch.equal(torch.cat([views for views, _ in parts]), whole)
     assert torch.equal(torch.cat([share for _, share in parts]), shares)
     torch.testing.assert_close(1 - whole.mean(dim=(1, 2, 3)), shares)
-    one = mixed(Bingo(replace(settings, cutmix_block=96), teacher, plan, ALONE), plan.step(5))
-    step = mixed(Bingo(replace(settings, cutmix_block=0), teacher, plan, ALONE), plan.step(5))
+    one = mixed(Distillation(replace(settings, cutmix_block=96), teacher, plan, ALONE), plan.step(5))
+    step = mixed(Distillation(replace(settings, cutmix_block=0), teacher, plan, ALONE), plan.step(5))
     assert torch.equal(one[0], step[0])
     assert one[1] == step[1]
     assert torch.equal(step[0][:24], whole[:24]), "the first block has the step's box"

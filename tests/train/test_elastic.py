@@ -10,6 +10,7 @@ import torch
 
 from bingo.config import KeysConfig
 from bingo.config_parts import Augmentation, Runtime
+from bingo.objectives import OBJECTIVES
 from bingo.stages import Stage, run_stage
 from bingo.train.lines import read_metrics
 from tests.support.elastic import EPOCHS, LEFT, PER_EPOCH, SAVED
@@ -52,7 +53,8 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     assert saved["step"] == EPOCHS * PER_EPOCH
     found = {f"{name}.{key}": value for name, part in saved["modules"].items() for key, value in part.items()}
     found |= {f"momentum.{k}": value["momentum_buffer"] for k, value in saved["optimiser"]["state"].items()}
-    return found | {"keys": saved["queue"]["keys"], "ids": saved["queue"]["ids"]}
+    queues = [part for part in ("queue", "own_queue") if part in saved]
+    return found | {f"{part} {name}": saved[part][name] for part in queues for name in ("keys", "ids")}
 
 
 CLOCKS = ("time", "images_per_second", "loader_wait")
@@ -89,6 +91,17 @@ def test_two_ranks_go_on_in_one_process_to_the_same_bits(runs: Runs, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.sampled(2, group="other ranks")
+def test_every_objective_goes_on_to_the_same_bits(runs: Runs, tmp_path: Path) -> None:
+    """After a signal, and the last after a kill; with a second queue, a momentum student and an average too."""
+    kinds = [*(name for name in OBJECTIVES if name not in ("release", "paper")), "disco@keys", "seed@keys"]
+    assert [code for code, _ in runs(tmp_path / "whole", kinds, 2)] == [0, 0]
+    runs.interrupted(tmp_path / "cut", kinds, 2, then=1)
+    for kind in kinds:
+        assert_equal(tmp_path / "cut" / kind, tmp_path / "whole" / kind)
+
+
+@pytest.mark.slow
+@pytest.mark.sampled(2, group="other ranks")
 def test_keys_of_shuffled_blocks_are_those_of_any_number_of_ranks(runs: Runs, tmp_path: Path) -> None:
     """After a signal and a kill the bits of two ranks; and the teacher's keys, which no student changes, those of one.
 
@@ -100,7 +113,7 @@ def test_keys_of_shuffled_blocks_are_those_of_any_number_of_ranks(runs: Runs, tm
         assert_equal(tmp_path / "cut" / kind, tmp_path / "whole" / kind)
     assert [code for code, _ in runs(tmp_path / "one", ["batch", "shuffle"], 1)] == [0]
     one, two = state(tmp_path / "one" / "batch"), state(tmp_path / "whole" / "batch")
-    assert torch.equal(one["keys"], two["keys"])
+    assert torch.equal(one["queue keys"], two["queue keys"])
     assert not torch.equal(one["encoder.head.0.weight"], two["encoder.head.0.weight"])
 
 
@@ -126,7 +139,7 @@ def test_four_ranks_go_on_in_two_processes(runs: Runs, tmp_path: Path) -> None:
         ours, theirs = state(tmp_path / "cut" / kind), state(tmp_path / "whole" / kind)
         for name in ours:
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
-        assert torch.equal(ours["ids"], theirs["ids"])
+        assert torch.equal(ours["queue ids"], theirs["queue ids"])
         pairs = zip(lines(tmp_path / "cut" / kind), lines(tmp_path / "whole" / kind), strict=True)
         assert max(abs(a["loss"] - b["loss"]) for a, b in pairs) < 1e-3
 

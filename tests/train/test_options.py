@@ -9,9 +9,9 @@ import torch
 
 from bingo.config import PretrainConfig
 from bingo.config_parts import Contrast, Runtime
+from bingo.losses.queue import KeyQueue
 from bingo.train.inputs import Feed, shared_inputs
 from bingo.train.options import step_options
-from bingo.train.queue import KeyQueue
 
 ANCHORS = np.array([4, 2, 9])
 RELATIVES = np.array([[4, 1], [2, 0]])

@@ -17,7 +17,7 @@ from bingo.models import Encoder, seeded_encoder
 from bingo.models.costs import forward_flops
 from bingo.roof import MatmulRoof
 from bingo.train import telemetry
-from bingo.train.distill import Bingo
+from bingo.train.distill import Distillation
 from bingo.train.lines import newest_line, speed_words
 from bingo.train.metrics import Metrics
 from bingo.train.telemetry import MFU_AFTER_S, Speed, of_every_rank
@@ -154,7 +154,7 @@ def test_a_distillation_knows_its_work(config: DistillConfig, objective: Any, pa
     source = seeded_encoder("tiny-8", dim=16, hidden=16, seed=0)
     plan = Plan(np.full((200, 2), 16), 64, config.augment, 0, views=(2, 2), bags=np.zeros((200, 2), np.int32))
     flops = forward_flops(source, 16)
-    work = list(Bingo(replace(config, objective=objective, runtime=runtime), source, plan, ALONE).work())
+    work = list(Distillation(replace(config, objective=objective, runtime=runtime), source, plan, ALONE).work())
     assert [number for _, number in work] == passes
     assert [forward_flops(network, 16) for network, _ in work][1] == flops > 0
     assert forward_flops(work[0][0], 16) > 0

@@ -18,7 +18,7 @@ from bingo.distributed import World
 from bingo.errors import UserError
 from bingo.models import seeded_encoder
 from bingo.stages import Stage, run_stage
-from bingo.train.distill import Bingo
+from bingo.train.distill import Distillation
 
 CPU = torch.device("cpu")
 CONFIG = ScalingConfig(
@@ -55,7 +55,9 @@ def two() -> Iterator[World]:
 def runner(two: World) -> Runner:
     settings = distillation(CONFIG)
     plan, batches = random_batches(CONFIG, settings, two)
-    return Runner(CONFIG, Bingo(settings, seeded_encoder("tiny-2", dim=8, hidden=16, seed=1), plan, two), batches, two)
+    return Runner(
+        CONFIG, Distillation(settings, seeded_encoder("tiny-2", dim=8, hidden=16, seed=1), plan, two), batches, two
+    )
 
 
 def test_only_bursts_with_messages_send_any(runner: Runner) -> None:

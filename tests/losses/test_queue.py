@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bingo.kernels.ring import write_keys
-from bingo.train.queue import KeyQueue
+from bingo.losses.queue import KeyQueue
 
 CPU = torch.device("cpu")
 

@@ -25,14 +25,19 @@ from bingo.kernels.transfer import to_device
 Scalar = float | Tensor
 
 
-class Options(TypedDict, total=False):
-    """What every loss passes on to `bag_loss`, which explains them."""
+class Reading(TypedDict, total=False):
+    """What every pass over the queue is told, see `queue_softmax`."""
 
     impl: str
-    normalize: bool
     unit_rows: bool
     exclude: Tensor | None
     queue_ids: Tensor | None
+
+
+class Options(Reading, total=False):
+    """What every loss passes on to `bag_loss`, which explains them."""
+
+    normalize: bool
     new_keys: NewKeys | None
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bingo.errors import UserError
-from bingo.train.loss import contrast_accuracy, contrastive_loss, paper_loss, release_loss
+from bingo.losses.bag import contrast_accuracy, contrastive_loss, paper_loss, release_loss
 from tests.support.naive import DEVICE, ce, naive_paper_loss, naive_release_loss, unit_rows
 
 pytestmark = pytest.mark.usefixtures("gpu")

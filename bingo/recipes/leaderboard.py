@@ -1,0 +1,166 @@
+"""The recipes of `bingo leaderboard`: every objective under one trainer, teacher, head and probe, at equal cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from bingo.config import DistillConfig
+from bingo.config_parts import Device
+from bingo.errors import UserError, did_you_mean
+from bingo.objectives import OBJECTIVES
+from bingo.recipes.chain import Group, Recipe
+from bingo.recipes.demo import Demo, digits_demo
+from bingo.recipes.fashion import fashion_demo
+from bingo.stages import Stage
+
+Match = Literal["passes", "compute"]
+UNDISTILLED = "no teacher"
+KEY_VIEWS = 8
+"""Cached keys of each image."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a leaderboard: an objective ("" for the undistilled student), and what is unlike the demo's settings.
+
+    changes: settings of `DistillConfig`; head: of its `contrast`; optim: of its `optim`.
+    """
+
+    objective: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    contrast: Mapping[str, Any] = field(default_factory=dict)
+    optim: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> int:
+        """Of an image through the student in an epoch."""
+        return OBJECTIVES[self.objective].passes() if self.objective else 1
+
+    def units(self) -> int:
+        """Forward passes of the student that an epoch costs per image: one with a backward pass counts three."""
+        momentum = not self.objective or OBJECTIVES[self.objective].own_queue == "momentum"
+        return 3 * self.passes + momentum
+
+    def epochs(self, passes: int, match: Match) -> int:
+        """Epochs that make the given passes per image, or that cost as much as such a training without any other."""
+        return max(1, round(passes / self.passes if match == "passes" else 3 * passes / self.units()))
+
+
+ARMS = {
+    UNDISTILLED: Arm(""),
+    **{name: Arm(name) for name in OBJECTIVES},
+    "compress": Arm("compress", contrast={"temperature": 0.04}),
+    "compress-2q": Arm("compress-2q", contrast={"temperature": 0.04}),
+    "pseudo-labels": Arm("pseudo-labels", contrast={"temperature": 0.07}),
+}
+"""Every objective with its published temperatures, and the student without a teacher."""
+INGREDIENTS = {
+    "simreg": Arm("simreg"),
+    "+ 4 layers": Arm("simreg", contrast={"layers": 4}),
+    "+ half of SEED": Arm("simreg-seed"),
+    "+ average": Arm("simreg", {"student_ema": 0.99}),
+    "+ warm-up": Arm("simreg", optim={"warmup_epochs": 2}),
+    "+ LARS": Arm("simreg", optim={"kind": "lars", "lr": 3.0}),
+    "+ another view": Arm("simreg", {"key_view": "cross"}),
+}
+"""What the modern recipe adds, each alone, to SimReg on the same passes."""
+COMPARED = {"objectives": ARMS, "ingredients": INGREDIENTS}
+
+
+def leaderboard_digits(
+    root: Path,
+    *,
+    seeds: int = 5,
+    epochs: int = 60,
+    compare: str = "objectives",
+    match: str = "passes",
+    device: Device = "auto",
+) -> Recipe:
+    """Every objective on handwritten digits: one teacher, head and probe, the same student passes.
+
+    bingo leaderboard digits
+
+    epochs: passes of an image through each student. compare: objectives, ingredients (of the modern recipe, each alone)
+    or names of arms with commas between. match: passes, or compute (a forward and a backward pass are three forward
+    passes; a momentum student one more).
+    """
+    return leaderboard(digits_demo(root, epochs, device), seeds, compare, match)
+
+
+def leaderboard_fashion(
+    root: Path,
+    *,
+    images: Path | None = None,
+    seeds: int = 5,
+    epochs: int = 18,
+    compare: str = "objectives",
+    match: str = "passes",
+    device: Device = "auto",
+) -> Recipe:
+    """Every objective on Fashion-MNIST, as `leaderboard-digits` on digits.
+
+    bingo leaderboard fashion --images DIR
+    """
+    return leaderboard(fashion_demo(root, images, epochs, device), seeds, compare, match)
+
+
+def leaderboard(demo: Demo, seeds: int, compare: str, match: str) -> Recipe:
+    """The arms of a leaderboard on a demo's images and teacher. `UserError` for unknown arms and another match."""
+    arms = chosen(compare)
+    if match not in ("passes", "compute"):
+        raise UserError(f"--match {match} is not allowed: it must be passes or compute")
+    demo = replace(demo, key_views=KEY_VIEWS)
+    jobs = [Group("prepare", demo.prepare()), Group("teacher", demo.teaching(), parallel=True)]
+    if any(arm.objective and OBJECTIVES[arm.objective].bags for arm in arms.values()):
+        jobs.append(Group("bags", demo.bags(("knn",))))
+    for seed in range(seeds):
+        stages = [stage for name, arm in arms.items() for stage in trained(demo, name, arm, seed, match)]  # type: ignore[arg-type]
+        jobs.append(Group(f"seed {seed}", tuple(stages), parallel=True))
+    return Recipe(tuple(jobs), {name: tuple(f"eval {name} {seed}" for seed in range(seeds)) for name in arms})
+
+
+def chosen(compare: str) -> dict[str, Arm]:
+    """The arms that `--compare` names."""
+    if compare in COMPARED:
+        return COMPARED[compare]
+    names = [name.strip() for name in compare.split(",") if name.strip()]
+    known = ARMS | INGREDIENTS
+    for name in names:
+        if name not in known:
+            raise UserError(f"--compare {name!r} is no arm; {did_you_mean(name, [*COMPARED, *known])}")
+    if len(set(names)) < 2:
+        raise UserError(f"--compare {compare!r} is one arm: name two or more, or one of: {', '.join(COMPARED)}")
+    return {name: known[name] for name in names}
+
+
+def trained(demo: Demo, name: str, arm: Arm, seed: int, match: Match) -> tuple[Stage, Stage]:
+    """Training and evaluation of one student."""
+    out = demo.root / "students" / f"{name.replace('+ ', 'with ').replace(' ', '-')}-{seed}"
+    epochs = arm.epochs(demo.epochs, match)
+    if not arm.objective:
+        config = replace(demo.contrastive(out, demo.student, epochs, seed), key_bn="shuffle")
+        training = Stage(f"pretrain {name} {seed}", "pretrain", config)
+    else:
+        training = Stage(f"distill {name} {seed}", "distill", distillation(demo, out, arm, epochs, seed))
+    return training, Stage(f"eval {name} {seed}", "eval", demo.evaluation(out))
+
+
+def distillation(demo: Demo, out: Path, arm: Arm, epochs: int, seed: int) -> DistillConfig:
+    """A student by the arm's objective; keys are cached but for what needs the teacher itself."""
+    row = OBJECTIVES[arm.objective]
+    usual = demo.distillation(out, "knn", seed)
+    warm: dict[str, Any] = (
+        {"warm_epochs": max(1, epochs // 18)} if arm.objective == "release" else {}
+    )  # published: 11 of 200
+    return replace(
+        usual,
+        objective=arm.objective,
+        teacher=demo.root / "teacher" if row.lengths else None,
+        keys=None if row.lengths else demo.root / "keys",
+        bags=usual.bags if row.bags else None,
+        contrast=replace(usual.contrast, **arm.contrast),
+        optim=replace(usual.optim, epochs=epochs, **arm.optim),
+        **warm,
+        **arm.changes,
+    )

@@ -1,0 +1,87 @@
+"""The walks of the documents, docs/own-data.md and docs/own-teacher.md, from the first command to the last snippet."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bingo.cli import main
+from tests.support.bad_images import encode, picture
+from tests.support.ranks import ROOT
+
+SMALL = {
+    "pretrain": "--model tiny-8 --optim.epochs 2 --optim.batch 16 --contrast.queue 16 --contrast.hidden 32 "
+    "--augment.size 32 --runtime.threads 1",
+    "keys": "--views 2 --runtime.threads 1",
+    "distill": "--optim.epochs 1 --optim.batch 16 --contrast.queue 16 --contrast.hidden 32 --runtime.threads 1",
+    "features": "--augment.size 32 --runtime.threads 1",
+    "teacher": "--augment.size 32",
+    "eval": "--runtime.threads 1",
+}
+"""Verb -> flags that make it small; typed after those of the document, they count."""
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Photographs as people have them: of two classes, and in train a damaged one, a PNG with alpha, and CMYK."""
+    for split, count in (("train", 36), ("val", 6)):
+        for at, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                image = picture(100 * at + i, 40 + i, 48)
+                (folder / f"{i}.jpg").write_bytes(encode(image))
+    odd = tmp_path / "photos" / "train" / "dog"
+    (odd / "cut.jpg").write_bytes(encode(picture(1, 60, 60))[:900])
+    picture(2, 40, 40).convert("RGBA").save(odd / "alpha.png")
+    picture(3, 40, 40).convert("CMYK").save(odd / "print.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def steps(name: str) -> list[str]:
+    """The commands of a document, each on one line, and its pieces of Python, in order."""
+    found = []
+    for language, block in re.findall(r"```(\w*)\n(.*?)```", (ROOT / "docs" / name).read_text(), re.S):
+        lines = re.sub(r" *#.*", "", block.replace("\\\n", " ")).splitlines()
+        found += [block] if language else [line for line in lines if line]
+    return found
+
+
+def walk(name: str, *, student: str, said: dict[str, int]) -> list[str]:
+    """Run a document's steps here; said: begin of a command -> its exit status, where that is not 0. The verbs run."""
+    verbs = []
+    for step in steps(name):
+        if not step.startswith("bingo "):
+            exec(compile(step, name, "exec"), {})
+            continue
+        verb, *words = shlex.split(step)[1:]
+        words = [student if word == "resnet18" else word for word in words]
+        status = next((status for begin, status in said.items() if step.startswith(begin)), 0)
+        assert main([verb, *words, *shlex.split(SMALL.get(verb, ""))]) == status, step
+        verbs.append(verb)
+    return verbs
+
+
+@pytest.mark.slow
+def test_own_data(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = walk("own-data.md", student="resnet18", said={"bingo check": 1})
+    told = capsys.readouterr().out
+    assert re.search(r"cut\.jpg.*\n", told), "the damaged file is named"
+    assert "images=74" in told, "and left out"
+    assert len(set(verbs)) == 10
+    assert (photos / "runs" / "report.html").stat().st_size > 10_000
+    assert sorted(path.name for path in (photos / "runs" / "export").glob("weights.*")) == [
+        "weights.json",
+        "weights.pt",
+    ]
+
+
+@pytest.mark.slow
+def test_own_teacher(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        assert main(["pack", f"photos/{split}", f"data/{split}", "--convert", "--allow-bad"]) == 0
+    verbs = walk("own-teacher.md", student="tiny-8", said={})
+    assert set(verbs) == {"eval", "features", "bags", "teacher", "distill"}
+    assert "knn=" in capsys.readouterr().out
