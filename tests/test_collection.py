@@ -18,15 +18,15 @@ pytestmark = pytest.mark.quick
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 HEAVY = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 import pytest
 from tests.support import cpu_limit
 
-cpu_limit.LIMIT_S, cpu_limit.WORK_S, cpu_limit.seen[:] = 0.5, {work_s}, [1.0]
+cpu_limit.LIMIT_S, cpu_limit.WORK_S, cpu_limit.seen[:] = 0.5, float(os.environ["WORK_S"]), [1.0]
 CODE = "import time\\nbegan = time.process_time()\\nwhile time.process_time() < began + 1: pass"
 
 def test_light(): time.sleep(0.6)
-def test_heavy(): exec(CODE, {{}})
+def test_heavy(): exec(CODE, {})
 def test_heavy_child(): subprocess.run([sys.executable, "-c", CODE], check=True)
 @pytest.mark.slow
 def test_marked(): subprocess.run([sys.executable, "-c", CODE], check=True)
@@ -68,10 +68,10 @@ sys.meta_path.insert(0, NoTorch())
 """
 
 
-def run_pytest(*words: object, cwd: Path, path: str = str(ROOT)) -> str:
-    """What a pytest of its own prints; path: PYTHONPATH."""
+def run_pytest(*words: object, cwd: Path, path: str = str(ROOT), **variables: str) -> str:
+    """What a pytest of its own prints; path: PYTHONPATH; variables: more of its environment."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, **variables}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False).stdout
 
 
@@ -79,8 +79,8 @@ def run_pytest(*words: object, cwd: Path, path: str = str(ROOT)) -> str:
 def test_a_heavy_test_without_the_mark_fails(tmp_path: Path, work_s: float, failed: set[str]) -> None:
     """CPU time counts, a child's too, and sleep does not. Where the fixed work takes long, a test may take longer."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
-    (tmp_path / "test_it.py").write_text(HEAVY.format(work_s=work_s))
-    said = run_pytest("-p", "tests.support.cpu_limit", cwd=tmp_path)
+    (tmp_path / "test_it.py").write_text(HEAVY)
+    said = run_pytest("-p", "tests.support.cpu_limit", cwd=tmp_path, WORK_S=str(work_s))
     assert set(re.findall(r"^FAILED test_it.py::(\w+)", said, re.M)) == failed, said
     assert said.count(" CPU s, 0 allowed here: mark it slow or make it faster") >= len(failed), said
     assert f"{4 - len(failed)} passed" in said

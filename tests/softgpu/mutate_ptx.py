@@ -31,15 +31,28 @@ KERNELS = {
     "nearest": "nearest_kernel",
 }
 """Name -> entry function."""
-OPCODE = re.compile(r"\s*(?:@!?%\w+\s+)?(\w+(?:\.\w+)?)")
+OPCODE = re.compile(r"\s*(?:@!?%\w+\s+)?([\w.:]+)")
 ALLOWED: dict[tuple[str, int], dict[str, tuple[int, str]]] = {
     ("hopper", 90): {
         "bar.sync": (4, "two of each consumer before its loop: each warp waits for the mbarriers itself, and only "
                         "registers are used in between"),
-        "bar.warp": (2, "one thread arms the mbarrier and issues the copy, in this order; other lanes touch nothing"),
+        "bar.warp.sync": (2, "one thread arms the mbarrier and issues the copy, in this order; others touch nothing"),
         "barrier.sync": (2, "in the padding of the worker loop, where no warp comes in our launches"),
         "setmaxnreg": (3, "not redundant: the executor counts the pool, not what registers a piece of code needs"),
     },
+    ("nearest", 90): {
+        "cp.async.commit_group": (2, "of the first stage: its copies go with that stage's next group, and the wait "
+                                     "leaves out the three groups of the second stage alone"),
+        "bar.sync": (2, "before the second stage is filled, behind the barrier before the first; after the loop's last "
+                        "wait, with a barrier again before shared memory is used"),
+        "wgmma.fence": (1, "of a turn's second product: the fence before the first one is behind the zeros, too"),
+    },
+    ("ranks", 90): {
+        "fence.proxy": (1, "before the loop: each turn has one of its own behind the wait for its copies"),
+        "cp.async.wait_group": (1, "the kernel's last instructions: nothing is read any more"),
+        "bar.sync": (1, "the kernel's last instruction but the return"),
+    },
+    ("combine", 90): {},
 }  # fmt: skip
 """(kernel, generation) -> how an opcode begins -> how many deletions may stay unnoticed, and why."""
 
@@ -91,7 +104,7 @@ def replaced(old: str, new: str) -> Any:
 
 
 def opcode(line: str) -> str:
-    """Its first two words: bar.sync, setmaxnreg.inc."""
+    """bar.sync, setmaxnreg.inc.sync.aligned.u32, ..."""
     found = OPCODE.match(line)
     assert found is not None, line
     return found[1]

@@ -64,11 +64,11 @@ def test_an_edit_ends_with_its_block() -> None:
 
 def test_a_deletion_is_noticed_or_has_a_reason() -> None:
     """Reasons are of one kernel on one generation, and for so many."""
-    few = Counter({"bar.sync": 4, "setmaxnreg.inc": 2, "setmaxnreg.dec": 1})
+    few = Counter({"bar.sync": 4, "setmaxnreg.inc.sync.aligned.u32": 2, "setmaxnreg.dec.sync.aligned.u32": 1})
     assert unexplained(few, "hopper", 90) == {}
     assert unexplained(few + Counter({"bar.sync": 1, "fence.proxy": 1}), "hopper", 90) == {
         "bar.sync": 1,
         "fence.proxy": 1,
     }
     assert unexplained(few, "split", 80) == few
-    assert opcode("\t@%p1 setmaxnreg.inc.sync.aligned.u32 240;") == "setmaxnreg.inc"
+    assert opcode("\t@%p1 setmaxnreg.inc.sync.aligned.u32 240;") == "setmaxnreg.inc.sync.aligned.u32"
