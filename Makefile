@@ -45,7 +45,7 @@ bench: .venv/.stamp  ## kernels against the naive loss on this machine, and the 
 lock: .venv/.stamp  ## constraints.txt again: every version, with the hashes of its files (UPGRADE=--upgrade: newer ones)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	build/lock/bin/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-annotate \
+	build/lock/bin/uv pip compile --quiet pyproject.toml --extra report --extra demo --extra teachers --extra export --extra lite0 --extra dev --universal --generate-hashes --no-annotate \
 		--python-version 3.11 --no-emit-package colorama --no-emit-package httpx2-jsfetch --custom-compile-command 'make lock' --output-file constraints.txt $(UPGRADE)
 
 licences: .venv/.stamp  ## docs/licences.md again, from what is installed

@@ -228,39 +228,40 @@ def check(argv: list[str]) -> int:
     return 1 if result.counts["ok"] < len(result.rows) else 0
 
 
-def run_recipe(argv: list[str]) -> int:
-    """`bingo run RECIPE`."""
-    from bingo.launch.command import run
+def chains(name: str) -> Callable[[list[str]], int]:
+    """`bingo run`, `bingo submit`, `bingo sweep`: what ends with a report."""
 
-    return run(argv, report)
+    def run(argv: list[str]) -> int:
+        from bingo.launch import command
 
+        return getattr(command, name)(argv, report)
 
-def submit(argv: list[str]) -> int:
-    """`bingo submit RECIPE|VERB --cluster FILE|local|debug`."""
-    from bingo.launch.command import submit as send
-
-    return send(argv, report)
+    return run
 
 
-def sweep(argv: list[str]) -> int:
-    """`bingo sweep RECIPE|VERB --cluster FILE --set NAME=VALUES --out ROOT -- FLAGS`."""
-    from bingo.launch.command import sweep as send
+def jobs(name: str) -> Callable[[list[str]], int]:
+    """`bingo repair`, `bingo cancel`."""
 
-    return send(argv, report)
+    def run(argv: list[str]) -> int:
+        from bingo.launch import command
 
+        return getattr(command, name)(argv)
 
-def repair(argv: list[str]) -> int:
-    """`bingo repair ROOT`."""
-    from bingo.launch.command import repair as send_again
-
-    return send_again(argv)
+    return run
 
 
-def cancel(argv: list[str]) -> int:
-    """`bingo cancel ROOT [JOB...]`."""
-    from bingo.launch.command import cancel as end
+def leaderboard(argv: list[str]) -> int:
+    """`bingo leaderboard WHAT`."""
+    from bingo.launch.command import leaderboard as run
 
-    return end(argv)
+    return run(argv, report, tables)
+
+
+def tables(root: Path) -> list[str]:
+    """Write the table and the picture of a finished leaderboard; lines to print."""
+    from bingo.bench.report.leaderboard import write
+
+    return write(root)
 
 
 def look(name: str) -> Callable[[list[str]], int]:
@@ -365,6 +366,7 @@ def parsers() -> dict[str, Parser]:
     found = {"doctor": doctor_flags(), "explain": explain_flags(), "check": check_flags(), "report": report_flags()}
     found |= {kind: flags_of(kind) for kind in DOORS} | {"pack": pack_flags(), "completion": completion_flags()}
     found |= {"run": command.run_flags(), "submit": command.submit_flags(), "sweep": command.sweep_flags()}
+    found |= {"leaderboard": command.leaderboard_flags()}
     found |= {"repair": command.repair_flags(), "cancel": command.cancel_flags(), "prune": prune_flags()}
     found |= {"status": looks.status_flags(), "logs": looks.logs_flags(), "history": looks.history_flags()}
     return found | {f"bench {name}": measurement.flags() for name, measurement in MEASUREMENTS.items()}
@@ -374,7 +376,7 @@ VERBS = {
     "doctor": Verb("look", "what is installed, which hardware and scheduler there is, what would not work", doctor),
     "explain": Verb("look", "what a stage's folder was made of, and what differs now", explain),
     "check": Verb("look", "decode images strictly and name every bad file", check),
-    "demo-data": Verb("data", "write scikit-learn's handwritten digits as JPEG files", stage_verb("demo-data")),
+    "demo-data": Verb("data", "write scikit-learn's digits, or those of IDX files, as JPEGs", stage_verb("demo-data")),
     "pack": Verb("data", "images as flat files with an index; --verify looks for damage", pack),
     "pretrain": Verb("method", "MoCo-v2: make a teacher, or the undistilled baseline", stage_verb("pretrain")),
     "teacher": Verb("method", "a network of others as a teacher: a head for its keys", stage_verb("teacher")),
@@ -384,15 +386,16 @@ VERBS = {
     "distill": Verb("method", "train a student on bags under a frozen teacher", stage_verb("distill")),
     "eval": Verb("method", "linear, kNN, few-label, fine-tuned and transfer accuracy of a run", stage_verb("eval")),
     "export": Verb("method", "weights for torchvision, timm, ONNX and detectron2", stage_verb("export")),
-    "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
+    "run": Verb("whole", "a whole recipe on this machine: bingo run digits", chains("run")),
+    "leaderboard": Verb("whole", "every objective at equal cost, ranked: bingo leaderboard digits", leaderboard),
     "report": Verb("whole", "one self-contained HTML page about runs, benchmarks and jobs", report),
-    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", submit),
-    "sweep": Verb("cluster", "a recipe, or a verb, with every combination of some settings", sweep),
+    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", chains("submit")),
+    "sweep": Verb("cluster", "a recipe, or a verb, with every combination of some settings", chains("sweep")),
     "status": Verb("cluster", "what every job of a chain does now, and why; what to type next", look("status")),
     "logs": Verb("cluster", "what the ranks of a job printed; -f follows the whole chain", look("logs")),
     "history": Verb("cluster", "every start of every job: its time, its lost steps, why it ended", look("history")),
-    "repair": Verb("cluster", "send again what failed, was cancelled or never sent; what is done stays", repair),
-    "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", cancel),
+    "repair": Verb("cluster", "send again what failed, was cancelled or never sent; done work stays", jobs("repair")),
+    "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", jobs("cancel")),
     "prune": Verb("cluster", "what old submissions left behind, shown; --yes deletes it, results never", prune),
     "bench": Verb("measure", "speed, measured, predicted and compared: kernels, step, loader, scaling and more", bench),
     "completion": Verb("shell", "completion of verbs and flags for bash and zsh", completion),

@@ -15,5 +15,6 @@ from bingo.objectives import OBJECTIVES
 
 def loss_of(name: str) -> Callable[[Step], Tensor]:
     """The loss of an objective of the table: a scalar of a share of a step."""
-    found: Callable[[Step], Tensor] = importlib.import_module(f"{__name__}.{OBJECTIVES[name].module}").loss
+    module = OBJECTIVES[name].module
+    found: Callable[[Step], Tensor] = importlib.import_module(module if "." in module else f"{__name__}.{module}").loss
     return found

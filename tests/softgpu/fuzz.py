@@ -47,7 +47,8 @@ def softmax(rng: random.Random, impl: str, arch: int) -> Case:
     case = softmax_settings(rng, impl, arch)
     rows = rng.choice(ROWS)
     return case | {"rows": rows, "groups": rng.choice((1, rows)), "grad": rng.random() < 0.75,
-                   "splits": rng.choice((None, None, 1, 2, 3))}  # fmt: skip
+                   "splits": rng.choice((None, None, 1, 2, 3)),
+                   "values": impl == "triton" and rng.random() < 0.25}  # fmt: skip
 
 
 def bag(rng: random.Random, impl: str, arch: int) -> Case:
@@ -84,7 +85,7 @@ SIBLINGS = 4
 PROGRESS_S = 60.0
 # What the compiler is told, or what decides which kernels are launched. To compile takes longer than to run.
 COMPILED = ("arch", "dtype", "q_dtype", "channels", "normalize", "unit_rows", "grad", "excluded_ids", "temperature",
-            "length", "positives", "k", "taps")  # fmt: skip
+            "length", "positives", "k", "taps", "values")  # fmt: skip
 # name -> (how often, the implementation, a drawing function of the family of the same name)
 DRAWS: dict[str, tuple[int, str, Callable[[random.Random, str, int], Case]]] = {
     "hopper": (6, "hopper", softmax),
