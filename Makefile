@@ -14,7 +14,7 @@ help:  ## this list
 demo: .venv/.stamp  ## distil a small encoder on real images and write runs/digits/report.html (15 minutes, 2 cores)
 	$(BIN)/bingo run digits --out $(OUT)
 
-test: .venv/.stamp  ## every test (half an hour, 2 cores); make test PART=images ARGS=-x: of a folder or file of tests/
+test: .venv/.stamp  ## every test (half an hour, 2 cores; ARGS=--whole: with every case); make test PART=images ARGS=-x: of a folder or file
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) tests/$(PART)
 
 quick: .venv/.stamp  ## lint, the tests that need no torch, one case of each op (a minute and a half of CPU at most)
