@@ -1,6 +1,6 @@
 """Settings of every stage: frozen dataclasses, one sentence for every wrong value."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,6 +151,13 @@ class DistillConfig(TrainingConfig):
     key_view: Literal["auto", "cross", "same"] = "auto"
     """`cross`: keys from a second view; `same`: from the query's own. `auto`: as published, cross for release and paper
     and same for the others."""
+    local_crops: int = 0
+    """Small views of each image that the student sees besides, 0 to 6 (multi-crop): each has the image's own key. For
+    objectives with one view of an image."""
+    local_size: int = 96
+    """`local_crops`: their pixels per side."""
+    local_scale: tuple[float, float] = (0.05, 0.2)
+    """`local_crops`: smallest and largest share of the image's area that one takes."""
     view_norm: Literal["per-view", "joint"] = "per-view"
     """Batch-norm statistics of the student: one set per view, or one over all views of the step."""
     teacher_bn: Literal["eval", "batch"] = "eval"
@@ -168,6 +175,11 @@ class DistillConfig(TrainingConfig):
         if self.objective not in OBJECTIVES:
             raise UserError(f"objective {brief(self.objective)} is unknown; {did_you_mean(self.objective, OBJECTIVES)}")
         return OBJECTIVES[self.objective]
+
+    @property
+    def local(self) -> Augmentation:
+        """How local crops are made."""
+        return replace(self.augment, size=self.local_size, scale=self.local_scale)
 
     @property
     def same_view(self) -> bool:
@@ -188,6 +200,16 @@ class DistillConfig(TrainingConfig):
         super().__post_init__()
         within(self, ("warm_epochs", "cutmix_block"), 0, MOST)
         require(0 <= self.student_ema < 1, "student-ema", self.student_ema, "in [0, 1)")
+        within(self, ["local_crops"], 0, 6)
+        if self.local_crops:
+            within(self, ["local_size"], *SIDES)
+            low, high = self.local_scale
+            require(0 < low <= high <= 1, "local-scale", self.local_scale, "0 < low <= high <= 1")
+            if self.method.bags or self.method.views > 1 or self.view_norm == "joint":
+                raise UserError(
+                    f"local-crops={self.local_crops} is for objectives with one view of an image (such as seed) "
+                    "and --view-norm per-view: leave it out, or choose these"
+                )
         if self.teacher_temperature:
             within(self, ["teacher_temperature"], 1e-6, 1000)
         if self.bags is None and self.method.bags:

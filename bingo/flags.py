@@ -16,6 +16,7 @@ from bingo.config_parts import Finetune
 from bingo.errors import UserError
 from bingo.files import read_object
 from bingo.inputs import MODEL, check_input, kind_of, recorded, seen_by
+from bingo.objectives import OBJECTIVES
 from bingo.paths import library_name
 from bingo.recipes import DISTILL
 from bingo.stages import KINDS, Stage
@@ -148,6 +149,18 @@ USES = {
             lambda v: v["objective"] == "release",
         ),
         Use(("cutmix_block",), "with --cutmix", lambda v: v["cutmix"]),
+        Use(("local_size", "local_scale"), "with --local-crops", lambda v: v["local_crops"]),
+        Use(
+            ("bags",),
+            "with --objective release or paper, or --contrast.negatives strangers",
+            lambda v: OBJECTIVES[v["objective"]].bags or v["contrast.negatives"] == "strangers",
+        ),
+        Use(
+            ("teacher_temperature",),
+            "with an objective that has the teacher's softmax: "
+            + ", ".join(name for name, row in OBJECTIVES.items() if row.teacher_temperature is not None),
+            lambda v: OBJECTIVES[v["objective"]].teacher_temperature is not None,
+        ),
     ),
     "bags": (
         Use(("clusters",), "with --kind kmeans", lambda v: v["kind"] == "kmeans"),

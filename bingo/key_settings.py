@@ -22,7 +22,15 @@ ADDED: dict[str, tuple[str, ...]] = {
     "demo-data": ("from_idx", "train_images", "val_images", "seed"),
     "pretrain": ("key_bn",),
     "features": ("dtype",),
-    "distill": ("teacher_bn", "cutmix_block", "teacher_temperature", "student_ema"),
+    "distill": (
+        "teacher_bn",
+        "cutmix_block",
+        "teacher_temperature",
+        "student_ema",
+        "local_crops",
+        "local_size",
+        "local_scale",
+    ),
     "eval": (
         "protocol",
         "linear_min_lr",

@@ -179,8 +179,16 @@ def test_settings_that_came_later_count_once_they_are_used(digits: Path, teacher
         "pretrain": (PretrainConfig(data=data, out=out), {"key_bn": "shuffle"}),
         "features": (FeaturesConfig(data, teacher, out), {"dtype": "fp32"}),
         "distill": (
-            DistillConfig(data=data, out=out, **made),
-            {"teacher_bn": "batch", "cutmix_block": 32, "teacher_temperature": 0.05, "student_ema": 0.99},
+            DistillConfig(data=data, out=out, objective="seed", **made),
+            {
+                "teacher_bn": "batch",
+                "cutmix_block": 32,
+                "teacher_temperature": 0.05,
+                "student_ema": 0.99,
+                "local_crops": 2,
+                "local_size": 32,
+                "local_scale": (0.1, 0.2),
+            },
         ),
         "eval": (
             EvalConfig(teacher, data, data, out),

@@ -66,7 +66,7 @@ class Ours:
 
     def _decode(self, start: int, steps: int) -> None:
         stream = CropStream(
-            self.data, lambda number: [], 0, (), Failures(self.data), batch=self.plan.batch, size=AUGMENT.size,
+            self.data, lambda number: [], 0, [], Failures(self.data), batch=self.plan.batch,
             device=self.device, threads=self.threads, settings=self.settings,
         )  # fmt: skip
         pipeline_def, fn, types = import_dali()

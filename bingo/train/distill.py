@@ -35,7 +35,7 @@ from bingo.train.shares import Gather, PendingKeys, Result
 from bingo.train.spans import span
 from bingo.train.telemetry import Work
 from bingo.views.loader import Batch, view_dtype
-from bingo.views.plan import Plan, Replay, StepPlan
+from bingo.views.plan import Local, Plan, Replay, StepPlan
 
 MOMENTUM = 0.999
 """Share that a step keeps of a momentum student, as published for DisCo and MoCo-v2."""
@@ -66,7 +66,7 @@ class Distillation:
             config.student, dim=source.dim, hidden=contrast.hidden, seed=config.seed, layers=contrast.layers
         ).to(world.device)
         self.mixes = row.mixes and config.cutmix
-        self.passes = row.passes(mixes=config.cutmix)
+        self.passes = row.passes(mixes=config.cutmix) + config.local_crops
         self.model = wrap(self.encoder, config, world, views=self.passes, joint=config.view_norm == "joint")
         self.guess = row.guesses * math.log(contrast.queue + 1) if row.guess == "queue" else None
         self.queue = self._queue(source.dim)
@@ -155,25 +155,28 @@ class Distillation:
         for number, share in enumerate(shares):
             last = share is shares[-1]
             with span("loss"):  # the student's forward pass, named inside, does not count as the loss
-                queries = self._queries_of(share, views[number])
-                own = self._own(own_keys[number] if own_keys else None, queries[0], own_pending, last=last)
+                queries, of_step = self._queries_of(share, views[number]), keys[number]
+                first = queries[0]
+                if self.config.local_crops:  # each view against the image's own key, all in one call
+                    of_step, queries = [key.repeat(len(queries), 1) for key in of_step], [torch.cat(queries)]
+                own = self._own(own_keys[number] if own_keys else None, first, own_pending, last=last)
                 new = pending() if last else None
                 unit = F.normalize(keys[number][0], dim=1) if self.row.lengths else keys[number][0]
                 if self.row.lengths and new is not None:
                     new = F.normalize(new, dim=1)
                 step = Step(
-                    self.config, queries, keys[number], self.queue, new, share.ids, share.exclude, share.weights,
+                    self.config, queries, of_step, self.queue, new, share.ids, share.exclude, share.weights,
                     share.mix, own,
                 )  # fmt: skip
-                measures = (
-                    contrast_measures(queries[0], unit, self.queue.keys_KC, **step.reading()) if measure else None
-                )
+                measures = contrast_measures(first, unit, self.queue.keys_KC, **step.reading()) if measure else None
                 result = self._loss_of(step), measures
             yield result
 
     def _queries_of(self, share: Inputs, views: list[list[torch.Tensor]]) -> list[torch.Tensor]:
         """Raw queries of the student's views of a share."""
         seen = views[0][: self.row.views]
+        if self.config.local_crops:
+            seen = [*seen, *views[0][self.plan.views[0] :]]
         if self.row.bags:
             seen = [seen[0], views[1][0]]
         if self.mixes:
@@ -225,7 +228,8 @@ class Distillation:
     def _key_views(self, views: list[list[torch.Tensor]]) -> list[torch.Tensor]:
         """The views that the teacher sees of a share: of its groups, or of the anchors' two views."""
         if self.row.views == 1:
-            return [group[-1] for group in views[: self.row.keys]]
+            counts = self.plan.views[: self.row.keys]
+            return [group[count - 1] for group, count in zip(views, counts, strict=False)]
         return views[0] if self.config.same_view else views[0][::-1]
 
     def _keys_in_blocks(
@@ -318,6 +322,7 @@ def run(config: DistillConfig, key: str, world: World) -> dict[str, Any]:
     plan = Plan(
         dataset.sizes, config.optim.batch, config.augment, config.seed,
         views=view_counts(config), bags=members(config, dataset, teacher_hash, world), replay=replay(config, source),
+        local=Local(config.local_crops, config.local) if config.local_crops else None,
     )  # fmt: skip
     config = world.by_main(lambda: settled(config, world.device, config.optim.epochs * plan.steps_per_epoch, state))
     method = Distillation(config, source, plan, world)

@@ -71,9 +71,9 @@ class Feed:
         """What is on the device already."""
         return value
 
-    def view(self, name: str, crops: Tensor, params: ViewParams) -> Make:
-        """Uint8 crops (B x H x W x 3) to views."""
-        return partial(self.augment, crops, params)
+    def view(self, name: str, crops: Tensor, params: ViewParams, config: Augmentation | None = None) -> Make:
+        """Uint8 crops (B x H x W x 3) to views; config: of views of another size."""
+        return partial(augmenter(config, self.dtype) if config else self.augment, crops, params)
 
     def mix(self, name: str, box: Box) -> Mix:
         return lambda a, b: cutmix(a, b, box)[0]
@@ -99,14 +99,15 @@ class Buffers(Feed):
             raise RuntimeError(f"{name} of a step is {tuple(value.shape)} {value.dtype}, not {tuple(kept.shape)}")
         return kept.copy_(value, non_blocking=True)
 
-    def view(self, name: str, crops: Tensor, params: ViewParams) -> Make:
+    def view(self, name: str, crops: Tensor, params: ViewParams, config: Augmentation | None = None) -> Make:
         """On a GPU a part of the step; on a CPU, where the host picks the rows of each operation, a buffer."""
         if self.device.type != "cuda":
-            made = self.tensor(name, self.augment(crops, params))
+            made = self.tensor(name, super().view(name, crops, params, config)())
             return lambda: made
         from bingo.kernels.triton_augment import augment_words, pack
 
-        config, taps = self.config, self.config.blur_kernel
+        config = config or self.config
+        taps = config.blur_kernel
         kept, words = self.tensor(name, crops), self.array(f"{name} words", pack(params, taps, config.blur))
         return partial(augment_words, kept, words, config.mean, config.std, taps, self.dtype, len(crops))
 
@@ -119,7 +120,10 @@ def shared_inputs(config: TrainingConfig, plan: Plan, batch: Batch, feed: Feed) 
     """What both methods need of a share: views, ids, and, if asked for, whose keys to leave out."""
     step = batch.plan
     views = [
-        [feed.view(f"view {g}.{v}", crops, batch.params(g, v)) for v, crops in enumerate(group)]
+        [
+            feed.view(f"view {g}.{v}", crops, batch.params(g, v), plan.local.augment if small and plan.local else None)
+            for v, (crops, small) in enumerate(zip(group, plan.small_views(g), strict=True))
+        ]
         for g, group in enumerate(batch.crops)
     ]
     exclude = None

@@ -48,7 +48,7 @@ def import_dali() -> tuple[Any, Any, Any]:
 
 
 class CropStream:
-    """Uint8 crops (B x size x size x 3) of requested images, in request order.
+    """Uint8 crops (B x size x size x 3) of requested images, in request order. crops: per group the size of each.
 
     `request(n)` returns the groups of batch n of `count`; DALI asks for them a few batches ahead. When a batch cannot
     be decoded, `failures` learns which images are to blame, or stops the run; `request` is asked again for every batch
@@ -61,18 +61,17 @@ class CropStream:
         dataset: Dataset,
         request: Callable[[int], list[Group]],
         count: int,
-        crops: tuple[int, ...],
+        crops: Sequence[Sequence[int]],
         failures: Failures,
         *,
         batch: int,
-        size: int,
         device: torch.device,
         threads: int,
         settings: Loader,
         whole_pixels: bool = False,
     ) -> None:
         self.dataset, self.request, self.count, self.crops, self.failures = dataset, request, count, crops, failures
-        self.size, self.device, self.settings, self.threads = size, device, settings, threads
+        self.device, self.settings, self.threads = device, settings, threads
         gpu = device.type == "cuda"
         self.cut_by_torch = whole_pixels and not gpu
         self.options = {
@@ -111,9 +110,8 @@ class CropStream:
                 continue
             groups = pending.popleft().groups
             if self.cut_by_torch:
-                crops = [
-                    crop for output, group in zip(outputs, groups, strict=True) for crop in self._cut(output, group)
-                ]
+                asked = zip(outputs, groups, self.crops, strict=True)
+                crops = [crop for output, group, sizes in asked for crop in self._cut(output, group, sizes)]
             elif held:
                 crops = held.copies(outputs)
             else:  # on a CPU a copy is done when `clone` returns
@@ -137,8 +135,8 @@ class CropStream:
             pending.append(Sent(groups, inputs))
             return inputs
 
-        resized = [0 if self.cut_by_torch else count for count in self.crops]
-        kinds = [t for count in resized for t in [types.UINT8, types.INT64] + [types.FLOAT] * (2 * count)]
+        resized: list[Sequence[int]] = [[] if self.cut_by_torch else sizes for sizes in self.crops]
+        kinds = [t for sizes in resized for t in [types.UINT8, types.INT64] + [types.FLOAT] * (2 * len(sizes))]
 
         @pipeline_def(**self.options)
         def graph() -> tuple[Any, ...]:
@@ -146,20 +144,20 @@ class CropStream:
                 fn.external_source(source=source, num_outputs=len(kinds), batch=True, no_copy=True, dtype=kinds)
             )
             views = []
-            for count in resized:
+            for sizes in resized:
                 image = self.decoded(fn, types, next(inputs), next(inputs))
                 if self.cut_by_torch:
                     views.append(image)
                 views += [
                     fn.resize(
                         image,
-                        size=[self.size, self.size],
+                        size=[size, size],
                         roi_start=next(inputs),
                         roi_end=next(inputs),
                         interp_type=types.INTERP_LINEAR,
                         antialias=True,
                     )
-                    for _ in range(count)
+                    for size in sizes
                 ]
             return tuple(views)
 
@@ -167,16 +165,16 @@ class CropStream:
         pipeline.build()
         return pipeline, pending
 
-    def _cut(self, decoded: Any, group: Group) -> list[torch.Tensor]:
+    def _cut(self, decoded: Any, group: Group, sizes: Sequence[int]) -> list[torch.Tensor]:
         """The crops of a group, from DALI's list of decoded images (each H x W x 3 uint8, on the CPU)."""
         images, crops = [torch.from_dlpack(decoded[i]) for i in range(len(decoded))], []
-        for start, end in group[1]:
-            crop = torch.empty(len(images), self.size, self.size, 3, dtype=torch.uint8)
+        for (start, end), size in zip(group[1], sizes, strict=True):
+            crop = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
             corners = np.concatenate([start, end], 1).astype(int).tolist()
             for image, (y0, x0, y1, x1), out in zip(images, corners, crop.permute(0, 3, 1, 2), strict=True):
                 box = image[y0:y1, x0:x1].permute(2, 0, 1)[None]
                 # What `interpolate` calls, without its allocation and copy, which take longer than the resize.
-                torch.ops.aten._upsample_bilinear2d_aa.out(box, [self.size] * 2, False, None, None, out=out[None])
+                torch.ops.aten._upsample_bilinear2d_aa.out(box, [size] * 2, False, None, None, out=out[None])
             crops.append(crop)
         return crops
 
@@ -301,10 +299,9 @@ def training_batches(
         dataset,
         request,
         (stop - start) * world.shares,
-        plan.views,
+        plan.crop_sizes(),
         failures,
         batch=plan.batch // world.ranks,
-        size=plan.augment.size,
         device=world.device,
         threads=world.threads,
         settings=settings or Loader(),
@@ -312,8 +309,8 @@ def training_batches(
     )
     for number, crops in enumerate(stream):
         grouped, rest = [], iter(crops)
-        for count in plan.views:
-            grouped.append([next(rest) for _ in range(count)])
+        for sizes in plan.crop_sizes():
+            grouped.append([next(rest) for _ in sizes])
         yield Batch(plans.pop(number), grouped)
 
 
@@ -342,10 +339,9 @@ def evaluation_batches(
         dataset,
         request,
         len(batches),
-        (1,),
+        [[config.size]],
         failures,
         batch=max(map(len, batches), default=1),
-        size=config.size,
         device=device,
         threads=threads,
         settings=settings or Loader(),

@@ -67,6 +67,14 @@ class StepPlan:
     views: tuple[tuple[View, ...], ...]
 
 
+class Local(NamedTuple):
+    """Small views of the anchors behind their other ones (multi-crop, arXiv 2006.09882). augment: of their size and
+    scale."""
+
+    crops: int
+    augment: Augmentation
+
+
 class Replay(NamedTuple):
     """Views of a key cache that a step draws again. seed, views: the cache's; places: (group, view) of the step for
     each column of `Plan.cached_views`."""
@@ -82,7 +90,7 @@ class Plan:
 
     sizes: N x 2 int32 (height, width); batch: global batch; views: augmented views per group, (2,) for anchors alone,
     (2, 1) or (2, 2) for anchors and positives; bags: N x k int32, needed when there is a second group; replay: which
-    views are those of a key cache.
+    views are those of a key cache; local: small views of the anchors, which `views` does not count.
     """
 
     sizes: np.ndarray
@@ -92,6 +100,7 @@ class Plan:
     views: tuple[int, ...] = (2,)
     bags: np.ndarray | None = None
     replay: Replay | None = None
+    local: Local | None = None
 
     def __post_init__(self) -> None:
         if self.batch > len(self.sizes):
@@ -157,11 +166,30 @@ class Plan:
         for g, (images, count) in enumerate(zip(groups, self.views, strict=True)):
             fresh = range(count)
             views.append(tuple(again.get((g, v)) or self._fresh(epoch, 8 * g + v, position, images) for v in fresh))
+        if self.local:
+            numbers = range(self.views[0], self.views[0] + self.local.crops)
+            small = (self._fresh(epoch, v, position, anchors, self.local.augment) for v in numbers)
+            views[0] = (*views[0], *small)
         return StepPlan(epoch, step, rank, groups, tuple(views))
 
-    def _fresh(self, epoch: int, number: int, position: int, images: np.ndarray) -> View:
+    def _fresh(
+        self, epoch: int, number: int, position: int, images: np.ndarray, augment: Augmentation | None = None
+    ) -> View:
         """A view that no other step has: number 8 g + v is view v of group g."""
-        return self._view(uniforms(self.seed, epoch, VIEW + number, position, len(images), VIEW_DRAWS), images)
+        u = uniforms(self.seed, epoch, VIEW + number, position, len(images), VIEW_DRAWS)
+        return self._view(u, images, augment)
+
+    def small_views(self, group: int) -> list[bool]:
+        """Which views of a group are local ones."""
+        return [False] * self.views[group] + [True] * (self.local.crops if self.local and not group else 0)
+
+    def crop_sizes(self) -> list[list[int]]:
+        """Pixels per side of each view of each group."""
+        small = self.local.augment.size if self.local else 0
+        return [
+            [small if is_small else self.augment.size for is_small in self.small_views(group)]
+            for group in range(len(self.views))
+        ]
 
     def _replayed_views(
         self, epoch: int, step: int, part: slice, groups: tuple[np.ndarray, ...]
@@ -179,9 +207,10 @@ class Plan:
         u = [uniforms(seed, 0, KEY_VIEW + number, image, 1, VIEW_DRAWS) for image, number in pairs]
         return self._view(np.concatenate(u), images)
 
-    def _view(self, u: np.ndarray, images: np.ndarray) -> View:
-        start, end = random_resized_crop(u[:, :22], self.sizes[images], self.augment.scale)
-        return View(start, end, view_params(u[:, 22:], self.augment))
+    def _view(self, u: np.ndarray, images: np.ndarray, augment: Augmentation | None = None) -> View:
+        augment = augment or self.augment
+        start, end = random_resized_crop(u[:, :22], self.sizes[images], augment.scale)
+        return View(start, end, view_params(u[:, 22:], augment))
 
     def key_view(self, first: int, past: int, view: int) -> View:
         """View number `view` of the images first .. past in a key cache: a function of (seed, image, view) alone."""

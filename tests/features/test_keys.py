@@ -49,7 +49,7 @@ def test_the_cache_holds_the_teachers_keys_of_the_planned_views(digits: Path, te
         return [(np.array([image]), [(view.start, view.end) for view in views])]
 
     stream = CropStream(
-        dataset, request, 4, (VIEWS,), Failures(dataset), batch=1, size=16, device=CPU, threads=1, settings=Loader()
+        dataset, request, 4, [[16] * VIEWS], Failures(dataset), batch=1, device=CPU, threads=1, settings=Loader()
     )
     for image, crops in zip(images, stream, strict=True):
         own = params[images.index(image)]

@@ -25,7 +25,7 @@ from bingo.train.distill import Distillation, replay, view_counts
 from bingo.train.graph import EagerStep
 from bingo.train.optimiser import sgd
 from bingo.views.loader import Batch, training_batches
-from bingo.views.plan import Plan
+from bingo.views.plan import Local, Plan
 from tests.support import naive_objectives as naive
 from tests.support.cached_keys import SMALL, keys_config
 
@@ -46,8 +46,9 @@ def start(config: DistillConfig, source: Any = None) -> tuple[Distillation, list
     dataset = open_dataset(config.data)
     source = source or load_encoder(config.teacher)[0]
     plan = Plan(
-        dataset.sizes, 64, config.augment, config.seed, views=view_counts(config), replay=replay(config, source)
-    )
+        dataset.sizes, 64, config.augment, config.seed, views=view_counts(config), replay=replay(config, source),
+        local=Local(config.local_crops, config.local) if config.local_crops else None,
+    )  # fmt: skip
     method = Distillation(config, source, plan, ALONE)
     return method, list(training_batches(dataset, plan, ALONE, start=0, stop=STEPS))
 
@@ -139,6 +140,30 @@ def test_three_steps_equal_a_plain_loop(config: DistillConfig, name: str, key_vi
         torch.testing.assert_close(method.own_queue.keys_KC, plain.own, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["seed", "simreg", "coss"])
+def test_local_crops_have_the_images_own_key(config: DistillConfig, name: str) -> None:
+    """Two crops of 8 pixels beside one of 16: the mean over all three views, of one key."""
+    config = of(config, name, local_crops=2, local_size=8, local_scale=(0.1, 0.3), teacher_temperature=0.07)
+    method, (batch, *_) = start(config)
+    assert [tuple(crops.shape[1:]) for crops in batch.crops[0]] == [(16, 16, 3), (8, 8, 3), (8, 8, 3)]
+    area = [float(np.prod(view.end - view.start, axis=1).mean()) for view in batch.plan.views[0]]
+    assert area[0] > 2 * max(area[1:])
+    plain = Loop(method, config)
+    (inputs,) = method.prepare([batch], method.feed)
+    whole, *small = [make() for make in inputs.views[0]]
+    queries = [plain.student.project(view) for view in (whole, *small)]
+    assert plain.teacher is not None
+    with torch.no_grad():
+        raw = plain.teacher.project(whole)
+    if name == "coss":
+        expected = naive.coss(torch.cat(queries), raw.repeat(3, 1))
+    else:
+        expected = torch.stack([plain.loss([query], [raw], raw) for query in queries]).mean()
+    loss, _ = next(method.losses([batch]))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(method.queue.keys_KC[:64], F.normalize(raw, dim=1), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", [name for name in WITHOUT_BAGS if not OBJECTIVES[name].lengths])
 @pytest.mark.parametrize("key_view", ["same", "cross"])
 def test_cached_keys_are_of_the_views_that_the_student_sees(
@@ -192,6 +217,9 @@ def test_two_cached_views_of_an_image_are_never_one(digits: Path) -> None:
         ({"objective": "coss", "teacher": None, "keys": Path("k")}, "needs the lengths of the teacher's outputs"),
         ({"objective": "seed", "teacher_temperature": -1.0}, "teacher-temperature=-1.0 is not allowed"),
         ({"objective": "seed", "student_ema": 1.0}, "student-ema=1.0 is not allowed"),
+        ({"objective": "seed", "local_crops": 7}, "local-crops=7 is not allowed"),
+        ({"objective": "disco", "local_crops": 2}, "is for objectives with one view of an image"),
+        ({"objective": "seed", "local_crops": 2, "local_scale": (0.5, 0.1)}, "local-scale=.* is not allowed"),
     ],
 )
 def test_what_an_objective_refuses(changes: dict[str, Any], sentence: str) -> None:

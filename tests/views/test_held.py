@@ -110,7 +110,7 @@ def stream(device: Device, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(CropStream, "_start", lambda *_: (Pipeline(device), sent))
     data: Any = NoImages()
     crops = CropStream(
-        data, lambda _: [], COUNT, (1,), Failures(data), batch=1, size=8, device=GPU, threads=1, settings=Loader()
+        data, lambda _: [], COUNT, [[8]], Failures(data), batch=1, device=GPU, threads=1, settings=Loader()
     )
     return iter(crops)
 

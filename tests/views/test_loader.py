@@ -121,7 +121,7 @@ def test_crops_by_dali_are_close_to_them(data: Dataset, plan: Plan) -> None:
 
     def crops(whole_pixels: bool) -> list[torch.Tensor]:
         stream = CropStream(
-            data, lambda number: [(images, corners)], 1, (len(views),), Failures(data), batch=len(images), size=24,
+            data, lambda number: [(images, corners)], 1, [[24] * len(views)], Failures(data), batch=len(images),
             device=CPU, threads=1, settings=Loader(), whole_pixels=whole_pixels,
         )  # fmt: skip
         (found,) = stream
