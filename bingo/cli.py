@@ -1,6 +1,7 @@
 """The `bingo` command. `--help` and typos answer without importing torch: every verb imports what it needs."""
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -17,8 +18,9 @@ from bingo.variables import forget_ranks, place
 from bingo.watch import Leaving, Watch
 
 log = logging.getLogger(__name__)
-PRINTED = ("doctor", "check", "status", "logs", "history", "prune", "bench", "completion")
+PRINTED = ("doctor", "check", "status", "logs", "history", "prune", "recipes", "bench", "completion")
 """Verbs whose result is what they print."""
+JOBS, STATUS = "bingo.launch.command", "bingo.launch.status.command"
 STAGES = ("data", "method")
 """Groups of verbs that may be one rank of several."""
 
@@ -228,64 +230,38 @@ def check(argv: list[str]) -> int:
     return 1 if result.counts["ok"] < len(result.rows) else 0
 
 
-def run_recipe(argv: list[str]) -> int:
-    """`bingo run RECIPE`."""
-    from bingo.launch.command import run
-
-    return run(argv, report)
-
-
-def submit(argv: list[str]) -> int:
-    """`bingo submit RECIPE|VERB --cluster FILE|local|debug`."""
-    from bingo.launch.command import submit as send
-
-    return send(argv, report)
-
-
-def sweep(argv: list[str]) -> int:
-    """`bingo sweep RECIPE|VERB --cluster FILE --set NAME=VALUES --out ROOT -- FLAGS`."""
-    from bingo.launch.command import sweep as send
-
-    return send(argv, report)
-
-
-def repair(argv: list[str]) -> int:
-    """`bingo repair ROOT`."""
-    from bingo.launch.command import repair as send_again
-
-    return send_again(argv)
-
-
-def cancel(argv: list[str]) -> int:
-    """`bingo cancel ROOT [JOB...]`."""
-    from bingo.launch.command import cancel as end
-
-    return end(argv)
-
-
-def look(name: str) -> Callable[[list[str]], int]:
-    """`bingo status`, `bingo logs`, `bingo history`."""
+def chains(name: str) -> Callable[[list[str]], int]:
+    """`bingo run`, `bingo submit`, `bingo sweep`: what ends with a report."""
 
     def run(argv: list[str]) -> int:
-        from bingo.launch.status import command as status_command
+        from bingo.launch import command
 
-        return getattr(status_command, name)(argv)
+        return getattr(command, name)(argv, report)
 
     return run
 
 
-def prune(argv: list[str]) -> int:
-    """`bingo prune [ROOT]`."""
-    from bingo.launch.status.prune import prune as run
+def leaderboard(argv: list[str]) -> int:
+    """`bingo leaderboard WHAT`."""
+    from bingo.launch.command import leaderboard as run
 
-    return run(argv)
+    return run(argv, report, tables)
 
 
-def explain(argv: list[str]) -> int:
-    """`bingo explain OUT`."""
-    from bingo.explain import explain as run
+def tables(root: Path) -> list[str]:
+    """Write the table and the picture of a finished leaderboard; lines to print."""
+    from bingo.bench.report.leaderboard import write
 
-    return run(argv)
+    return write(root)
+
+
+def elsewhere(module: str, function: str) -> Callable[[list[str]], int]:
+    """A verb whose function lies in a module that is imported when it is asked for."""
+
+    def run(argv: list[str]) -> int:
+        return getattr(importlib.import_module(module), function)(argv)
+
+    return run
 
 
 def report_flags() -> Parser:
@@ -361,10 +337,17 @@ def parsers() -> dict[str, Parser]:
     from bingo.launch import command
     from bingo.launch.status import command as looks
     from bingo.launch.status.prune import prune_flags
+    from bingo.recipes.command import recipes_flags
 
     found = {"doctor": doctor_flags(), "explain": explain_flags(), "check": check_flags(), "report": report_flags()}
     found |= {kind: flags_of(kind) for kind in DOORS} | {"pack": pack_flags(), "completion": completion_flags()}
-    found |= {"run": command.run_flags(), "submit": command.submit_flags(), "sweep": command.sweep_flags()}
+    found |= {
+        "recipes": recipes_flags(),
+        "run": command.run_flags(),
+        "leaderboard": command.leaderboard_flags(),
+        "submit": command.submit_flags(),
+        "sweep": command.sweep_flags(),
+    }
     found |= {"repair": command.repair_flags(), "cancel": command.cancel_flags(), "prune": prune_flags()}
     found |= {"status": looks.status_flags(), "logs": looks.logs_flags(), "history": looks.history_flags()}
     return found | {f"bench {name}": measurement.flags() for name, measurement in MEASUREMENTS.items()}
@@ -372,7 +355,9 @@ def parsers() -> dict[str, Parser]:
 
 VERBS = {
     "doctor": Verb("look", "what is installed, which hardware and scheduler there is, what would not work", doctor),
-    "explain": Verb("look", "what a stage's folder was made of, and what differs now", explain),
+    "explain": Verb(
+        "look", "what a stage's folder was made of, and what differs now", elsewhere("bingo.explain", "explain")
+    ),
     "check": Verb("look", "decode images strictly and name every bad file", check),
     "demo-data": Verb("data", "write scikit-learn's digits, or those of IDX files, as JPEGs", stage_verb("demo-data")),
     "pack": Verb("data", "images as flat files with an index; --verify looks for damage", pack),
@@ -384,16 +369,32 @@ VERBS = {
     "distill": Verb("method", "train a student on bags under a frozen teacher", stage_verb("distill")),
     "eval": Verb("method", "linear, kNN, few-label, fine-tuned and transfer accuracy of a run", stage_verb("eval")),
     "export": Verb("method", "weights for torchvision, timm, ONNX and detectron2", stage_verb("export")),
-    "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
+    "recipes": Verb(
+        "whole",
+        "published rows as cards: what to type, what is to come out; check builds them",
+        elsewhere("bingo.recipes.command", "main"),
+    ),
+    "run": Verb("whole", "a whole recipe on this machine: bingo run digits", chains("run")),
+    "leaderboard": Verb("whole", "every objective at equal cost, ranked: bingo leaderboard digits", leaderboard),
     "report": Verb("whole", "one self-contained HTML page about runs, benchmarks and jobs", report),
-    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", submit),
-    "sweep": Verb("cluster", "a recipe, or a verb, with every combination of some settings", sweep),
-    "status": Verb("cluster", "what every job of a chain does now, and why; what to type next", look("status")),
-    "logs": Verb("cluster", "what the ranks of a job printed; -f follows the whole chain", look("logs")),
-    "history": Verb("cluster", "every start of every job: its time, its lost steps, why it ended", look("history")),
-    "repair": Verb("cluster", "send again what failed, was cancelled or never sent; what is done stays", repair),
-    "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", cancel),
-    "prune": Verb("cluster", "what old submissions left behind, shown; --yes deletes it, results never", prune),
+    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", chains("submit")),
+    "sweep": Verb("cluster", "a recipe, or a verb, with every combination of some settings", chains("sweep")),
+    "status": Verb(
+        "cluster", "what every job of a chain does now, and why; what to type next", elsewhere(STATUS, "status")
+    ),
+    "logs": Verb("cluster", "what the ranks of a job printed; -f follows the whole chain", elsewhere(STATUS, "logs")),
+    "history": Verb(
+        "cluster", "every start of every job: its time, its lost steps, why it ended", elsewhere(STATUS, "history")
+    ),
+    "repair": Verb(
+        "cluster", "send again what failed, was cancelled or never sent; what is done stays", elsewhere(JOBS, "repair")
+    ),
+    "cancel": Verb("cluster", "end the jobs of a submission, or some and what needs them", elsewhere(JOBS, "cancel")),
+    "prune": Verb(
+        "cluster",
+        "what old submissions left behind, shown; --yes deletes it, results never",
+        elsewhere("bingo.launch.status.prune", "prune"),
+    ),
     "bench": Verb("measure", "speed, measured, predicted and compared: kernels, step, loader, scaling and more", bench),
     "completion": Verb("shell", "completion of verbs and flags for bash and zsh", completion),
 }

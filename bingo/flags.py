@@ -135,7 +135,7 @@ USES = {
     "pretrain": (MONITORED, COUNTED),
     "teacher": (
         Use(("features", "whiten"), "with --head pca", lambda v: v["head"] == "pca"),
-        Use(("dim",), "with --head pca or orthogonal", lambda v: v["head"] != "own"),
+        Use(("dim",), "with --head pca or orthogonal", lambda v: v["head"] in ("pca", "orthogonal")),
         Use(("seed",), "with --head orthogonal", lambda v: v["head"] == "orthogonal"),
     ),
     "distill": (

@@ -18,7 +18,7 @@ LAYERS = (
     ("bingo.errors", "bingo.environment", "bingo.progress", "bingo.streams", "bingo.watch"),
     ("bingo.variables", "bingo.paths"),
     ("bingo.rendezvous", "bingo.files", "bingo.config_json", "bingo.config_parts", "bingo.arguments"),
-    ("bingo.torch_files", "bingo.protocols", "bingo.roof", "bingo.objectives"),
+    ("bingo.torch_files", "bingo.protocols", "bingo.roof", "bingo.shapes", "bingo.objectives"),
     (
         "bingo.config",
         "bingo.config_evaluation",

@@ -10,7 +10,7 @@ from bingo.config_json import to_record
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.files import write_json
-from bingo.recipes import CARDS, DISTILL, build, fashion, resnet18_r50
+from bingo.recipes import build, fashion, resnet18_r50
 from bingo.recipes import digits as digits_recipe
 from bingo.stages import Stage
 from tests.support.idx_files import write_idx_files
@@ -82,23 +82,6 @@ def test_paper_recipe_is_the_papers(tmp_path: Path) -> None:
         1e-4,
     )
     assert (config.optim.lr_at(0, 10), round(config.optim.lr_at(1000, 10), 6)) == (0.03, 0.015)
-
-
-def test_cards_are_the_rows_of_the_papers_table(tmp_path: Path, images: Path) -> None:
-    """EfficientNet-B0 and MobileNetV3 have a temperature and a weight decay of their own; each card says its number."""
-    for name, card in CARDS.items():
-        config = DISTILL[name](tmp_path, tmp_path, tmp_path, tmp_path)
-        own = name.startswith(("efficientnet", "mobilenet"))
-        found = (config.student, config.contrast.temperature, config.optim.weight_decay, config.contrast.dim)
-        assert found == (card.student, *((0.12, 4e-5) if own else (0.2, 1e-4)), 128)
-        assert card.reported
-        recipe = build(name, tmp_path, {"images": images, "teacher": tmp_path / "teacher.pth"})
-        configs = {s.kind: s.config for g in recipe.jobs for s in g.stages}
-        assert configs["distill"].student == card.student
-        rates = (configs["eval"].protocol, configs["eval"].linear.schedule.lr, configs["eval"].linear.schedule.min_lr)
-        assert rates == ("release", *((3.0, 0.001) if name.startswith("efficientnet") else (30.0, 0.01)))
-    assert CARDS["resnet18-r50x2"].reported.startswith("65.5")
-    assert CARDS["efficientnet-b0-r50x2"].student == "bingo_efficientnet_b0"
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "teacher", ""])

@@ -1,10 +1,9 @@
 """The flags of `bingo bench predict`."""
 
-import typing
 from pathlib import Path
 
 from bingo.arguments import Parser, listed, positive, size
-from bingo.config import Objective
+from bingo.objectives import OBJECTIVES
 
 ENGINES = ("plain", "folded", "compiled")
 
@@ -19,7 +18,7 @@ def predict_flags() -> Parser:
     parser.add_argument("--batch", type=size, default=256, metavar="N", help=batch)
     parser.add_argument("--size", type=size, default=224, metavar="N", help="pixels per side (default: 224)")
     objective = "the training's loss (default: release)"
-    parser.add_argument("--objective", choices=typing.get_args(Objective), default="release", help=objective)
+    parser.add_argument("--objective", choices=list(OBJECTIVES), default="release", help=objective)
     parser.add_argument("--queue", type=size, default=65536, metavar="K", help="keys in the queue (default: 65536)")
     parser.add_argument("--dim", type=size, default=128, metavar="C", help="channels of a key (default: 128)")
     parser.add_argument("--hidden", type=size, default=2048, metavar="N", help="width of the head (default: 2048)")
@@ -45,5 +44,7 @@ def predict_flags() -> Parser:
     checks = "the model against published measurements, and nothing else"
     parser.add_argument("--calibration", action="store_true", help=checks)
     parser.add_argument("--table", action="store_true", help="the table of docs/predicted.md, and nothing else")
+    cards = "hours of every recipe on 1 and on 8 such GPUs, as bingo/recipes/hours.json has them for the H100"
+    parser.add_argument("--recipes", action="store_true", help=cards)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions and the environment here")
     return parser

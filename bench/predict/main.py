@@ -1,9 +1,10 @@
 """`bingo bench predict`: a step as asked for, the ladder from a release-style step to it, hours to train."""
 
 import argparse
+import json
 from dataclasses import replace
 
-from bingo.bench.predict import calibration, fit, page, score, table
+from bingo.bench.predict import calibration, cards, fit, page, score, table
 from bingo.bench.predict.gpus import Machine, machine
 from bingo.bench.predict.ladder import LADDER, chosen
 from bingo.bench.predict.step import Job, Step, predict
@@ -27,6 +28,9 @@ def main(options: argparse.Namespace) -> int:
         return 0
     if options.table:
         print("\n".join(page.lines()))
+        return 0
+    if options.recipes:
+        print(json.dumps(cards.all_hours(machine_of(options)), indent=1))
         return 0
     if options.ranks:
         return _ranks(options)

@@ -4,13 +4,14 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from bingo.bench.predict import network, passes
 from bingo.bench.predict.flow import Kernel, fused
 from bingo.bench.predict.gpus import Machine
+from bingo.objectives import OBJECTIVES
 
 Precision = Literal["bf16", "tf32"]
 Teacher = Literal["plain", "folded", "compiled", "library", "none"]
@@ -20,6 +21,19 @@ CORE_IMAGES = 440.0
 """Images that a core decodes and crops twice in a second: 2.27 ms each, `bingo bench loader` on an EPYC core."""
 BACKWARD = 2 / 3
 """Share of the student's time that is its backward pass."""
+
+
+class Passes(NamedTuple):
+    """Per image of a batch: views that pass the student, views that pass the teacher, images that are decoded."""
+
+    student: int
+    teacher: int
+    decoded: int
+
+
+PASSES = {name: Passes(row.passes(), row.keys, 1 + row.bags) for name, row in OBJECTIVES.items()}
+PASSES["pretrain"] = Passes(1, 1, 1)
+"""Loss -> its passes; of a pre-training the momentum encoder is the teacher."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +58,12 @@ class Job:
     @property
     def views(self) -> int:
         """Images that pass the student per image of a batch."""
-        return 3 if self.objective == "release" else 2
+        return PASSES[self.objective].student
 
     @property
     def keys(self) -> int:
         """Images that pass the teacher per image of a batch."""
-        return 2 if self.objective == "release" else 1
+        return PASSES[self.objective].teacher
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ def predict(job: Job, variant: Variant, machine: Machine, *, cores: int = 8) -> 
     host = 0.0 if variant.graph else launches * machine.host_s
     # The slowest of N ranks is further behind the more there are: the expected largest of N normal numbers.
     behind = machine.straggler * math.sqrt(2 * math.log(job.gpus)) if job.gpus > 1 else 0.0
-    decoded = 2 * job.rows / (cores * CORE_IMAGES + machine.decoder)
+    decoded = PASSES[job.objective].decoded * job.rows / (cores * CORE_IMAGES + machine.decoder)
     return Step(
         variant, job.rows, job.gpus, parts, launches, host, exposed, behind * max(sum(parts.values()), host), decoded
     )

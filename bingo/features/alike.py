@@ -11,6 +11,7 @@ from bingo.errors import UserError
 from bingo.files import hash_bytes
 from bingo.images.dataset import Dataset
 from bingo.images.open import open_dataset, open_images
+from bingo.inputs import kind_of
 from bingo.models import Encoder, check_alive, frozen_engine, load_encoder, state_hash
 from bingo.models.arithmetic import precision_of
 from bingo.paths import quoted
@@ -35,16 +36,16 @@ def _sizes(dataset: Dataset) -> str:
 def load_same(path: Path, size: int, world: World, *, head: bool, arch: str = "") -> tuple[Encoder, str]:
     """As `load_encoder`, on every rank's device, and tried there on images of size x size pixels (`check_alive`).
 
-    head: keys are wanted, and a network without a head is refused. `TransientError` where ranks do not see the same
-    network.
+    head: keys are wanted, and a network without a head is refused, unless `bingo teacher` made it so: then its features
+    are the keys. `TransientError` where ranks do not see the same network.
     """
 
     def load() -> tuple[Encoder, str]:
         encoder, content = load_encoder(path, arch)
-        if head and not encoder.form.form:
+        if head and not encoder.form.form and kind_of(path) != "teacher":
             raise UserError(
                 f"{path} has no projection head to give keys: make a teacher of it with `bingo teacher --model "
-                f"{quoted(path)} --head pca --features DIR --out DIR`, or with --head orthogonal"
+                f"{quoted(path)} --head pca --features DIR --out DIR`, or with --head orthogonal or none"
             )
         check_alive(encoder.to(world.device), path, size, head=head)
         return encoder, content

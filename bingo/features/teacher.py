@@ -38,15 +38,17 @@ def run(config: TeacherConfig, key: str, world: World) -> dict[str, Any]:
     encoder, content = load_same(config.model, size, world, head=own, arch=config.arch)
     encoder.cpu()
     record: dict[str, Any] = {"network": encoder.name, "from": content, "head": config.head, "dim": encoder.dim}
-    if own:
-        save_encoder(config.out / "model.pt", encoder, content=content)
-    else:
-        weight, bias, facts = _projection(config, encoder, content, world)
-        given = Encoder(encoder.name, head=Head("L", (len(weight),)))
+    given = encoder
+    if not own:
+        form, tensors, facts = Head(), dict[str, torch.Tensor](), dict[str, Any]()
+        if config.head != "none":
+            weight, bias, facts = _projection(config, encoder, content, world)
+            form, tensors = Head("L", (len(weight),)), {"head.0.weight": weight, "head.0.bias": bias}
+        given = Encoder(encoder.name, head=form)
         state = {n: v for n, v in encoder.state_dict().items() if n.startswith("backbone.")}
-        given.load_state_dict({**state, "head.0.weight": weight, "head.0.bias": bias})
-        save_encoder(config.out / "model.pt", given, content=content)
-        record |= {"dim": len(weight), **facts}
+        given.load_state_dict({**state, **tensors})
+        record |= {"dim": given.dim, **facts}
+    save_encoder(config.out / "model.pt", given, content=content)
     write_sealed(config.out / "teacher.json", record)
     return {name: record[name] for name in ("network", "head", "dim", "variance") if name in record}
 

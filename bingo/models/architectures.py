@@ -6,10 +6,11 @@ from typing import Any
 from torch import nn
 
 from bingo.errors import UserError, did_you_mean
-from bingo.models.wide_resnet import WIDTHS, WideResNet
+from bingo.models.wide_resnet import WideResNet
+from bingo.shapes import TIMM, WIDTHS
 
 WIDEST_TINY = 1024
-TIMM, TORCHVISION = "timm:", "torchvision:"
+TORCHVISION = "torchvision:"
 WIDE = {f"resnet50w{width}": width for width in WIDTHS}
 PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
     "bingo_efficientnet_b0": ("tf_efficientnet_b0", {"drop_rate": 0.2, "drop_path_rate": 0.2}),

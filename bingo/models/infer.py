@@ -1,26 +1,14 @@
 """Which network a state dict is of: by the number of its blocks and the shapes of its tensors."""
 
 import functools
-import re
 from collections.abc import Mapping
 
 import torch
 
-from bingo.models.architectures import TIMM, WIDE, build_classifier, split_classifier
-from bingo.models.renames import VITS
+from bingo.models.architectures import build_classifier, split_classifier
+from bingo.shapes import resnet_name, vit_name
 
 Shapes = Mapping[str, torch.Size]
-RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "resnet18", (False, (3, 4, 6, 3)): "resnet34", (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101", (True, (3, 8, 36, 3)): "resnet152",
-}  # fmt: skip
-"""(bottlenecks, blocks of each layer) -> torchvision's name."""
-GROUPED = {
-    ("resnet50", 128, 128): "wide_resnet50_2", ("resnet101", 128, 128): "wide_resnet101_2",
-    ("resnet50", 128, 4): "resnext50_32x4d", ("resnet101", 256, 8): "resnext101_32x8d",
-    ("resnet101", 256, 4): "resnext101_64x4d",
-}  # fmt: skip
-"""Name, outputs and inputs per group of the middle convolution -> the variant of it."""
 FAMILIES = {
     "features.denseblock1.denselayer1.norm1.weight": ("densenet",), "conv_proj.weight": ("vit",),
     "features.0.weight": ("alexnet", "vgg"), "features.1.block.0.0.weight": ("mobilenet_v3",),
@@ -35,31 +23,13 @@ CLOSE = 0.1
 def likely(shapes: Shapes) -> str:
     """The name of the network that these tensors of a backbone look like; "" for none, or for more than one."""
     if "conv1.weight" in shapes and any(name.startswith("layer1.0.") for name in shapes):
-        return _resnet(shapes)
+        return resnet_name(shapes)
     if "patch_embed.proj.weight" in shapes:
-        return _vit(shapes)
+        return vit_name(shapes)
     for mark, families in FAMILIES.items():
         if mark in shapes:
             return _closest(shapes, families)
     return ""
-
-
-def _resnet(shapes: Shapes) -> str:
-    counts = tuple(len({m[1] for n in shapes if (m := re.match(rf"layer{at}\.(\d+)\.", n))}) for at in range(1, 5))
-    bottlenecks = any(re.match(r"layer\d\.\d+\.conv3\.", name) for name in shapes)
-    name = RESNETS.get((bottlenecks, counts), "")
-    width = shapes["conv1.weight"][0] // 64
-    if width > 1:
-        return f"{name}w{width}" if f"{name}w{width}" in WIDE else ""
-    middle = shapes.get("layer1.0.conv2.weight", torch.Size((0, 0)))
-    return GROUPED.get((name, *middle[:2]), name)
-
-
-def _vit(shapes: Shapes) -> str:
-    width, _, patch = shapes["patch_embed.proj.weight"][:3]
-    if shapes.keys() & {"reg_token", "dist_token", "blocks.0.gamma_1", "blocks.0.ls1.gamma"} or width not in VITS:
-        return ""  # several networks have these
-    return f"{TIMM}vit_{VITS[width]}_patch{patch}_224"
 
 
 def _closest(shapes: Shapes, families: tuple[str, ...]) -> str:

@@ -11,9 +11,8 @@ import torch
 from bingo.errors import UserError
 from bingo.models.heads import Head, read_head
 from bingo.models.renames import State, renamed
+from bingo.shapes import WRAPPERS
 
-WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
-"""What DataParallel, DistributedDataParallel and torch.compile put before names."""
 QUEUE = r"|queue|queue_ptr"
 
 

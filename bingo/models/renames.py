@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from bingo.errors import UserError
+from bingo.shapes import dinov2_name
 
 State = dict[str, torch.Tensor]
 STAGES = {
@@ -30,8 +31,6 @@ PARTS = {
 """Whether a block widens its input first -> its layers in `efficientnet_pytorch` and in timm."""
 SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
 TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-VITS = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 1536: "giant"}
-"""Channels of a vision transformer -> its size in words."""
 BYOL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 """Places of a ResNet's children in `nn.Sequential(*children)` -> their names."""
 
@@ -95,8 +94,8 @@ def _dinov2(state: State) -> Renamed:
             found["pos_embed"] = found["pos_embed"][:, 1:]
     for old, new in ((".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2.")):
         found = {name.replace(old, new): value for name, value in found.items()}
-    size = VITS.get(found["cls_token"].shape[-1]) if "cls_token" in found else None
-    return Renamed(found, f"timm:vit_{size}_patch14_{'reg4_' * registers}dinov2" if size else "")
+    width = found["cls_token"].shape[-1] if "cls_token" in found else 0
+    return Renamed(found, dinov2_name(width, registers=registers))
 
 
 def _dinov3(state: State) -> Renamed:

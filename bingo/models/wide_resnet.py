@@ -6,7 +6,6 @@ torchvision's `wide_resnet50_2` is another network: it widens only the middle co
 import torch
 from torch import nn
 
-WIDTHS = (2, 4, 5)
 BLOCKS = (3, 4, 6, 3)
 
 

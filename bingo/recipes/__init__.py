@@ -10,7 +10,7 @@ from bingo.config import DistillConfig
 from bingo.errors import UserError, brief, did_you_mean
 from bingo.recipes.cards import CARDS, Card
 from bingo.recipes.chain import PAGE, RECIPE, Group, Recipe, reported, results_hash, summary
-from bingo.recipes.chains import distillation, imagenet, resnet18_r50
+from bingo.recipes.chains import alone, distillation, from_teacher, resnet18_r50
 from bingo.recipes.demo import digits
 from bingo.recipes.fashion import fashion
 from bingo.recipes.leaderboard import leaderboard_digits, leaderboard_fashion
@@ -27,20 +27,22 @@ __all__ = [
     "build",
     "digits",
     "fashion",
-    "imagenet",
+    "from_teacher",
     "reported",
     "resnet18_r50",
     "results_hash",
     "summary",
 ]
 
-DISTILL: dict[str, Callable[..., DistillConfig]] = {name: partial(distillation, card) for name, card in CARDS.items()}
+DISTILL: dict[str, Callable[..., DistillConfig]] = {
+    name: partial(distillation, card) for name, card in CARDS.items() if card.distils and card.labels is None
+}
 CHAINS: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
     "fashion": fashion,
     "leaderboard-digits": leaderboard_digits,
     "leaderboard-fashion": leaderboard_fashion,
-    **{name: partial(imagenet, card) for name, card in CARDS.items()},
+    **{name: partial(from_teacher if card.distils else alone, card) for name, card in CARDS.items()},
 }
 
 

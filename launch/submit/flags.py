@@ -7,7 +7,9 @@ from typing import Any
 from bingo.arguments import Parser, number, path, whole
 from bingo.errors import UserError, brief
 from bingo.launch.cluster.site import FLAGS, minutes_of
-from bingo.recipes import Recipe, build
+from bingo.paths import library_name
+from bingo.recipes import CARDS, Recipe, build
+from bingo.recipes.given import sentence
 
 MOST_WORD = 1000
 HERE = ("local", "debug")
@@ -107,7 +109,7 @@ def add_recipe_settings(parser: Parser) -> None:
     rest = "the undistilled one makes twice as many, the teacher five or ten times)"
     parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs} {rest}")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
-    compare = "leaderboards: objectives, ingredients, or names of arms with commas between (default: objectives)"
+    compare = "leaderboards: objectives, ingredients, caches, or names of arms (default: objectives)"
     parser.add_argument("--compare", metavar="ARMS", help=compare)
     match = "leaderboards: what is equal, the student's passes or compute (default: passes)"
     parser.add_argument("--match", choices=["passes", "compute"], help=match)
@@ -116,6 +118,13 @@ def add_recipe_settings(parser: Parser) -> None:
 def recipe_of(options: Any, root: Path) -> Recipe:
     """The chain that the flags describe."""
     return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS})
+
+
+def tell_of_teacher(options: Any) -> None:
+    """Print which published number a card is to give with this teacher; `UserError` for one that it is not for."""
+    path = options.teacher
+    if options.recipe in CARDS and path is not None and (library_name(path) or path.exists()):
+        print(sentence(options.recipe, path))
 
 
 def refuse_settings(options: Any, verb: str) -> None:

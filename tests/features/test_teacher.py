@@ -167,3 +167,18 @@ def test_a_rank_that_sees_another_head_of_the_same_network(teacher: Path, tmp_pa
     for _, text in results:
         told = text.splitlines()[-1]
         assert told.startswith("TransientError: the ranks do not see the same: the head of model.pt is "), text
+
+
+def test_features_are_the_keys_of_a_teacher_without_a_head(teacher: Path, digits: Path, tmp_path: Path) -> None:
+    """A network that has no head is refused as it is, and taken once `bingo teacher` has said so."""
+    own, content = load_encoder(teacher)
+    bare, same = make(model=teacher, out=tmp_path / "bare", head="none")
+    assert (same, bare.form, bare.dim) == (content, Head(), own.feature_dim)
+    images = torch.rand(4, 3, 16, 16)
+    bare.eval(), own.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(bare(images), torch.nn.functional.normalize(own.features(images), dim=1))
+    keys = KeysConfig(digits / "train", tmp_path / "bare", tmp_path / "keys", views=1, augment=SMALL)
+    assert run_stage(Stage("keys", "keys", keys))["figures"]["dim"] == own.feature_dim
+    with pytest.raises(UserError, match="has no projection head to give keys"):
+        run_stage(Stage("keys", "keys", replace(keys, teacher=tmp_path / "bare" / "model.pt", out=tmp_path / "other")))

@@ -28,6 +28,7 @@ KERNELS = (
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("arch", aot.TENSOR_CORE)
 def test_every_variant_passes_the_gates(arch: int, tmp_path: Path) -> None:
     code = f"import json; from bingo.kernels.aot import compile_report; print(json.dumps(compile_report({arch})))"

@@ -297,6 +297,16 @@ def holder(saved: dict[str, Any], key: str) -> dict[str, Any]:
     return next(d for d in (saved, *saved.values()) if isinstance(d, dict) and key in d)
 
 
+def thin(saved: dict[str, Any]) -> dict[str, Any]:
+    """The same names, shapes and entries, with one number stored for each tensor: what is not to be loaded."""
+    return {
+        name: thin(value) if isinstance(value, dict)
+        else torch.zeros((), dtype=value.dtype).expand(value.shape) if isinstance(value, torch.Tensor)
+        else value
+        for name, value in saved.items()
+    }  # fmt: skip
+
+
 def save(saved: dict[str, Any], path: Path) -> Path:
     torch.save(saved, path)
     return path

@@ -20,7 +20,7 @@ from bingo.recipes import (
     Group,
     build,
     digits,
-    imagenet,
+    from_teacher,
     resnet18_r50,
     results_hash,
     summary,
@@ -68,7 +68,7 @@ def test_the_imagenet_chain(cluster: Cluster, tmp_path: Path, images: Path) -> N
     assert config.optim.epochs == 200
     assert found["eval"].tasks[0][0].config.kinds == ("linear", "knn")
     assert found["eval"].tasks[0][0].config.protocol == "release", "what the published numbers were judged by"
-    shorter = imagenet(CARDS["resnet18-r50"], tmp_path, images=images, teacher=tmp_path, epochs=3, device="cpu")
+    shorter = from_teacher(CARDS["resnet18-r50"], tmp_path, images=images, teacher=tmp_path, epochs=3, device="cpu")
     (short,) = [s for group in shorter.jobs for s in group.stages if s.kind == "distill"]
     assert (short.config.optim.epochs, short.config.runtime.device, short.config.runtime.precision) == (
         3,
