@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from bingo import __version__, identity, key_settings
 from bingo.cli import main
-from bingo.config import BagsConfig, DistillConfig, FeaturesConfig, PackConfig, PretrainConfig
+from bingo.config import BagsConfig, DemoDataConfig, DistillConfig, FeaturesConfig, PackConfig, PretrainConfig
 from bingo.config_evaluation import EvalConfig, ExportConfig
 from bingo.config_parts import Augmentation, Finetune
 from bingo.errors import UserError
@@ -175,7 +176,8 @@ def test_settings_that_came_later_count_once_they_are_used(digits: Path, teacher
     """What earlier releases made is still recognised: with its default such a setting is as if it were not there."""
     data, out = digits / "train", tmp_path / "out"
     made = {"bags": teacher / "model.pt", "keys": None, "teacher": teacher}
-    configs = {
+    configs: dict[str, tuple[Any, dict[str, Any]]] = {
+        "demo-data": (DemoDataConfig(out), {"train_images": 9, "val_images": 9, "seed": 1}),
         "pretrain": (PretrainConfig(data=data, out=out), {"key_bn": "shuffle"}),
         "features": (FeaturesConfig(data, teacher, out), {"dtype": "fp32"}),
         "distill": (
@@ -196,13 +198,16 @@ def test_settings_that_came_later_count_once_they_are_used(digits: Path, teacher
         ),
         "export": (ExportConfig(teacher, out), {"format": ("onnx",)}),
     }
-    elsewhere = {"eval": {"protocol", "linear_min_lr", *key_settings.FINETUNE}}  # in the tests of protocols
+    elsewhere = {
+        "eval": {"protocol", "linear_min_lr", *key_settings.FINETUNE},  # in the tests of protocols
+        "demo-data": {"from_idx"},  # in those of IDX files
+    }
     assert {kind: changes.keys() | elsewhere.get(kind, set()) for kind, (_, changes) in configs.items()} == {
         kind: set(names) for kind, names in key_settings.ADDED.items() if kind
     }
     for kind, (config, changes) in configs.items():
         plain = identify(kind, config, made={data, teacher}).settings
-        if not isinstance(config, ExportConfig):
+        if hasattr(config, "augment"):
             with_blur = replace(config, augment=replace(config.augment, blur="pil"))
             blurred = identify(kind, with_blur, made={data, teacher}).settings
             assert ("blur" in plain["augment"], blurred["augment"]["blur"]) == (False, "pil")
