@@ -53,6 +53,13 @@ ALLOWED: dict[tuple[str, int], dict[str, tuple[int, str]]] = {
         "bar.sync": (1, "the kernel's last instruction but the return"),
     },
     ("combine", 90): {},
+    ("bag", 90): {},
+    ("split", 90): {
+        "bar.sync": (7, "each alone: four before the loop, of which one is enough, since the thread that makes the "
+                        "mbarriers arms them and copies; one behind a wait that each warp does itself; two before the "
+                        "next copy, of which one is enough"),
+        "mbarrier.inval": (3, "their words are not used again"),
+    },
 }  # fmt: skip
 """(kernel, generation) -> how an opcode begins -> how many deletions may stay unnoticed, and why."""
 
