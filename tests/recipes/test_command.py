@@ -87,7 +87,5 @@ def test_hours_are_computed() -> None:
 @pytest.mark.slow
 def test_all_hours_are_computed() -> None:
     """On eight GPUs, which is half the work; `bingo bench predict --recipes` prints what hours.json holds."""
-    stored = json.loads(HOURS.read_text())
-    assert {n: each[1] for n, each in stored.items()} == {
-        n: each[0] for n, each in all_hours(GPUS["H100"], (8,)).items()
-    }
+    stored, found = json.loads(HOURS.read_text()), all_hours(GPUS["H100"], (8,))
+    assert {name: each[1] for name, each in stored.items()} == {name: each[0] for name, each in found.items()}
