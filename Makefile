@@ -14,7 +14,7 @@ help:  ## this list
 demo: .venv/.stamp  ## distil a small encoder on real images and write runs/digits/report.html (15 minutes, 2 cores)
 	$(BIN)/bingo run digits --out $(OUT)
 
-test: .venv/.stamp  ## every test (half an hour, 2 cores); make test PART=images ARGS=-x: of a folder or file of tests/
+test: .venv/.stamp  ## every test (half an hour, 2 cores; ARGS=--whole: with every case); make test PART=images ARGS=-x: of a folder or file
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) tests/$(PART)
 
 quick: .venv/.stamp  ## lint, the tests that need no torch, one case of each op (a minute and a half of CPU at most)
@@ -45,7 +45,7 @@ bench: .venv/.stamp  ## kernels against the naive loss on this machine, and the 
 lock: .venv/.stamp  ## constraints.txt again: every version, with the hashes of its files (UPGRADE=--upgrade: newer ones)
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	build/lock/bin/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-annotate \
+	build/lock/bin/uv pip compile --quiet pyproject.toml --extra report --extra demo --extra teachers --extra export --extra lite0 --extra dev --universal --generate-hashes --no-annotate \
 		--python-version 3.11 --no-emit-package colorama --no-emit-package httpx2-jsfetch --custom-compile-command 'make lock' --output-file constraints.txt $(UPGRADE)
 
 licences: .venv/.stamp  ## docs/licences.md again, from what is installed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bingo.errors import UserError, file_error
-from bingo.files import BY_PRODUCTS, RECORD, REPLACED, TEMPORARY, folder_lock, sync_folder, write_json
+from bingo.files import BY_PRODUCTS, RECORD, REPLACED, SINKS, TEMPORARY, folder_lock, sync_folder, write_json
 from bingo.inputs import WROTE, kind_of
 
 HIDDEN = re.compile(r"\.(pack(\.journal|-c?\d{3,}\.bin)|[\w.]+\.(partial|marks)|digits/.*)")
@@ -108,6 +108,8 @@ def own_files(folder: Path, kind: str) -> Iterator[str]:
 
 def _is_own(name: str, wrote: re.Pattern[str]) -> bool:
     if name in BY_PRODUCTS or any(pattern.fullmatch(name) for pattern in (wrote, HIDDEN, CHECKPOINT)):
+        return True
+    if name.split("/")[0] in SINKS:
         return True
     parent, _, last = name.rpartition("/")
     return parent in ("", "checkpoints") and TEMPORARY.fullmatch(last) is not None

@@ -230,25 +230,29 @@ def check(argv: list[str]) -> int:
     return 1 if result.counts["ok"] < len(result.rows) else 0
 
 
-def run_recipe(argv: list[str]) -> int:
-    """`bingo run RECIPE`."""
-    from bingo.launch.command import run
+def chains(name: str) -> Callable[[list[str]], int]:
+    """`bingo run`, `bingo submit`, `bingo sweep`: what ends with a report."""
 
-    return run(argv, report)
+    def run(argv: list[str]) -> int:
+        from bingo.launch import command
 
+        return getattr(command, name)(argv, report)
 
-def submit(argv: list[str]) -> int:
-    """`bingo submit RECIPE|VERB --cluster FILE|local|debug`."""
-    from bingo.launch.command import submit as send
-
-    return send(argv, report)
+    return run
 
 
-def sweep(argv: list[str]) -> int:
-    """`bingo sweep RECIPE|VERB --cluster FILE --set NAME=VALUES --out ROOT -- FLAGS`."""
-    from bingo.launch.command import sweep as send
+def leaderboard(argv: list[str]) -> int:
+    """`bingo leaderboard WHAT`."""
+    from bingo.launch.command import leaderboard as run
 
-    return send(argv, report)
+    return run(argv, report, tables)
+
+
+def tables(root: Path) -> list[str]:
+    """Write the table and the picture of a finished leaderboard; lines to print."""
+    from bingo.bench.report.leaderboard import write
+
+    return write(root)
 
 
 def elsewhere(module: str, function: str) -> Callable[[list[str]], int]:
@@ -340,6 +344,7 @@ def parsers() -> dict[str, Parser]:
     found |= {
         "recipes": recipes_flags(),
         "run": command.run_flags(),
+        "leaderboard": command.leaderboard_flags(),
         "submit": command.submit_flags(),
         "sweep": command.sweep_flags(),
     }
@@ -354,7 +359,7 @@ VERBS = {
         "look", "what a stage's folder was made of, and what differs now", elsewhere("bingo.explain", "explain")
     ),
     "check": Verb("look", "decode images strictly and name every bad file", check),
-    "demo-data": Verb("data", "write scikit-learn's handwritten digits as JPEG files", stage_verb("demo-data")),
+    "demo-data": Verb("data", "write scikit-learn's digits, or those of IDX files, as JPEGs", stage_verb("demo-data")),
     "pack": Verb("data", "images as flat files with an index; --verify looks for damage", pack),
     "pretrain": Verb("method", "MoCo-v2: make a teacher, or the undistilled baseline", stage_verb("pretrain")),
     "teacher": Verb("method", "a network of others as a teacher: a head for its keys", stage_verb("teacher")),
@@ -369,10 +374,11 @@ VERBS = {
         "published rows as cards: what to type, what is to come out; check builds them",
         elsewhere("bingo.recipes.command", "main"),
     ),
-    "run": Verb("whole", "a whole recipe on this machine: bingo run digits", run_recipe),
+    "run": Verb("whole", "a whole recipe on this machine: bingo run digits", chains("run")),
+    "leaderboard": Verb("whole", "every objective at equal cost, ranked: bingo leaderboard digits", leaderboard),
     "report": Verb("whole", "one self-contained HTML page about runs, benchmarks and jobs", report),
-    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", submit),
-    "sweep": Verb("cluster", "a recipe, or a verb, with every combination of some settings", sweep),
+    "submit": Verb("cluster", "a whole recipe, or one stage, as jobs of a cluster; --dry-run", chains("submit")),
+    "sweep": Verb("cluster", "a recipe, or a verb, with every combination of some settings", chains("sweep")),
     "status": Verb(
         "cluster", "what every job of a chain does now, and why; what to type next", elsewhere(STATUS, "status")
     ),

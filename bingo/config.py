@@ -19,7 +19,7 @@ from bingo.config_parts import (
     require,
     within,
 )
-from bingo.errors import UserError
+from bingo.errors import UserError, brief, did_you_mean
 from bingo.objectives import OBJECTIVES, Objective, ObjectiveName
 
 BagKind = Literal["knn", "kmeans", "label", "random"]
@@ -164,7 +164,9 @@ class DistillConfig(TrainingConfig):
 
     @property
     def method(self) -> Objective:
-        """The row of the objective."""
+        """The row of the objective. `UserError` for an unknown one."""
+        if self.objective not in OBJECTIVES:
+            raise UserError(f"objective {brief(self.objective)} is unknown; {did_you_mean(self.objective, OBJECTIVES)}")
         return OBJECTIVES[self.objective]
 
     @property

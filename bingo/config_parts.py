@@ -269,9 +269,13 @@ class Monitor:
     """Labelled images for it: a packed dataset, or an image folder; `None`: off."""
     every: int = 10
     """Epochs between evaluations; the last epoch is always evaluated."""
+    sinks: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Who else shows what is in metrics.jsonl: tensorboard, wandb (offline), in folders of these names in `out`."""
 
     def __post_init__(self) -> None:
         within(self, ["every"], 1, MOST, "monitor.")
+        once = len(set(self.sinks)) == len(self.sinks)
+        require(once, "monitor.sinks", self.sinks, "tensorboard or wandb, each once")
 
 
 @dataclass(frozen=True)

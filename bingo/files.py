@@ -31,7 +31,9 @@ SAVED = "saved.json"
 # Logs, checkpoints and traces are by-products: they differ between an interrupted and an uninterrupted run.
 PROFILE = "profile"
 """Folder of a training's traces."""
-BY_PRODUCTS = (*BEGUN, "checkpoints", METRICS, SAVED, PROFILE)
+SINKS = ("tensorboard", "wandb")
+"""Folders of a training in which others show its metrics."""
+BY_PRODUCTS = (*BEGUN, "checkpoints", METRICS, SAVED, PROFILE, *SINKS)
 REPLACED = ".replaced"
 """In a folder whose work was moved aside on request, so that what is left there, the user's own, is in no way."""
 SEAL = "seal"

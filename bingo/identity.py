@@ -104,6 +104,7 @@ def identify(kind: str, config: Any, made: Set[Path] | None = None) -> Identity:
     runtime = getattr(config, "runtime", None)
     if isinstance(runtime, Runtime):
         settings["runtime"] = {n: settings["runtime"][n] for n in ("precision", "engine") if n in settings["runtime"]}
+    settings.get("monitor", {}).pop("sinks", None)  # they show results and change none
     if "loader" in settings:
         settings["loader"] = {"fancy_upsampling": config.loader.fancy_upsampling}
     paths = input_paths(config)

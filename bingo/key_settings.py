@@ -15,7 +15,10 @@ CHOICES = ("class_from", "ext")
 """Settings of a pack that say what of its source is read."""
 FINETUNE = tuple(f"finetune.{setting.name}" for setting in dataclasses.fields(Finetune))
 ADDED: dict[str, tuple[str, ...]] = {
-    "": ("augment.blur", "arch", "runtime.engine", "contrast.layers", "optim.kind", "optim.warmup_epochs", *CHOICES),
+    "": (
+        *("augment.blur", "arch", "runtime.engine", "contrast.layers", "optim.kind", "optim.warmup_epochs"),
+        *("monitor.sinks", *CHOICES),
+    ),
     "demo-data": ("from_idx", "train_images", "val_images", "seed"),
     "pretrain": ("key_bn",),
     "features": ("dtype",),

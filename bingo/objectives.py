@@ -15,7 +15,7 @@ class Objective:
     """A row of the table: R-18 from a teacher's keys by one loss."""
 
     module: str
-    """In `bingo.losses`; it has `loss(step)`."""
+    """In `bingo.losses`, or a module of yours; it has `loss(step)`."""
     text: str
     """One line for people: what it is, and its source."""
     bags: bool = False

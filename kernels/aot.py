@@ -104,7 +104,7 @@ def _cost(variant: Variant, arch: int, loop: "Loop", launch: dict[str, int]) -> 
     by_engine = bool(launch["consumers"] > 1 or variant.constants.get("TMA"))
     work = Work(
         *variant.tile, variant.channels, variant.products, copied=by_engine, loads_rows=variant.kernel == "nearest",
-        consumers=launch["consumers"],
+        consumers=launch["consumers"], matrices=variant.matrices,
     )  # fmt: skip
     return tile_cost(loop.body, arch, tiles_per_turn(loop, variant), work, launch["blocks"])
 

@@ -60,7 +60,7 @@ class Work:
 
     bytes: of a number. copied: whether the copy engine brings the keys, which then shows in no instruction of the
     loop. loads_rows: whether a turn brings its rows too. consumers: groups of warps, of `rows` rows each, that share
-    the keys.
+    the keys. matrices: tiles that a turn brings, 2 where values lie beside the keys.
     """
 
     rows: int
@@ -71,6 +71,7 @@ class Work:
     copied: bool = False
     loads_rows: bool = False
     consumers: int = 1
+    matrices: int = 1
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _unseen(body: Body, arch: int, work: Work) -> dict[str, float]:
     """What the instructions do not tell, per 64 x 128 tile: products, and keys that other engines bring and read."""
     tiles = work.rows * work.keys / (64 * 128)
     keys = work.keys * work.channels * work.bytes
-    brought = keys / work.consumers + work.loads_rows * work.rows * work.channels * work.bytes
+    brought = work.matrices * keys / work.consumers + work.loads_rows * work.rows * work.channels * work.bytes
     tensor, read = _products(arch, work), 0
     tcgen05 = [operands.strip() for name, operands in body if opcode(name) == "UTCHMMA"]
     if tcgen05:

@@ -126,7 +126,8 @@ def partials(request: Request, *, splits: int | None = None) -> tuple[Tensor, Te
     (rows, channels), keys = q.shape, queue.shape[0]
     hopper = request.impl == "hopper" and keys >= SPLIT_KEYS
     sms = device_limits(q.device)[1]
-    tile, slots = portable.row_tile(queue), sms * portable.BLOCKS_PER_SM
+    tile, blocks = portable.row_tile(request)
+    slots = sms * blocks
     if hopper:
         from bingo.kernels.hopper_queue_softmax import ROWS_PER_BLOCK
 

@@ -1,7 +1,8 @@
 """Portable Triton kernels of `queue_softmax`: one pass over the queue, sm_80 and later, interpreter.
 
-The loop is attention with K = V: each tile of keys is loaded once and feeds both products. The queue is cut along the
-second grid axis so that few rows still fill the GPU. Each split leaves two partials per row, in base 2 throughout:
+The loop is attention with K = V: each tile of keys is loaded once and feeds both products. Values, where given, are a V
+of their own: a tile of them is loaded beside each tile of keys. The queue is cut along the second grid axis so that few
+rows still fill the GPU. Each split leaves two partials per row, in base 2 throughout:
 lse_SR = log2 sum_j exp2(z_ij), z = log2(e) / temperature * q . n, and mean_SRC, the split's softmax-weighted mean key;
 `triton_combine.py` joins them in a fixed order, so results are bitwise repeatable on one device.
 
@@ -82,14 +83,15 @@ def load_tile(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def add_tile(  # type: ignore[no-untyped-def]
-    q, queue, queue_ids_ptr, exclude_ptr, rows, cols, first_key, K, G, scale, largest, total, mean,
+    q, queue, values, queue_ids_ptr, exclude_ptr, rows, cols, first_key, K, G, scale, largest, total, mean,
     C: tl.constexpr, BC: tl.constexpr, BN: tl.constexpr, E: tl.constexpr,
     TMA: tl.constexpr, GRAD: tl.constexpr, SAFE: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Add BN keys to the running maximum (SAFE only), the sum of weights and the weighted sum of keys."""
+    """Add BN keys to the running maximum (SAFE only), the sum of weights and the weighted sum of keys (or values)."""
     keys = first_key + tl.arange(0, BN)
     live = keys < K
     n = load_tile(queue, first_key, cols, live, C, BC, BN, TMA, WHOLE)
+    v = n if values is None else load_tile(values, first_key, cols, live, C, BC, BN, TMA, WHOLE)
     z = tl.dot(q, tl.trans(n), input_precision="ieee")
     if SAFE:  # the fast path has scaled q, which could pass the largest number of a half-precision dtype
         z = z * scale
@@ -105,19 +107,19 @@ def add_tile(  # type: ignore[no-untyped-def]
         weights = tl.exp2(z - finite[:, None])
         total = total * shrink + tl.sum(weights, 1)
         if GRAD:
-            mean = tl.dot(weights.to(n.dtype), n, mean * shrink[:, None], input_precision="ieee")
+            mean = tl.dot(weights.to(v.dtype), v, mean * shrink[:, None], input_precision="ieee")
         largest = larger
     else:
         weights = tl.exp2(z)
         total += row_sums(weights, BN)
         if GRAD:
-            mean = tl.dot(weights.to(n.dtype), n, mean, input_precision="ieee")
+            mean = tl.dot(weights.to(v.dtype), v, mean, input_precision="ieee")
     return largest, total, mean
 
 
 @triton.jit
 def split_kernel(  # type: ignore[no-untyped-def]
-    q_ptr, queue, queue_ids_ptr, exclude_ptr, lse_ptr, mean_ptr, R, K, G, keys_per_split, scale, low, high,
+    q_ptr, queue, values, queue_ids_ptr, exclude_ptr, lse_ptr, mean_ptr, R, K, G, keys_per_split, scale, low, high,
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, E: tl.constexpr,
     TMA: tl.constexpr, GRAD: tl.constexpr, NORMALIZE: tl.constexpr, SAFE: tl.constexpr, REPAIR: tl.constexpr,
     EVEN: tl.constexpr,
@@ -145,13 +147,13 @@ def split_kernel(  # type: ignore[no-untyped-def]
     whole = end if EVEN else begin + (end - begin) // BN * BN
     for first in range(begin, whole, BN):
         largest, total, mean = add_tile(
-            q, queue, queue_ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
+            q, queue, values, queue_ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
             C, BC, BN, E, TMA, GRAD, SAFE, True,
         )  # fmt: skip
     if not EVEN:
         for first in range(whole, end, BN):
             largest, total, mean = add_tile(
-                q, queue, queue_ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
+                q, queue, values, queue_ids_ptr, exclude_ptr, rows, cols, first, K, G, scale, largest, total, mean,
                 C, BC, BN, E, TMA, GRAD, SAFE, False,
             )  # fmt: skip
 
@@ -199,14 +201,18 @@ class Tile:
     stages: int
 
 
-def choose_tile(dtype: torch.dtype, channels: int, arch: int, *, busy: bool) -> Tile:
-    """Shapes that compile without spills (`bingo bench aot`) and let two blocks share a multiprocessor.
+def choose_tile(dtype: torch.dtype, channels: int, arch: int, *, busy: bool, values: bool = False) -> Tile:
+    """Shapes that compile without spills (`bingo bench aot`); without values two blocks share a multiprocessor.
 
-    arch: compute capability times ten. busy: the running maximum or excluded ids need registers too.
+    arch: compute capability times ten. busy: the running maximum or excluded ids need registers too. values: are given.
     """
     if dtype == torch.float32:  # IEEE products use no tensor core: small tiles keep the accumulators in registers
         stages = 1 if busy and channels > 128 and arch >= 90 else 2
         return Tile(rows=16 if busy or arch < 90 else 32, keys=16, warps=8, stages=stages)
+    if values and channels <= 128 and not busy:  # more rows, since every key now brings two tiles from L2
+        return Tile(rows=128, keys=128 if arch >= 90 else 64, warps=8, stages=2)
+    if values and channels <= 128 and arch < 90:
+        return Tile(rows=64, keys=32, warps=4, stages=2)
     if busy and arch < 90:
         return Tile(rows=64, keys=64, warps=8, stages=2)
     if channels > 128:
@@ -223,27 +229,35 @@ def write_partials(
 
     lse_SR and mean_SRC (without grad (0,)): fp32, contiguous. keys_per_split: a multiple of `SPLIT_KEYS`.
     """
-    q, queue, exclude = request.q_RC, request.queue_KC, request.exclude_GE
+    q, queue, values, exclude = request.q_RC, request.queue_KC, request.values_KD, request.exclude_GE
     (rows, channels), keys = q.shape, queue.shape[0]
     arch, _ = device_limits(q.device)
-    tile = choose_tile(queue.dtype, channels, arch, busy=safe or exclude is not None)
+    busy = safe or exclude is not None
+    tile = choose_tile(queue.dtype, channels, arch, busy=busy, values=values is not None)
     padded = pad_channels(channels)
     # The copy engine feeds the tensor cores of sm_90 and later; it saves the loop its address arithmetic. It needs the
-    # queue to start at a multiple of 16 bytes, which a view into another tensor may not.
-    tma = arch >= 90 and queue.dtype != torch.float32 and queue.data_ptr() % 16 == 0
+    # queue (and values) to start at a multiple of 16 bytes, which a view into another tensor may not.
+    matrices = [queue, values]
+    aligned = all(matrix is None or matrix.data_ptr() % 16 == 0 for matrix in matrices)
+    tma = arch >= 90 and queue.dtype != torch.float32 and aligned
+    if tma:
+        block = [tile.keys, padded]
+        matrices = [matrix if matrix is None else TensorDescriptor.from_tensor(matrix, block) for matrix in matrices]
     low, high = FAST_RANGE[queue.dtype]
     groups, width = (1, 0) if exclude is None else exclude.shape
     split_kernel[(ceil_div(rows, tile.rows), lse_SR.shape[0])](
-        q.contiguous(), TensorDescriptor.from_tensor(queue, [tile.keys, padded]) if tma else queue, request.queue_ids_K,
-        exclude, lse_SR, mean_SRC, rows, keys, groups, keys_per_split, request.scale, low, high, C=channels, BC=padded,
-        BM=tile.rows, BN=tile.keys, E=width, TMA=tma, GRAD=request.grad, NORMALIZE=request.normalize, SAFE=safe,
-        REPAIR=repair, EVEN=keys % tile.keys == 0, num_warps=tile.warps, num_stages=tile.stages,
+        q.contiguous(), *matrices, request.queue_ids_K, exclude, lse_SR, mean_SRC, rows, keys, groups, keys_per_split,
+        request.scale, low, high, C=channels, BC=padded, BM=tile.rows, BN=tile.keys, E=width, TMA=tma,
+        GRAD=request.grad, NORMALIZE=request.normalize, SAFE=safe, REPAIR=repair, EVEN=keys % tile.keys == 0,
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
 
 
-def row_tile(queue: Tensor) -> int:
-    """Rows per block on the queue's device."""
-    return choose_tile(queue.dtype, queue.shape[1], device_limits(queue.device)[0], busy=False).rows
+def row_tile(request: Request) -> tuple[int, int]:
+    """Rows per block, and blocks that share a multiprocessor of the queue's device."""
+    queue, values = request.queue_KC, request.values_KD is not None
+    tile = choose_tile(queue.dtype, queue.shape[1], device_limits(queue.device)[0], busy=False, values=values)
+    return tile.rows, 1 if values else BLOCKS_PER_SM
 
 
 def ranks(request: Request, scores_RM: Tensor) -> Tensor:
@@ -267,8 +281,11 @@ def ranks(request: Request, scores_RM: Tensor) -> Tensor:
 def check(queue_KC: Tensor, values_KD: Tensor | None = None) -> None:
     """ValueError for what no Triton kernel takes."""
     channels = queue_KC.shape[1]
-    if values_KD is not None:
-        raise ValueError("values are given, which impl 'triton' does not take; pass impl='chunked'")
+    if values_KD is not None and values_KD.shape[1] != channels:
+        raise ValueError(
+            f"values are {values_KD.shape[1]} channels wide and the queue {channels}; impl 'triton' needs one width; "
+            "pass impl='chunked'"
+        )
     if channels % CHANNEL_STEP or not 0 < channels <= MAX_CHANNELS:
         raise ValueError(
             f"impl 'triton' needs C to be a multiple of {CHANNEL_STEP} up to {MAX_CHANNELS}, not {channels}; "

@@ -20,6 +20,8 @@ LOOP_LIMIT = 250
 # Triton keeps an operand that it computed (the scaled queries) in registers and reloads it for every tile: 8
 # instructions more than for one that it only loaded. The Hopper kernel avoids them.
 PORTABLE_LOOP_LIMIT = 256
+# Values are waited for and handed back as the keys are, in every turn.
+VALUES_LOOP_LIMIT = 280
 # Half of a multiprocessor's threads at the least: the augmentation hides the memory's latency with other warps.
 AUGMENT_REGISTERS = 64
 # The unit of `loop_per_tile`: the products of 64 rows and 128 keys, shared by four warps.
@@ -32,8 +34,8 @@ class Variant:
 
     dtype: the queue's (the partials' or images' for a kernel that reads no queue). signature: run-time arguments in
     order, with their Triton types. tile: rows and keys of one turn of the hot loop, where its instructions do not say
-    (see `aot.Loop`). products: matrix products per tile. loop_limit: the most that `loop_per_tile` may be on sm_90.
-    register_limit: the most per thread.
+    (see `aot.Loop`). products: matrix products per tile. matrices: tiles that a turn brings from memory. loop_limit:
+    the most that `loop_per_tile` may be on sm_90. register_limit: the most per thread.
     """
 
     kernel: str
@@ -48,6 +50,7 @@ class Variant:
     options: dict[str, Any] = field(default_factory=dict)
     tile: tuple[int, int] = (0, 0)
     products: int = 0
+    matrices: int = 1
     loop_limit: int | None = None
     register_limit: int = 255
 
@@ -60,10 +63,24 @@ def portable_variants(arch: int) -> list[Variant]:
     main = [
         _split(name, dtype, 128, arch, **changes) for dtype in TYPE_NAMES for name, changes in SPECIAL_SPLITS.items()
     ]
+    values = [
+        _split(name, dtype, channels, arch, values=True, **changes)
+        for (name, dtype, channels), changes in VALUES_SPLITS.items()
+    ]
     last = [end for channels in (64, 128, 256) for end in (_combine(channels), _bag(channels))]
     lists = [_nearest(dtype, places, arch, 2048) for dtype in TYPE_NAMES for places in (16, 32)]
     lists.append(_nearest(torch.float16, 16, arch, 1000))
-    return [*plain, padded, *main, _ranks(arch), *last, _combine(128, GRAD=False), _bag(128, **NOTHING_MORE), *lists]
+    return [
+        *plain,
+        padded,
+        *main,
+        *values,
+        _ranks(arch),
+        *last,
+        _combine(128, GRAD=False),
+        _bag(128, **NOTHING_MORE),
+        *lists,
+    ]
 
 
 SPECIAL_SPLITS: dict[str, dict[str, Any]] = {
@@ -77,9 +94,23 @@ SPECIAL_SPLITS: dict[str, dict[str, Any]] = {
     "loss only, 3 excluded ids, ragged": {"E": 3, "GRAD": False, "EVEN": False},
 }
 
+VALUES_SPLITS: dict[tuple[str, torch.dtype, int], dict[str, Any]] = {
+    ("values", torch.float32, 64): {},
+    ("values", torch.float32, 128): {},
+    ("values", torch.bfloat16, 64): {},
+    ("values", torch.bfloat16, 128): {},
+    ("values, running maximum, ragged", torch.bfloat16, 128): {"SAFE": True, "EVEN": False},
+}
+
 
 def _split(
-    name: str, dtype: torch.dtype, channels: int, arch: int, q_dtype: torch.dtype | None = None, **changes: Any
+    name: str,
+    dtype: torch.dtype,
+    channels: int,
+    arch: int,
+    q_dtype: torch.dtype | None = None,
+    values: bool = False,
+    **changes: Any,
 ) -> Variant:
     constants: dict[str, Any] = {
         "E": 0,
@@ -90,18 +121,21 @@ def _split(
         "EVEN": True,
     } | changes
     busy = bool(constants["E"] or constants["SAFE"])
-    tile = kernels.choose_tile(dtype, channels, arch, busy=busy)
+    tile = kernels.choose_tile(dtype, channels, arch, busy=busy, values=values)
     half = dtype != torch.float32
     tma = arch >= 90 and half
     queue = f"tensordesc<{TYPE_NAMES[dtype]}[{tile.keys},{channels}]>" if tma else f"*{TYPE_NAMES[dtype]}"
-    signature = {"q_ptr": f"*{TYPE_NAMES[q_dtype or dtype]}", "queue": queue} | SPLIT_ARGUMENTS
+    signature = {"q_ptr": f"*{TYPE_NAMES[q_dtype or dtype]}", "queue": queue, "values": queue} | SPLIT_ARGUMENTS
     constants = {"C": channels, "BC": channels, "BM": tile.rows, "BN": tile.keys, "TMA": tma} | constants
     if not constants["E"]:
         constants |= {"queue_ids_ptr": None, "exclude_ptr": None}
+    if not values:
+        constants["values"] = None
+    limit = VALUES_LOOP_LIMIT if values else PORTABLE_LOOP_LIMIT
     return Variant(
         "split", name, TYPE_NAMES[dtype], channels, kernels.split_kernel, signature, constants, tile.warps, tile.stages,
         tile=(tile.rows, tile.keys), products=1 + constants["GRAD"],
-        loop_limit=PORTABLE_LOOP_LIMIT if half and channels <= 128 and not busy and constants["EVEN"] else None,
+        matrices=1 + values, loop_limit=limit if half and channels <= 128 and not busy and constants["EVEN"] else None,
     )  # fmt: skip
 
 

@@ -67,6 +67,32 @@ def run(argv: list[str], report: Report) -> int:
     return run_here(options.recipe, device, root, recipe, options.ranks, report, replace=options.replace)
 
 
+LEADERBOARDS = tuple(name.removeprefix("leaderboard-") for name in CHAINS if name.startswith("leaderboard-"))
+
+
+def leaderboard_flags() -> Parser:
+    about = "Train every objective at equal cost, and rank them; what is done is skipped."
+    parser = Parser("bingo leaderboard", about, "bingo leaderboard digits --seeds 5")
+    parser.add_argument("what", choices=list(LEADERBOARDS), metavar="WHAT", help=f"one of: {', '.join(LEADERBOARDS)}")
+    add_recipe_flags(parser)
+    ranks = "processes per job (default: 1)"
+    parser.add_argument("--ranks", type=whole, default=1, metavar="N", help=ranks)
+    add_replace_flag(parser)
+    return parser
+
+
+def leaderboard(argv: list[str], report: Report, tables: Callable[[Path], list[str]]) -> int:
+    """`bingo leaderboard WHAT`: the recipe leaderboard-WHAT as `bingo run` runs it, then its table and its picture."""
+    options = leaderboard_flags().parse_args(argv)
+    options.recipe = f"leaderboard-{options.what}"
+    root = options.out or Path("runs") / options.recipe
+    recipe = recipe_of(options, root)
+    run_here(options.recipe, options.device or "auto", root, recipe, options.ranks, report, replace=options.replace)
+    for line in tables(root):
+        print(line)
+    return 0
+
+
 def submit_flags() -> Parser:
     parser = Parser(
         "bingo submit",

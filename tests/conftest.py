@@ -13,9 +13,10 @@ from tests.cluster.slurm import Cluster, missing
 from tests.support.inputs import make_bags, make_digits, make_teacher
 from tests.support.on_gpu import REAL, of_file, on_gpu
 
+pytest_plugins = ["tests.support.sampled"]
 if not REAL:
     # On a GPU a kernel's first launch compiles it, in whichever test comes first.
-    pytest_plugins = ["tests.support.cpu_limit"]
+    pytest_plugins += ["tests.support.cpu_limit"]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -26,10 +27,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Among several workers, the files with most slow tests first: no core waits for the end of a long one."""
+    """Among several workers, the files with most slow tests first: no core waits for the end of a long one.
+
+    Those that wait for Slurm take turns with the others, so that the other worker has the core.
+    """
     if hasattr(config, "workerinput"):
         slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-        items.sort(key=lambda item: -slow[item.path])
+        waits = {item.path for item in items if item.get_closest_marker("slurm")}
+        parts = [sorted(part, key=lambda path: (-slow[path], path)) for part in (waits, {*slow} - waits)]
+        place = {path: at for part in parts for at, path in enumerate(part)}
+        items.sort(key=lambda item: (place.get(item.path, len(items)), item.path not in waits))
 
 
 @pytest.fixture
@@ -87,9 +94,9 @@ def cluster(session_cluster: Cluster) -> Cluster:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """Six images in two classes."""
+    """Six images in two classes; PNGs, since the first JPEG of a process costs an import of torch."""
     for at in range(6):
-        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.jpg"
+        path = tmp_path / "source" / f"class{at % 2}" / f"{at}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 16), (40 * at, 0, 99)).save(path)
     return tmp_path / "source"

@@ -93,11 +93,11 @@ def test_what_is_not_read_changes_no_image_folder(source: Path, name: str) -> No
 
 
 def replace_behind_the_link(source: Path) -> None:
-    (source.parent / "elsewhere.jpg").write_bytes((source / "class1" / "1.jpg").read_bytes())
+    (source.parent / "elsewhere.png").write_bytes((source / "class1" / "1.png").read_bytes())
 
 
 def add(source: Path) -> None:
-    shutil.copy(source / "class0" / "0.jpg", source / "class0" / "more.jpg")
+    shutil.copy(source / "class0" / "0.png", source / "class0" / "more.png")
 
 
 def empty_class(source: Path) -> None:
@@ -106,8 +106,8 @@ def empty_class(source: Path) -> None:
 
 @pytest.mark.parametrize("change", [replace_behind_the_link, add, empty_class])
 def test_what_is_read_does(source: Path, change: Callable[[Path], None]) -> None:
-    (source.parent / "elsewhere.jpg").write_bytes((source / "class0" / "0.jpg").read_bytes())
-    (source / "class0" / "link.jpg").symlink_to(source.parent / "elsewhere.jpg")
+    (source.parent / "elsewhere.png").write_bytes((source / "class0" / "0.png").read_bytes())
+    (source / "class0" / "link.png").symlink_to(source.parent / "elsewhere.png")
     before = fingerprint(source)
     change(source)
     assert fingerprint(source) != before
@@ -121,9 +121,9 @@ def test_a_training_on_a_folder_goes_on_after_somebody_looked_at_it(source: Path
 
 
 def test_what_a_pack_is_told_to_leave_changes_nothing(source: Path, tmp_path: Path) -> None:
-    stage = Stage("pack", "pack", PackConfig(source=source, out=tmp_path / "out", ext="jpg"))
+    stage = Stage("pack", "pack", PackConfig(source=source, out=tmp_path / "out", ext="png"))
     key = stage_key(stage)
-    Image.new("RGB", (9, 9)).save(source / "class0" / "0.png")
+    Image.new("RGB", (9, 9)).save(source / "class0" / "0.gif")
     assert stage_key(stage) == key
     assert stage_key(replace(stage, config=replace(stage.config, ext=""))) != key
 

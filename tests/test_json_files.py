@@ -117,6 +117,7 @@ def spoiled(whole: bytes, fields: bool) -> Iterator[tuple[str, bytes | None]]:
             yield f"{name}={other!r}", json.dumps({**value, name: other}).encode()
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.file} {row.command.split()[0]}" for row in ROWS])
 def test_bad_content_is_one_sentence_or_harmless(
     row: Row, inputs: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,7 @@ def whole(inputs: Inputs, kind: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(5, by="kind")
 def test_two_commands_in_one_folder(inputs: Inputs, kind: str, whole: list[dict[str, str]], tmp_path: Path) -> None:
     """Whoever is first has the folder; the other is told, and the record speaks of the content."""
     (first, second), variant = pair(inputs, kind, tmp_path / "out", random.Random(0))
@@ -55,6 +56,7 @@ def test_two_commands_in_one_folder(inputs: Inputs, kind: str, whole: list[dict[
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(5, by="kind")
 def test_killed_and_run_again(inputs: Inputs, kind: str, whole: list[dict[str, str]], tmp_path: Path) -> None:
     for after_s in (0.3, 0.6):
         assert killed(inputs, kind, tmp_path / "out", after_s) == "done"

@@ -198,7 +198,7 @@ def test_what_another_version_began_is_taken_over_on_request_only(
 def test_an_input_that_is_not_as_it_was_sent(source: Path, tmp_path: Path) -> None:
     stage = Stage("bags", "bags", BagsConfig(data=source, out=tmp_path / "bags", kind="random", k=1))
     sent = {"any_version": False, "inputs": identify("bags", stage.config).inputs_json()}
-    (source / "class0" / "0.jpg").touch()
+    (source / "class0" / "0.png").touch()
     with pytest.raises(UserError, match=r"--data: \S+source has another content than when the job was sent .known"):
         run_stage(stage, sent=sent)
     assert not stage.out.exists()

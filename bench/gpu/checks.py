@@ -155,10 +155,12 @@ class Truth(NamedTuple):
 
 
 def truth(
-    q: Tensor, queue: Tensor, temperature: float, exclude: Tensor | None = None, ids: Tensor | None = None
-) -> Truth:
+    q: Tensor, queue: Tensor, temperature: float, exclude: Tensor | None = None, ids: Tensor | None = None,
+    values: Tensor | None = None,
+) -> Truth:  # fmt: skip
     """The definition in fp64, a block of rows at a time; row i reads line i % G of exclude."""
     queue = queue.double()
+    averaged = queue if values is None else values.double()
     parts = []
     for first in range(0, max(1, len(q)), ROWS_AT_ONCE):
         block = q[first : first + ROWS_AT_ONCE].double()
@@ -169,7 +171,7 @@ def truth(
             logits.masked_fill_(out, -torch.inf)
         lse = torch.logsumexp(logits, 1)
         weights = torch.exp(logits - lse[:, None]).nan_to_num_(0.0)
-        parts.append((lse, weights @ queue, weights.square_().sum(1).sqrt()))
+        parts.append((lse, weights @ averaged, weights.square_().sum(1).sqrt()))
     lse, mean, spread = (torch.cat(column) for column in zip(*parts, strict=True))
     return Truth(lse, mean, spread.max().item() if len(spread) else 0.0)
 
@@ -338,6 +340,14 @@ def excludes_everything(s: Setting, keys: int, channels: int) -> Outcome:
     assert lse[0] == -math.inf, f"lse of a row without keys is {lse[0].item()}"
     assert not mean[::2].any(), "mean key of a row without keys is not 0"
     return against(exact, lse, mean, exact.tolerance(s.dtype, T))
+
+
+def averages_values(s: Setting, rows: int, keys: int, channels: int) -> Outcome:
+    """The softmax over the queue averages the rows of another matrix."""
+    q, queue, values = (unit(s, count, channels, seed=seed) for seed, count in enumerate((rows, keys, keys)))
+    lse, mean = queue_softmax(q, queue, T, impl=s.impl, values=values)
+    exact, of_keys = truth(q, queue, T, values=values), truth(q, queue, T)
+    return against(exact, lse, mean, (of_keys.tolerance(s.dtype, T)[0], exact.tolerance(s.dtype, T)[1]))
 
 
 def counts_ranks(s: Setting, rows: int, keys: int, channels: int) -> Outcome:

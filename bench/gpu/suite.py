@@ -135,6 +135,9 @@ def _edges(s: Setting) -> dict[str, Task]:
     found["excluded ids"] = partial(checks.excludes, s, 15, some, channels)
     found["excluded ids, whole tiles"] = partial(checks.excludes, s, 33 if s.quick else 768, 128, channels)
     found["a row without keys"] = partial(checks.excludes_everything, s, 65, channels)
+    if s.impl != "hopper":
+        for shape in ((17, 67, channels),) if s.quick else ((65, 1000, 128), (768, 65536, 64), (768, 65536, 128)):
+            found[f"values, {_name(*shape)}"] = partial(checks.averages_values, s, *shape)
     found["ranks"] = partial(checks.counts_ranks, s, 33 if s.quick else 768, long, channels)
     found["strided and fp32 queries"] = partial(checks.takes_other_inputs, s, 128, channels)
     return found

@@ -29,6 +29,8 @@ class Panel(NamedTuple):
 PANELS = {
     "loss": Panel("training loss", smooth=True),
     "knn": Panel("kNN accuracy while training, %", 100, dots=True),
+    "rankme": Panel("RankMe of the features", dots=True),
+    "teacher_agreement": Panel("same nearest neighbour as by the teacher, %", 100, dots=True),
     "top1": Panel("own key nearest (top-1), %", 100),
     "top5": Panel("own key among the 5 nearest (top-5), %", 100),
     "accuracy": Panel("classifier's accuracy, %", 100, dots=True),
@@ -40,6 +42,8 @@ PANELS = {
 """Quantity -> how it is shown. Those that a run does not have make no panel."""
 KEYS = ("loss", "top1", "top5", "lr", "images_per_second", "loader_wait", "gpu_peak_gib")
 """Quantities that stand under their own names in lines of steps."""
+JUDGED = ("knn", "rankme", "teacher_agreement")
+"""The same in lines of evaluations."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ def read_curve(path: Path, per_step: int, batch: int) -> Curve:
     found = read_lines(path)
     train = [line for line in found if line["kind"] == "train"]
     series = {name: _series([line for line in train if is_number(line.get(name))], name, per_step, 1) for name in KEYS}
-    series["knn"] = _series([line for line in found if line["kind"] == "eval"], "knn", per_step, 0)
+    evaluations = [line for line in found if line["kind"] == "eval"]
+    for name in JUDGED:
+        series[name] = _series([line for line in evaluations if is_number(line.get(name))], name, per_step, 0)
     series["accuracy"] = _series([line for line in found if line["kind"] == "accuracy"], "top1", per_step, 0)
     if not len(series["images_per_second"][0]):
         series["images_per_second"] = _speed(train, per_step, batch)

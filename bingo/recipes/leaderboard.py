@@ -31,6 +31,8 @@ class Arm:
     changes: Mapping[str, Any] = field(default_factory=dict)
     contrast: Mapping[str, Any] = field(default_factory=dict)
     optim: Mapping[str, Any] = field(default_factory=dict)
+    live: bool = False
+    """Whether the teacher runs beside the student, in place of cached keys."""
 
     @property
     def passes(self) -> int:
@@ -65,7 +67,9 @@ INGREDIENTS = {
     "+ another view": Arm("simreg", {"key_view": "cross"}),
 }
 """What the modern recipe adds, each alone, to SimReg on the same passes."""
-COMPARED = {"objectives": ARMS, "ingredients": INGREDIENTS}
+CACHES = {name + how: Arm(name, live=bool(how)) for name in ("seed", "simreg") for how in ("", ", live teacher")}
+"""Cached keys of the student's own views, and the teacher itself on them."""
+COMPARED = {"objectives": ARMS, "ingredients": INGREDIENTS, "caches": CACHES}
 
 
 def leaderboard_digits(
@@ -81,9 +85,9 @@ def leaderboard_digits(
 
     bingo leaderboard digits
 
-    epochs: passes of an image through each student. compare: objectives, ingredients (of the modern recipe, each alone)
-    or names of arms with commas between. match: passes, or compute (a forward and a backward pass are three forward
-    passes; a momentum student one more).
+    epochs: passes of an image through each student. compare: objectives, ingredients (of the modern recipe, each
+    alone), caches (cached keys and a live teacher) or names of arms with commas between. match: passes, or compute (a
+    forward and a backward pass are three forward passes; a momentum student one more).
     """
     return leaderboard(digits_demo(root, epochs, device), seeds, compare, match)
 
@@ -125,7 +129,7 @@ def chosen(compare: str) -> dict[str, Arm]:
     if compare in COMPARED:
         return COMPARED[compare]
     names = [name.strip() for name in compare.split(",") if name.strip()]
-    known = ARMS | INGREDIENTS
+    known = ARMS | INGREDIENTS | CACHES
     for name in names:
         if name not in known:
             raise UserError(f"--compare {name!r} is no arm; {did_you_mean(name, [*COMPARED, *known])}")
@@ -136,7 +140,7 @@ def chosen(compare: str) -> dict[str, Arm]:
 
 def trained(demo: Demo, name: str, arm: Arm, seed: int, match: Match) -> tuple[Stage, Stage]:
     """Training and evaluation of one student."""
-    out = demo.root / "students" / f"{name.replace('+ ', 'with ').replace(' ', '-')}-{seed}"
+    out = demo.root / "students" / f"{name.replace('+ ', 'with ').replace(',', '').replace(' ', '-')}-{seed}"
     epochs = arm.epochs(demo.epochs, match)
     if not arm.objective:
         config = replace(demo.contrastive(out, demo.student, epochs, seed), key_bn="shuffle")
@@ -149,6 +153,7 @@ def trained(demo: Demo, name: str, arm: Arm, seed: int, match: Match) -> tuple[S
 def distillation(demo: Demo, out: Path, arm: Arm, epochs: int, seed: int) -> DistillConfig:
     """A student by the arm's objective; keys are cached but for what needs the teacher itself."""
     row = OBJECTIVES[arm.objective]
+    live = arm.live or row.lengths
     usual = demo.distillation(out, "knn", seed)
     warm: dict[str, Any] = (
         {"warm_epochs": max(1, epochs // 18)} if arm.objective == "release" else {}
@@ -156,8 +161,8 @@ def distillation(demo: Demo, out: Path, arm: Arm, epochs: int, seed: int) -> Dis
     return replace(
         usual,
         objective=arm.objective,
-        teacher=demo.root / "teacher" if row.lengths else None,
-        keys=None if row.lengths else demo.root / "keys",
+        teacher=demo.root / "teacher" if live else None,
+        keys=None if live else demo.root / "keys",
         bags=usual.bags if row.bags else None,
         contrast=replace(usual.contrast, **arm.contrast),
         optim=replace(usual.optim, epochs=epochs, **arm.optim),

@@ -59,6 +59,7 @@ class Distillation:
         self.teacher = frozen_teacher(config, source, world) if isinstance(source, Encoder) else None
         if self.teacher is not None:  # what became of it: a compiler may have failed
             config = replace(config, runtime=replace(config.runtime, engine=self.teacher.engine))
+        self.keys_from = source if self.teacher is None else self.teacher
         self.config, self.plan, self.world, self.row = config, plan, world, config.method
         contrast, row = config.contrast, self.row
         self.encoder = seeded_encoder(
@@ -67,7 +68,7 @@ class Distillation:
         self.mixes = row.mixes and config.cutmix
         self.passes = row.passes(mixes=config.cutmix)
         self.model = wrap(self.encoder, config, world, views=self.passes, joint=config.view_norm == "joint")
-        self.guess = row.guesses * math.log(contrast.queue + 1) if row.guess == "queue" else math.inf
+        self.guess = row.guesses * math.log(contrast.queue + 1) if row.guess == "queue" else None
         self.queue = self._queue(source.dim)
         self.own_queue = self._queue(source.dim) if row.own_queue else None
         self.momentum = average_of(self.encoder) if row.own_queue == "momentum" else None

@@ -1,41 +1,72 @@
-"""Warns of a student that collapses or diverges though its loss stays finite."""
+"""Warns of a student that collapses or diverges though its loss stays finite, with the step at which it is seen."""
 
 import logging
+import statistics
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 log = logging.getLogger(__name__)
-EQUAL, EPOCHS = 0.001, 3
-"""Spread of queries below which they are equal, and for how many epochs in a row: healthy students start near 0.01."""
+EQUAL = 0.001
+"""Spread of queries below which they are equal: that of healthy students does not fall below 0.01."""
+LOOKS, EPOCHS, STEPS = 3, 2, 1000
+"""How often in a row the queries must be equal, over how many epochs, or steps where those are fewer."""
 NEAR, FAR = 0.98, 1.5
 """Share of the loss of guessing above which nothing is learned, and times of it above which the loss has run away."""
+WINDOW = 16
+"""Steps whose mean loss is judged."""
+GROWN = 10
+"""Times that weights may grow. Those of healthy runs stay within twice; a rate a thousand times too high makes 100 of
+it within an epoch, and batch norm hides it: the network divides by the length of its weights, and hardly learns."""
 REMEDY = "lower --optim.lr or raise --contrast.temperature, and look at what is trained on"
 
 
 class Health:
-    """Looks at each epoch's mean loss and its last spread, which are on the host anyway; says each thing once.
+    """Reads the lines of a training's steps as they are written; says each thing once.
 
-    guess: the loss of a student that only guesses. A collapsed one is on average no better, whatever the keys are.
+    guess: the loss of a student that only guesses; a collapsed one is on average no better, whatever the keys are. None
+    where an objective has no such number: then a loss is judged by its own first steps, and a collapse by the queries
+    alone. per_epoch: steps of an epoch; length: of the weights before the first step, see `weight_norm`.
     """
 
-    def __init__(self, guess: float) -> None:
-        self.guess = guess
+    def __init__(self, guess: float | None, per_epoch: int, length: float) -> None:
+        self.guess, self.length = guess, length
+        self.patience = min(EPOCHS * per_epoch, STEPS)
+        self._losses: deque[float] = deque(maxlen=WINDOW)
         self._start: float | None = None
-        self._equal = 0
+        self._equal: tuple[int, int] | None = None
+        """The first of the measured steps in a row at which queries were equal, and their number."""
         self._said: set[str] = set()
 
-    def look(self, epoch: int, loss: float, spread: float) -> None:
-        """An epoch (from 0) has ended with this mean loss; spread: see `contrast_measures`."""
-        self._start = loss if self._start is None else self._start
-        self._equal = self._equal + 1 if spread < EQUAL and loss > NEAR * self.guess else 0
-        if loss > FAR * max(self.guess, self._start):
-            self._say("diverges", epoch, f"its loss is {loss:.3g}, and {self.guess:.3g} is that of guessing")
-        elif self._equal >= EPOCHS:
-            self._say(
-                "has collapsed", epoch,
-                f"its queries have been nearly equal for {EPOCHS} epochs (mean cosine {1 - spread:.5f}), and its loss, "
-                f"{loss:.3g}, is that of guessing, {self.guess:.3g}",
-            )  # fmt: skip
+    def look(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """New lines of metrics.jsonl, in order. Measured steps have `spread` and `weight_norm`."""
+        for line in lines:
+            if line["kind"] == "train":
+                self._losses.append(line["loss"])
+                self._look(line["step"], statistics.fmean(self._losses), line.get("spread"), line.get("weight_norm"))
 
-    def _say(self, what: str, epoch: int, seen: str) -> None:
+    def _look(self, step: int, loss: float, spread: float | None, length: float | None) -> None:
+        """loss: the mean of the last steps."""
+        if len(self._losses) == WINDOW:
+            self._start = loss if self._start is None else self._start
+            most = max(self._start, self.guess or 0)
+            if 0 < FAR * most < loss:
+                judged = f"{self._start:.3g} at the start" if most == self._start else f"{most:.3g} by guessing"
+                self._say("diverges", step, f"its loss is {loss:.3g} over {WINDOW} steps, and was {judged}")
+        if length is not None and length > GROWN * self.length:
+            self._say("diverges", step, f"its weights are {length / self.length:.3g} times as long as at the start")
+        if spread is not None:
+            equal = spread < EQUAL and (self.guess is None or loss > NEAR * self.guess)
+            first, looks = self._equal or (step, 0)
+            self._equal = (first, looks + 1) if equal else None
+            if equal and looks + 1 >= LOOKS and step - first >= self.patience:
+                guess = (
+                    "" if self.guess is None else f", and its loss, {loss:.3g}, is that of guessing, {self.guess:.3g}"
+                )
+                since = f"its queries have been nearly equal since step {first} (mean cosine {1 - spread:.5f})"
+                self._say("has collapsed", step, since + guess)
+
+    def _say(self, what: str, step: int, seen: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            log.warning("the student %s, seen after epoch %d: %s; %s", what, epoch + 1, seen, REMEDY)
+            log.warning("the student %s, seen at step %d: %s; %s", what, step, seen, REMEDY)

@@ -13,9 +13,7 @@ from torch import nn
 from bingo.config import TrainingConfig
 from bingo.distributed import World
 from bingo.errors import UserError
-from bingo.evaluate.accuracy import knn_accuracy
 from bingo.features.alike import open_same
-from bingo.features.extract import extract
 from bingo.files import first_line
 from bingo.images.classes import check_labels
 from bingo.images.dataset import Dataset
@@ -29,9 +27,12 @@ from bingo.train.checkpoint import go_on, leave_saved, save_beside
 from bingo.train.graph import make_step
 from bingo.train.health import Health
 from bingo.train.metrics import Metrics
+from bingo.train.monitor import Evaluation
 from bingo.train.optimiser import load_sgd, sgd
 from bingo.train.profile import StepProfile
 from bingo.train.shares import Method
+from bingo.train.sides import Sides, weight_norm
+from bingo.train.sinks import Sinks, check_sinks
 from bingo.train.telemetry import Speed
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import training_batches, view_dtype
@@ -134,6 +135,7 @@ def check_run(config: TrainingConfig, dataset: Dataset, world: World) -> None:
             "lower --contrast.queue or set --contrast.negatives strangers",
             config.contrast.queue, len(dataset), config.data,
         )  # fmt: skip
+    check_sinks(config.monitor.sinks)
     try:
         resolve_impl(config.runtime.impl, world.device)
     except ValueError as error:
@@ -186,15 +188,19 @@ def train(
             "or choose another --out"
         )
     profile = StepProfile(config.runtime.profile, config.out, range(start, total), world)
+    health = Health(method.guess, per_epoch, float(weight_norm(method.encoder)))  # before it is what a state says
     if state:
         _restore(state, method, optimiser)
         world.watch.event("resumed", step=start, ranks=world.ranks, size=world.size)
     world.watch.event("training", step=start, steps=total)
-    metrics, health = Metrics(config.out / "metrics.jsonl", world, state), Health(method.guess)
+    metrics = Metrics(config.out / "metrics.jsonl", world, state, sides=Sides(method, world.device))
+    sinks = Sinks(config, main=world.main)
+    metrics.readers += [health.look, sinks.take]
     failures, val_failures = (
         Failures(data, config.loader.most_bad(len(data)), "raise --loader.max-bad, or run `bingo check` and pack again")
         for data in (dataset, val or dataset)
     )
+    evaluation = Evaluation(method, failures, val_failures, config, world)
     batches = training_batches(
         dataset,
         plan,
@@ -207,7 +213,7 @@ def train(
     began, speed = time.perf_counter(), Speed(config.optim.batch, world)
     method.encoder.train()
     bar = progress_bar("step", total, start, images=config.optim.batch, show=world.main)
-    with Background() as background, bar as advance:
+    with sinks, Background() as background, bar as advance:
         for step in range(start, total):
             profile.at(step)
             shares = speed.take(batches, world.shares)
@@ -216,12 +222,14 @@ def train(
             epoch_ends = done % per_epoch == 0
             measure = epoch_ends or done % config.runtime.log_every == 0
             loss, measures = train_on(shares, learning_rate, config.seed * 1_000_003 + step, measure=measure)
+            if measures is not None:
+                measures = torch.cat([measures, weight_norm(method.encoder).to(measures.dtype)[None]])
             line = {"step": step, "epoch": step // per_epoch, "lr": learning_rate, "time": round(time.time(), 3)}
             metrics.step(loss, line | (speed.figures() if measure else {}), measures)
             if epoch_ends and val and (done == total or (done // per_epoch) % config.monitor.every == 0):
                 with speed.aside():
-                    knn, left_out = monitor(method.saved, failures, val_failures, config, world)
-                metrics.evaluation(done, done // per_epoch, knn, left_out)
+                    found = evaluation()
+                metrics.evaluation(done, done // per_epoch, **found)
             world.watch.beat(done)
             leaves = done < total and world.leaving()
             saves = epoch_ends or leaves or done % config.runtime.checkpoint_every == 0
@@ -234,9 +242,6 @@ def train(
                 speed.tell(done)
             elif done % config.runtime.log_every == 0:
                 metrics.flush()
-            if epoch_ends and world.main:
-                losses, count = metrics.epochs[step // per_epoch]
-                health.look(step // per_epoch, losses / count, metrics.newest["spread"])
             advance(done, note=_note(step // per_epoch, config.optim.epochs, metrics.newest))
             background.look()
             if leaves:
@@ -255,7 +260,8 @@ def train(
         "steps": total,
         "ranks": world.ranks,
         "resumed_from": start,
-        "knn": metrics.newest.get("knn"),
+        "knn": None,
+        **metrics.figures(),
         **unusual(config),
         "weights": weights,
         "steps_per_second": round((total - start) / max(seconds, 1e-9), 2),
@@ -270,27 +276,6 @@ def _note(epoch: int, epochs: int, newest: dict[str, float]) -> str:
     waits = newest.get("loader_wait", 0)
     told += [f"{100 * waits:.0f} % waiting for images"] if waits >= 0.005 else []
     return ", ".join([f"epoch {epoch + 1} of {epochs}", *told])
-
-
-def monitor(
-    encoder: Encoder, train: Failures, val: Failures, config: TrainingConfig, world: World
-) -> tuple[float, int]:
-    """kNN accuracy (k = 10, cosine) of the current weights with rank 0's batch-norm statistics, as a fraction, and how
-    many images it leaves out because they cannot be decoded."""
-    world.broadcast([buffer for buffer in encoder.buffers() if buffer.is_floating_point()])
-    parts, left_out = [], 0
-    for failures in (train, val):
-        data = failures.dataset
-        features = extract(
-            encoder, data, config.augment, config.optim.batch, config.runtime, world,
-            loader=config.loader, failures=failures,
-        )  # fmt: skip
-        keep = torch.ones(len(data), dtype=torch.bool, device=world.device)
-        keep[world.gather_lists(list(failures.found))] = False
-        left_out += len(data) - int(keep.sum())
-        parts += [features[keep], torch.from_numpy(data.labels).long().to(world.device)[keep]]
-    encoder.train()
-    return knn_accuracy(*parts, k=min(10, len(parts[0]))), left_out
 
 
 def _state(

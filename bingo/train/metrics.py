@@ -4,8 +4,9 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +16,44 @@ from bingo.distributed import World
 from bingo.errors import PASSING, UserError, file_error, remedy
 from bingo.files import atomic_write, hash_file, new_hash
 from bingo.train.lines import in_words, parse, ranges, read_lines
+from bingo.train.sides import CURES, FULL_PRECISION, Sides
 from bingo.train.telemetry import of_every_rank
 from bingo.views.decode_failures import Failures
 
 log = logging.getLogger(__name__)
 ALL_THERE = "every step has a line, but not all are what was written"
 CONTRAST_CURE = "lower --optim.lr or raise --contrast.temperature"
-MEASURES = ("top1", "top5", "spread")
-"""What a measured step's line has besides the loss, see `contrast_measures`."""
+MEASURES = ("top1", "top5", "spread", "weight_norm")
+"""What a measured step's line has besides the loss, see `contrast_measures` and `weight_norm`."""
+FIGURES = ("knn", "rankme", "uniformity", "dead_dimensions", "teacher_agreement")
+"""What an evaluation leaves in the figures of the record, see `bingo.train.monitor`."""
+Reader = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Metrics:
     """Appends on rank 0. Losses stay on the device until a flush, so logging costs one synchronisation per flush.
 
-    begun: the checkpoint's state, of a run that goes on. `newest` has the last loss, measures and `knn` that are known;
-    `bad_images` the numbers of the images found undecodable; `epochs` the sum and the number of an epoch's losses;
-    `lost` how many steps before `begun` have no line any more. cure: what to do about a loss that is not finite.
+    begun: the checkpoint's state, of a run that goes on. `newest` has the last loss, measures and `FIGURES` that are
+    known; `bad_images` the numbers of the images found undecodable; `lost` how many steps before `begun` have no line
+    any more. cure: what to do about a loss that is not finite; sides: says whose fault it is. `readers` are given all
+    lines that are written from now on.
     """
 
     def __init__(
-        self, path: Path, world: World, begun: Mapping[str, Any] | None = None, cure: str = CONTRAST_CURE
+        self,
+        path: Path,
+        world: World,
+        begun: Mapping[str, Any] | None = None,
+        cure: str = CONTRAST_CURE,
+        sides: Sides | None = None,
     ) -> None:
-        self.path, self.world, self.cure = path, world, cure
+        self.path, self.world, self.cure, self.sides = path, world, cure, sides
+        self.readers: list[Reader] = []
         self.newest: dict[str, float] = {}
         self.bad_images: set[int] = set()
         self.lost = 0
-        self.epochs: dict[int, tuple[float, int]] = {}
         self._losses: list[torch.Tensor] = []
+        self._sums: list[torch.Tensor] = []  # of `sides`
         self._measures: dict[int, torch.Tensor] = {}  # by the place of their line
         self._lines: list[dict[str, Any]] = []
         self._hash, self._size = new_hash(), 0
@@ -68,7 +80,7 @@ class Metrics:
                 bad = [line["index"] for line in lines if line["kind"] == "bad"]
                 figures = {"knn": scores[-1] if scores else None, "bad_images": bad}
         if figures is not None:
-            self._know(figures["knn"], figures["bad_images"])
+            self._know(figures)
 
     def _take(self, text: bytes) -> None:
         """The file holds this and nothing else."""
@@ -106,56 +118,80 @@ class Metrics:
             )  # fmt: skip
         return [line for _, line in lines.values()]
 
-    def _know(self, knn: float | None, bad: list[int]) -> None:
-        if knn is not None:
-            self.newest["knn"] = knn
-        self.bad_images.update(bad)
+    def _know(self, figures: Mapping[str, Any]) -> None:
+        self.newest |= {name: figures[name] for name in FIGURES if figures.get(name) is not None}
+        self.bad_images.update(figures["bad_images"])
+
+    def figures(self) -> dict[str, float]:
+        """Those of `FIGURES` that are known."""
+        return {name: self.newest[name] for name in FIGURES if name in self.newest}
 
     def state(self) -> dict[str, Any]:
         """Flush; what a checkpoint holds of this file: its size and hash, and the figures that come from its lines."""
         self.flush()
-        figures = {"knn": self.newest.get("knn"), "bad_images": sorted(self.bad_images)}
+        figures: dict[str, Any] = {"knn": None, **self.figures(), "bad_images": sorted(self.bad_images)}
         if self.lost:
             figures["lost_lines"] = self.lost
         return {"metrics_offset": self._size, "metrics_hash": self._hash.hexdigest(), "metrics_figures": figures}
 
     def step(self, loss: torch.Tensor, line: dict[str, Any], measures: torch.Tensor | None = None) -> None:
         """Record one step; `line` carries `step`, `epoch`, `lr`, may carry `Speed.figures`, of which `loader_wait` is
-        written as the largest of all ranks; measures: see `contrast_measures`."""
+        written as the largest of all ranks; measures: `MEASURES` (4)."""
         if measures is not None:
             self._measures[len(self._lines)] = measures
         self._losses.append(loss.detach().float())
+        if self.sides is not None:
+            self._sums.append(self.sides.now())
         self._lines.append({"kind": "train", **line})
 
     def flush(self) -> None:
         """Average the losses over the ranks and write them.
 
-        Raises `UserError` naming the first step whose loss is not finite, on every rank.
+        Raises `UserError` naming the first step whose loss, or after which a weight, is not finite, on every rank.
         """
         if self._lines:
             losses, measures = torch.stack(self._losses), list(self._measures.values())
             waiting = [line for line in self._lines if "loader_wait" in line]
             waits = of_every_rank([line["loader_wait"] for line in waiting], self.world, losses.device)
-            self.world.average([losses, *measures, waits])
+            sums = torch.stack(self._sums) if self._sums else losses.new_zeros(len(losses), 0)
+            self.world.average([losses, sums, *measures, waits])
             for line, each in zip(waiting, waits.tolist(), strict=True):
                 line["loader_wait"] = round(max(each), 4)  # the slowest rank's: it is waited for
             for place, values in zip(self._measures, (values.tolist() for values in measures), strict=True):
                 self._lines[place] |= dict(zip(MEASURES, values, strict=True))
-            for loss, line in zip(losses.tolist(), self._lines, strict=True):
-                if loss != loss or loss in (float("inf"), float("-inf")):
-                    raise UserError(_not_finite(loss, line["step"], self.cure))
+            for place, (loss, line) in enumerate(zip(losses.tolist(), self._lines, strict=True)):
+                if not math.isfinite(loss):
+                    raise UserError(self._not_finite(loss, line["step"], sums[place].tolist()))
+                if not math.isfinite(line.get("weight_norm", 0)):
+                    raise UserError(
+                        f"the student's weights are not finite after step {line['step']}, whose loss is {loss:.4g}; "
+                        f"{self.cure} and start again in a new --out"
+                    )
                 line["loss"] = loss
-                total, count = self.epochs.get(line["epoch"], (0.0, 0))
-                self.epochs[line["epoch"]] = total + loss, count + 1
                 self.newest |= {name: line[name] for name in ("loss", *MEASURES, "loader_wait") if name in line}
             self.write(*self._lines)
-            self._losses, self._lines, self._measures = [], [], {}
+            self._losses, self._sums, self._lines, self._measures = [], [], [], {}
 
-    def evaluation(self, step: int, epoch: int, knn: float, left_out: int) -> None:
-        """Record the accuracy after `step` steps."""
+    def _not_finite(self, loss: float, step: int, sums: Sequence[float]) -> str:
+        """sums: of `sides`, after the step."""
+        blamed, cause = self.sides.blamed(sums) if self.sides is not None else [], self.cure
+        if not blamed and step == 0 and cause == CONTRAST_CURE:
+            cause = (
+                "nothing was learned yet, so the teacher, its keys or the images may hold such numbers: look at them, "
+                f"or {cause}"
+            )
+        elif blamed:
+            usual = FULL_PRECISION if step == 0 else cause  # nothing was learned before the first step
+            cause = next((CURES[side] for side in blamed if side in CURES), usual)
+        whose = f"{' and '.join(blamed)} are not finite: " if blamed else ""
+        return f"{whose}the loss is {loss} at step {step}; {cause} and start again in a new --out"
+
+    def evaluation(self, step: int, epoch: int, knn: float, left_out: float, **more: float) -> None:
+        """Record the accuracy after `step` steps. more: what else was seen, see `bingo.train.monitor`."""
         self.flush()
-        self.newest["knn"] = knn
-        self.write({"kind": "eval", "step": step, "epoch": epoch, "knn": knn, "left_out": left_out})
+        line = {"knn": knn, "left_out": left_out, **more}
+        self.newest |= {name: line[name] for name in FIGURES if name in line}
+        self.write({"kind": "eval", "step": step, "epoch": epoch, **line})
 
     def accuracy(self, step: int, epoch: int, top1: float, top5: float) -> None:
         """Record what a classifier reached after `step` steps."""
@@ -192,6 +228,8 @@ class Metrics:
                 os.fsync(file.fileno())
             self._hash.update(text)
             self._size += len(text)
+            for reader in self.readers:
+                reader(lines)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -210,13 +248,3 @@ class Metrics:
 
 def _text(line: Mapping[str, Any]) -> bytes:
     return json.dumps(line).encode()
-
-
-def _not_finite(loss: float, step: int, cure: str) -> str:
-    cause = cure
-    if step == 0 and cure == CONTRAST_CURE:
-        cause = (
-            "nothing was learned yet, so the teacher, its keys or the images may hold such numbers: look at them, or "
-            + cause
-        )
-    return f"the loss is {loss} at step {step}; {cause} and start again in a new --out"

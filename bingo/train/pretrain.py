@@ -48,6 +48,7 @@ class MoCo:
         self.saved, self.own_queue = self.encoder, None
         if config.key_bn == "shuffle":
             use_batch_statistics(self.key_encoder, "--key-bn shuffle")
+        self.keys_from = self.key_encoder
         self.guess = math.log(contrast.queue + 1)
         self.queue = KeyQueue(
             contrast.queue,

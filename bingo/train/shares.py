@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from bingo.features.keys import CachedKeys
 from bingo.losses.queue import KeyQueue
 from bingo.models import Encoder
 from bingo.train.inputs import Feed, Inputs
@@ -39,8 +40,6 @@ class Method(Protocol):
     queue: KeyQueue
     own_queue: KeyQueue | None
     """A second one, of the student's own outputs, where the objective has it."""
-    guess: float
-    """The loss of a student that tells no image from another."""
     averages_statistics: bool
     """Whether `after_step` averages batch-norm statistics over ranks; otherwise the first rank's are the run's."""
     feed: Feed
@@ -49,6 +48,14 @@ class Method(Protocol):
     """Sends this process's keys to the others: `World.gather_rows`, unless a graph must do without."""
     uncaptured: str
     """Why its step cannot be captured in a CUDA graph; empty where it can."""
+
+    @property
+    def keys_from(self) -> Encoder | CachedKeys:
+        """What gives a step's keys: the frozen teacher, its cache, or a network that is among `modules`."""
+
+    @property
+    def guess(self) -> float | None:
+        """The loss of a student that tells no image from another; None where the objective has no such number."""
 
     def prepare(self, shares: Sequence[Batch], feed: Feed) -> list[Inputs]:
         """All that the host decides for a step. Cached negatives are put into the queue here, once an epoch."""

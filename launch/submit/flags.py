@@ -105,13 +105,11 @@ def add_recipe_settings(parser: Parser) -> None:
     parser.add_argument("--images", type=Path, metavar="DIR", help=images)
     parser.add_argument("--teacher", type=Path, metavar="PATH", help="ImageNet: run folder or checkpoint")
     parser.add_argument("--seeds", type=whole, metavar="N", help="digits, fashion: seeds per arm (default: 5 and 4)")
-    epochs = (
-        "epochs of distilled students (default: 30, fashion 8, ImageNet 200; digits and fashion: the undistilled one "
-        "makes twice as many, "
-    )
-    parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs}the teacher five times)")
+    epochs = "epochs of distilled students (default: digits 30, fashion 4, ImageNet 200; in the first two"
+    rest = "the undistilled one makes twice as many, the teacher five or ten times)"
+    parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs} {rest}")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where it runs (default: auto)")
-    compare = "leaderboards: objectives, ingredients, or names of arms with commas between (default: objectives)"
+    compare = "leaderboards: objectives, ingredients, caches, or names of arms (default: objectives)"
     parser.add_argument("--compare", metavar="ARMS", help=compare)
     match = "leaderboards: what is equal, the student's passes or compute (default: passes)"
     parser.add_argument("--match", choices=["passes", "compute"], help=match)

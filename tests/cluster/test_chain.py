@@ -57,6 +57,7 @@ def without_figures(page: Path) -> str:
     return re.sub(r"[\d.,]+", "0", page.read_text())
 
 
+@pytest.mark.sampled(1, group="chain")
 def test_a_chain_on_two_nodes_ends_with_the_weights_of_a_local_run(
     cluster: Cluster, local: Path, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_chain_on_two_nodes_ends_with_the_weights_of_a_local_run(
     assert without_figures(root / "report.html") == page
 
 
+@pytest.mark.sampled(1, group="chain")
 def test_a_node_is_lost_for_good_and_the_chain_ends_on_the_other_with_the_same_weights(
     cluster: Cluster, local: Path, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """The fault matrix: every kind of fault comes to its right end, almost all to the weights of an uninterrupted run.
 
-One trial per kind, at a random step (the seed is in the message of a failure; $BINGO_FAULT_SEED repeats it); many
-trials: `python -m tests.cluster.fault_campaign`.
+One trial of each kind that is drawn, at a random step (the seed is in the message of a failure; $BINGO_FAULT_SEED
+repeats it). Eight kinds for each commit, all with --whole or by `python -m tests.cluster.fault_campaign`: many trials.
 """
 
 import json
@@ -34,6 +34,7 @@ def lines(
     return {line["kind"]: line for line in map(json.loads, report.read_text().splitlines())}
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_right_end(lines: dict[str, dict[str, Any]], kind: str) -> None:
     line = lines[kind]

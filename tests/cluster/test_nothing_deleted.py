@@ -36,7 +36,7 @@ def test_an_input_that_changes_while_a_job_waits(cluster: Cluster, source: Path,
     """It stops in words; a repair takes the input as it is now."""
     root = tmp_path / "root"
     assert submit(cluster, tmp_path, "root", 0, hold=True).returncode == 0
-    (source / "class0" / "0.jpg").touch()
+    (source / "class0" / "0.png").touch()
     cluster.run("scontrol", "release", ids(root)["bags"])
     cluster.wait_job(ids(root)["bags"], ["FAILED"])
     assert f"--data: {source} has another content than when the job was sent" in bingo(cluster, "status", root).stdout

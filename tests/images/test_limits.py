@@ -20,8 +20,15 @@ from bingo.images.jpeg_strict import MOST_BYTES, StrictDecoder
 from tests.support import bad_images
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def decoder() -> Iterator[StrictDecoder]:
+    """One for all: what it has held is the most of any image."""
+    with StrictDecoder(1) as started:
+        yield started
+
+
+@pytest.fixture
+def fresh() -> Iterator[StrictDecoder]:
     with StrictDecoder(1) as started:
         yield started
 
@@ -113,20 +120,20 @@ def test_damage_in_a_fax_is_heard_where_pillow_goes_on(decoder: StrictDecoder, s
     assert verdict.reason.startswith("corrupt (Fax4Decode: ")
 
 
-def test_a_fax_of_the_greatest_size_is_convertible(decoder: StrictDecoder) -> None:
+def test_a_fax_of_the_greatest_size_is_convertible(fresh: StrictDecoder) -> None:
     data = bad_images.encode(Image.new("1", (9400, 9400)), "TIFF", compression="group4")
-    assert judge("x.tif", data, decoder=decoder).verdict == "convertible"
-    assert memory(decoder) < MOST_BYTES
+    assert judge("x.tif", data, decoder=fresh).verdict == "convertible"
+    assert memory(fresh) < MOST_BYTES
 
 
-def test_the_end_of_a_smaller_memory_says_nothing_about_an_image(decoder: StrictDecoder) -> None:
+def test_the_end_of_a_smaller_memory_says_nothing_about_an_image(fresh: StrictDecoder) -> None:
     """As under `ulimit -d`: the verdict is one that the next run looks at again."""
-    assert judge("x.png", bad_images.png(), decoder=decoder).verdict == "ok"
-    process = decoder._children[0]._process
+    assert judge("x.png", bad_images.png(), decoder=fresh).verdict == "ok"
+    process = fresh._children[0]._process
     assert process is not None
     resource.prlimit(process.pid, resource.RLIMIT_DATA, (1 << 28, resource.RLIM_INFINITY))
     data = bad_images.encode(Image.new("RGB", (9400, 9400)), "TIFF", compression="tiff_lzw")
-    verdict = judge("x.tif", data, decoder=decoder)
+    verdict = judge("x.tif", data, decoder=fresh)
     assert (verdict.verdict, verdict.reason.startswith(MAY_PASS)) == ("bad", True)
 
 
@@ -144,12 +151,12 @@ def test_giants_are_converted_within_the_limits(decoder: StrictDecoder) -> None:
 
 
 @pytest.mark.slow
-def test_seconds_are_of_cpu_time_and_cost_one_verdict(decoder: StrictDecoder) -> None:
+def test_seconds_are_of_cpu_time_and_cost_one_verdict(fresh: StrictDecoder) -> None:
     """A plain PPM of comments: Pillow takes them out of its buffer one by one, for minutes."""
     data = b"P3\n9 9\n255\n" + b"#\n" * 4_000_000
-    verdict = judge("x.ppm", data, decoder=decoder)
+    verdict = judge("x.ppm", data, decoder=fresh)
     assert (verdict.verdict, verdict.reason) == ("bad", "needs more than 20 s of CPU to decode")
-    assert judge("x.png", bad_images.png(), decoder=decoder).verdict == "ok"
+    assert judge("x.png", bad_images.png(), decoder=fresh).verdict == "ok"
 
 
 @pytest.mark.parametrize("name", ["chunks.png", "segments.jpg"])

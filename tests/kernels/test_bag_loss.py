@@ -71,6 +71,7 @@ def on_generations() -> Iterator[tuple[Any, ...]]:
             yield in_turn(at + place), dtype, shape, (at + place) % 2 == 1
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("gpu", "dtype", "shape", "normalize"), list(on_generations()), indirect=["gpu"])
 def test_loss_and_gradient_of_the_kernels_equal_the_formula(
     dtype: torch.dtype, shape: tuple[int, ...], normalize: bool

@@ -85,6 +85,7 @@ def test_keys_that_the_copy_engine_brings_are_written_to_shared_memory_once_for_
     assert (shared["shared"], shared["l2"]) == (tile / 128 / 2, tile / 32 / 2)
     rows_too = pipes(*WAVE, work=dataclasses.replace(WORK, loads_rows=True))
     assert rows_too["l2"] == (tile + 64 * 128 * 2) / 32
+    assert pipes(*WAVE, work=dataclasses.replace(WORK, matrices=2))["l2"] == 2 * tile / 32
 
 
 def test_tcgen05_of_128_rows_reads_its_operands_from_shared_memory() -> None:

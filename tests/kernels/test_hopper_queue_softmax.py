@@ -75,6 +75,7 @@ def test_no_obstacle_on_a_hopper_gpu() -> None:
 
 @needs_hopper
 @on_hopper
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("keys", [1, 127, 128, 300, 1100])
 @pytest.mark.parametrize(("length", "grad"), [(1.0, True), (40.0, True), (40.0, False)])
 def test_the_portable_kernel_adds_the_ragged_end_and_repairs(keys: int, length: float, grad: bool) -> None:
@@ -102,6 +103,7 @@ def test_more_excluded_ids_than_registers_hold_are_refused(
 
 @needs_hopper
 @pytest.mark.slow
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("policy", "grad", "keys"), [*((policy, True, 640) for policy in POLICIES), (POLICIES[0], False, 450)]
 )
@@ -139,6 +141,7 @@ def partials_cases() -> Iterator[tuple[Any, ...]]:
 
 @needs_hopper
 @pytest.mark.slow  # the cases with many tiles and channels
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("policy", "tiles_per_split", "dtype", "channels", "rows", "ragged"), list(partials_cases()))
 def test_partials_equal_the_reference(
     policy: str, tiles_per_split: int, dtype: torch.dtype, channels: int, rows: int, ragged: bool

@@ -32,6 +32,7 @@ def brute_force(queries: Tensor, database: Tensor, k: int, exclude: Tensor | Non
     return np.pad(found, short, constant_values=-np.inf), np.pad(order, short, constant_values=-1)
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("impl", ["reference", "triton"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("q", "n", "d", "k"), SHAPES)

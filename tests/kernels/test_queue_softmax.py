@@ -35,6 +35,7 @@ def on_generations() -> Iterator[tuple[Any, ...]]:
 
 
 @pytest.mark.slow  # with 256 channels the compiler alone takes five seconds
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("gpu", "dtype", "rows", "keys", "channels"), list(on_generations()), indirect=["gpu"])
 def test_kernels_are_no_less_accurate_than_torch(dtype: torch.dtype, rows: int, keys: int, channels: int) -> None:
     check_accuracy("triton", dtype, rows, keys, channels)
@@ -61,6 +62,7 @@ def test_long_rows_and_low_temperatures_stay_finite(impl: str, length: float) ->
     assert torch.isfinite(ours[1]).all()
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("impl", ["reference", "chunked", "triton"])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-4), (torch.float16, 1e-2)])
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def engine_and_keys(
     return engine, engine(images), expected.detach()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("name", "size", "kind"),
     [

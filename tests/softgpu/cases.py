@@ -53,9 +53,9 @@ def rows_of(generator: torch.Generator, *shape: int, length: float = 1.0) -> Ten
 def request_of(rng: random.Random, generator: torch.Generator, *, impl: str, rows: int, keys: int, channels: int,
                dtype: str = "bf16", q_dtype: str | None = None, normalize: bool = False, unit_rows: bool = True,
                grad: bool = True, excluded_ids: int = 0, groups: int = 1, temperature: float = 0.2,
-               length: float = 1.0, one_id: bool = False) -> Request:  # fmt: skip
+               length: float = 1.0, one_id: bool = False, values: bool = False) -> Request:  # fmt: skip
     """A request with random rows. length: of the queue's keys; groups: rows of the excluded ids; one_id: all keys have
-    the same, so that rows that exclude it are left without any."""
+    the same, so that rows that exclude it are left without any; values: other rows are averaged."""
     q = rows_of(generator, rows, channels, length=2.5 if normalize else 1.0).to(DTYPES[q_dtype or dtype])
     queue = rows_of(generator, keys, channels, length=length).to(DTYPES[dtype])
     ids = exclude = None
@@ -63,7 +63,8 @@ def request_of(rng: random.Random, generator: torch.Generator, *, impl: str, row
         most = 1 if one_id else 30
         ids = torch.randint(0, most, (keys,), generator=generator)
         exclude = torch.randint(-1, most, (groups, excluded_ids), generator=generator)
-    return Request(q, queue, temperature, impl, exclude, ids, unit_rows, normalize, grad)
+    averaged = rows_of(generator, keys, channels).to(DTYPES[dtype]) if values else None
+    return Request(q, queue, temperature, impl, exclude, ids, unit_rows, normalize, grad, averaged)
 
 
 def run_softmax(rng: random.Random, generator: torch.Generator, *, splits: int | None = None, **settings: Any) -> float:

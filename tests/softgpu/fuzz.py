@@ -1,12 +1,15 @@
 """Random shapes and settings through every kernel on the executor, against fp64: a program, see `--help`.
 
-`make fuzz` runs it. A case that fails is printed as the command that repeats it.
+`make fuzz` runs it. A case that fails is printed as the command that repeats it. SIGTERM ends it with its
+counts, as Ctrl-C does.
 """
 
 import argparse
 import json
+import os
 import random
 import shlex
+import signal
 import sys
 import time
 from collections import Counter
@@ -16,9 +19,10 @@ from bingo.kernels.hopper_queue_softmax import CHANNELS, MOST_CHANNELS_EXCLUDED
 from tests.softgpu.cases import DTYPES, Case, run
 
 POLICIES = ("random", "lazy", "eager")
-ROWS = (1, 2, 17, 63, 64, 65, 127, 128, 129, 130, 200)
-KEYS = (1, 5, 64, 127, 128, 129, 300, 512, 700)
-HOPPER_KEYS = (128, 200, 256, 384, 640, 1152, 1300)
+ROWS = (1, 2, 17, 63, 64, 65, 127, 128, 129, 130)
+KEYS = (1, 5, 64, 127, 128, 129, 300, 512)
+# Tiles of 128 keys: one, two, each way round a ring of up to four stages, and a ragged end.
+HOPPER_KEYS = (128, 200, 256, 384, 640, 700)
 
 
 def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
@@ -43,7 +47,8 @@ def softmax(rng: random.Random, impl: str, arch: int) -> Case:
     case = softmax_settings(rng, impl, arch)
     rows = rng.choice(ROWS)
     return case | {"rows": rows, "groups": rng.choice((1, rows)), "grad": rng.random() < 0.75,
-                   "splits": rng.choice((None, None, 1, 2, 3))}  # fmt: skip
+                   "splits": rng.choice((None, None, 1, 2, 3)),
+                   "values": impl == "triton" and rng.random() < 0.25}  # fmt: skip
 
 
 def bag(rng: random.Random, impl: str, arch: int) -> Case:
@@ -77,9 +82,10 @@ def augment(rng: random.Random, impl: str, arch: int) -> Case:
 
 
 SIBLINGS = 4
+PROGRESS_S = 60.0
 # What the compiler is told, or what decides which kernels are launched. To compile takes longer than to run.
 COMPILED = ("arch", "dtype", "q_dtype", "channels", "normalize", "unit_rows", "grad", "excluded_ids", "temperature",
-            "length", "positives", "k", "taps")  # fmt: skip
+            "length", "positives", "k", "taps", "values")  # fmt: skip
 # name -> (how often, the implementation, a drawing function of the family of the same name)
 DRAWS: dict[str, tuple[int, str, Callable[[random.Random, str, int], Case]]] = {
     "hopper": (6, "hopper", softmax),
@@ -129,15 +135,31 @@ def main(arguments: list[str] | None = None) -> int:
     rng, end = random.Random(given.seed), time.monotonic() + given.seconds
     counts: Counter[str] = Counter()
     bad = 0
+
+    def told() -> str:
+        kinds = ", ".join(f"{n} {name}" for name, n in counts.most_common())
+        return f"{counts.total()} cases, {bad} bad: {kinds}"
+
+    def stop(*_: object) -> None:
+        print(told(), "(stopped)", flush=True)
+        os._exit(int(bad > 0))  # at once: an interrupted case is none
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    said = time.monotonic()
     while time.monotonic() < end:
         (name,) = rng.choices(given.only, [DRAWS[kind][0] for kind in given.only])
         first = draw(rng, name)
         for case in (first, *(sibling(rng, name, first) for _ in range(SIBLINGS))):
+            wrong = verdict(case)
             counts[name] += 1
-            if wrong := verdict(case):
+            if wrong:
                 bad += 1
                 print(f"{wrong}\n  python -m tests.softgpu.fuzz --case {shlex.quote(json.dumps(case))}", flush=True)
-    print(f"{counts.total()} cases, {bad} bad:", ", ".join(f"{n} {name}" for name, n in counts.most_common()))
+        if time.monotonic() - said > PROGRESS_S:
+            said = time.monotonic()
+            print(told(), flush=True)
+    print(told())
     return int(bad > 0)
 
 

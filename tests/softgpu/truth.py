@@ -39,20 +39,22 @@ def truth(request: Request) -> Truth:
     rounded = q.float().to(dtype).double() * scale if safe else (q.float() * scale).to(dtype).double()
     z = (rounded @ queue.T * math.log(2)).masked_fill(excluded(request), -math.inf)
     lse, weights = torch.logsumexp(z, 1), torch.softmax(z, 1).nan_to_num(0.0)
-    mean, spread = weights @ queue, (weights @ queue**2).sqrt()
+    key, spread = weights @ queue, (weights @ queue**2).sqrt()
+    averaged = request.averaged_KD.double()
+    mean, spreads = weights @ averaged, (weights @ averaged**2).sqrt()
     flips = _flips(request, q * scale * math.log(2))
-    lse_slack = 1e-5 + 1e-6 * (q * scale).norm(dim=1) * queue.norm(dim=1).max() + (flips * mean).norm(dim=1)
-    deviation = torch.finfo(dtype).eps / 2 / math.sqrt(3) * ((weights**2) @ (queue**2)).sqrt()
+    lse_slack = 1e-5 + 1e-6 * (q * scale).norm(dim=1) * queue.norm(dim=1).max() + (flips * key).norm(dim=1)
+    deviation = torch.finfo(dtype).eps / 2 / math.sqrt(3) * ((weights**2) @ (averaged**2)).sqrt()
     # Weights of fp16 below its normal numbers lose digits, not only a share of themselves.
     lost = 2.0**-25 * len(queue) * (-lse.nan_to_num(0.0)).exp().clamp_min(1.0) if dtype == torch.float16 else 0 * lse
-    mean_slack = DEVIATIONS * deviation + (lost * queue.abs().max())[:, None] + 2e-6
-    return Truth(lse, mean, lse_slack, mean_slack + (flips * spread).norm(dim=1)[:, None] * spread)
+    mean_slack = DEVIATIONS * deviation + (lost * averaged.abs().max())[:, None] + 2e-6
+    return Truth(lse, mean, lse_slack, mean_slack + (flips * spread).norm(dim=1)[:, None] * spreads)
 
 
 def _flips(request: Request, q: Tensor) -> Tensor:
     """(R, C): by how much the kernel's queries may be other numbers than ours, since they are rounded on another way.
 
-    The log-sum-exp then moves by that times the mean key, the mean key by that times the keys' covariance.
+    The log-sum-exp then moves by that times the mean key, the mean by that times the covariance with the keys.
     """
     eps = torch.finfo(request.queue_KC.dtype).eps
     if request.queue_KC.norm(dim=1).max() > 1.1 and not request.unit_rows:  # repaired rows are rounded before scaling

@@ -176,6 +176,7 @@ def test_the_teacher_is_frozen(config: DistillConfig) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "change",
     [

@@ -90,6 +90,7 @@ def test_two_ranks_go_on_in_one_process_to_the_same_bits(runs: Runs, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2, group="other ranks")
 def test_every_objective_goes_on_to_the_same_bits(runs: Runs, tmp_path: Path) -> None:
     """After a signal, and the last after a kill; with a second queue, a momentum student and an average too."""
     kinds = [*(name for name in OBJECTIVES if name not in ("release", "paper")), "disco@keys", "seed@keys"]
@@ -100,6 +101,7 @@ def test_every_objective_goes_on_to_the_same_bits(runs: Runs, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2, group="other ranks")
 def test_keys_of_shuffled_blocks_are_those_of_any_number_of_ranks(runs: Runs, tmp_path: Path) -> None:
     """After a signal and a kill the bits of two ranks; and the teacher's keys, which no student changes, those of one.
 
@@ -116,6 +118,7 @@ def test_keys_of_shuffled_blocks_are_those_of_any_number_of_ranks(runs: Runs, tm
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2, group="other ranks")
 def test_three_ranks_resume_to_the_same_bits(runs: Runs, tmp_path: Path) -> None:
     kinds = ["pretrain", "teacher"]
     assert [code for code, _ in runs(tmp_path / "whole", kinds, 3)] == [0, 0, 0]
@@ -125,6 +128,7 @@ def test_three_ranks_resume_to_the_same_bits(runs: Runs, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2, group="other ranks")
 def test_four_ranks_go_on_in_two_processes(runs: Runs, tmp_path: Path) -> None:
     """Sums in another order: close. The queue's ids are those of the global batch, so they are the same."""
     kinds = ["pretrain", "keys", "teacher"]
@@ -141,6 +145,7 @@ def test_four_ranks_go_on_in_two_processes(runs: Runs, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(2, group="other ranks")
 def test_more_processes_than_ranks_go_on_with_other_shares(runs: Runs, tmp_path: Path) -> None:
     said = runs.interrupted(tmp_path, ["teacher"], 2, then=4)
     assert "a run of 2 ranks does not divide among 4 processes: it goes on with 4" in said

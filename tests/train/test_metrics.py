@@ -22,7 +22,8 @@ ALONE = World(0, 1, torch.device("cpu"), 1)
 
 def test_a_loss_that_is_not_finite_stops_the_run_naming_the_step(config: DistillConfig) -> None:
     wild = replace(config, optim=Optimiser(epochs=2, batch=64, lr=1e6), runtime=Runtime(threads=1, log_every=1))
-    with pytest.raises(UserError, match=r"the loss is (nan|inf|-inf) at step \d+; lower --optim.lr"):
+    said = r"^the student's queries are not finite: the loss is (nan|inf|-inf) at step \d+; lower --optim.lr"
+    with pytest.raises(UserError, match=said):
         run_stage(Stage("wild", "distill", wild))
     assert not (config.out / "model.pt").exists()
 
@@ -42,17 +43,25 @@ def lines(path: Path) -> list[dict[str, object]]:
 def test_losses_are_written_when_flushed(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path / "metrics.jsonl", ALONE)
     metrics.step(torch.tensor(2.0, requires_grad=True), {"step": 0, "epoch": 0})
-    metrics.step(torch.tensor(3.0), {"step": 1, "epoch": 0}, torch.tensor([0.25, 0.5, 0.75]))
+    metrics.step(torch.tensor(3.0), {"step": 1, "epoch": 0}, torch.tensor([0.25, 0.5, 0.75, 9.0]))
     assert metrics.path.read_text() == ""
     state = metrics.state()
     assert state["metrics_offset"] == metrics.path.stat().st_size
     assert state["metrics_hash"] == hash_file(metrics.path)
     assert lines(metrics.path) == [
         {"kind": "train", "step": 0, "epoch": 0, "loss": 2.0},
-        {"kind": "train", "step": 1, "epoch": 0, "top1": 0.25, "top5": 0.5, "spread": 0.75, "loss": 3.0},
+        {
+            "kind": "train",
+            "step": 1,
+            "epoch": 0,
+            "top1": 0.25,
+            "top5": 0.5,
+            "spread": 0.75,
+            "weight_norm": 9.0,
+            "loss": 3.0,
+        },
     ]
-    assert metrics.newest == {"top1": 0.25, "top5": 0.5, "spread": 0.75, "loss": 3.0}
-    assert metrics.epochs == {0: (5.0, 2)}
+    assert metrics.newest == {"top1": 0.25, "top5": 0.5, "spread": 0.75, "weight_norm": 9.0, "loss": 3.0}
     assert metrics.state() == state, "each line once"
 
 

@@ -1,14 +1,16 @@
 """A test of the tests: the executor's cases notice wrong edits of the kernels' sources, and accept right ones.
 
-`python -m tests.softgpu.mutations` (part of `make fuzz`) tries all of them; here are the quick ones.
+`python -m tests.softgpu.mutations` (part of `make fuzz`) tries all of them; here are some of the quick ones.
 """
 
 import importlib
 import inspect
+from collections import Counter
 
 import pytest
 
 from bingo.kernels import triton_combine
+from tests.softgpu.mutate_ptx import opcode, unexplained
 from tests.softgpu.mutations import ALL, CASES
 from tests.softgpu.planting import Mutation, Stale, edited, noticed, planted
 
@@ -17,6 +19,7 @@ by_quick = pytest.mark.parametrize("mutation", [m for m in ALL if m.quick], ids=
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(6)
 @by_quick
 def test_what_the_executor_notices(mutation: Mutation) -> None:
     assert bool(seen := noticed(mutation, CASES[mutation.case])) != mutation.right, seen
@@ -57,3 +60,15 @@ def test_an_edit_ends_with_its_block() -> None:
     with pytest.raises(KeyError, match="mine"):
         fail()
     assert vars(triton_combine) == before
+
+
+def test_a_deletion_is_noticed_or_has_a_reason() -> None:
+    """Reasons are of one kernel on one generation, and for so many."""
+    few = Counter({"bar.sync": 4, "setmaxnreg.inc.sync.aligned.u32": 2, "setmaxnreg.dec.sync.aligned.u32": 1})
+    assert unexplained(few, "hopper", 90) == {}
+    assert unexplained(few + Counter({"bar.sync": 1, "fence.proxy": 1}), "hopper", 90) == {
+        "bar.sync": 1,
+        "fence.proxy": 1,
+    }
+    assert unexplained(few, "split", 80) == few
+    assert opcode("\t@%p1 setmaxnreg.inc.sync.aligned.u32 240;") == "setmaxnreg.inc.sync.aligned.u32"

@@ -25,7 +25,7 @@ def test_inputs_that_are_there_are_recorded(source: Path, tmp_path: Path) -> Non
     }
     assert sent_of(sent, first)["inputs"]["data"]["path"] == str(source)
     assert sent_of(sent, bags(source, tmp_path / "c")) == {"inputs": {}, "any_version": False}
-    (source / "class0" / "0.jpg").touch()
+    (source / "class0" / "0.png").touch()
     write_sent(tmp_path, [second], set(), any_version=True)
     again = read_sent(tmp_path)
     assert again["any_version"], "the newest hand-over counts"

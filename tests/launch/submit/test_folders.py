@@ -46,7 +46,7 @@ def test_other_settings_are_refused_and_what_hangs_on_them_goes_too(chain: list[
 
 
 def test_a_changed_input_is_refused_as_such(chain: list[Stage], source: Path) -> None:
-    (source / "class0" / "0.jpg").touch()
+    (source / "class0" / "0.png").touch()
     with pytest.raises(
         UserError, match=r"another content of data \S+source; choose another --out, restore that input, o"
     ):

@@ -150,7 +150,7 @@ def test_repair_refuses_other_work_and_takes_inputs_as_they_are(
     assert submit("r", 1, "--replace") == 0
     (sent,) = tmp_path.glob("r/submissions/*/jobs/bags/sent.json")
     before = json.loads(sent.read_text())["inputs"]
-    (source / "class0" / "0.jpg").touch()
+    (source / "class0" / "0.png").touch()
     assert main(["repair", str(tmp_path / "r")]) == 0
     assert json.loads(sent.read_text())["inputs"] != before
     run_stage(Stage("bags", "bags", BagsConfig(data=source, out=tmp_path / "bags", kind="random", k=1, seed=7)))
