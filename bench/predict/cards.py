@@ -1,5 +1,6 @@
 """Hours that a recipe's card trains, with the settings it trains with: on one GPU and on the eight of a node."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +24,9 @@ LOCAL_SIZE = 96
 """Pixels of a local crop."""
 
 
-def all_hours(machine: Machine) -> dict[str, list[float]]:
-    """Recipe -> hours to one decimal, for each number of `GPUS`."""
-    return {name: [round(hours(card, machine, count), 1) for count in GPUS] for name, card in TABLE.items()}
+def all_hours(machine: Machine, gpus: Sequence[int] = GPUS) -> dict[str, list[float]]:
+    """Recipe -> hours to one decimal, for each of these numbers of GPUs."""
+    return {name: [round(hours(card, machine, count), 1) for count in gpus] for name, card in TABLE.items()}
 
 
 def hours(card: Card, machine: Machine, gpus: int) -> float:

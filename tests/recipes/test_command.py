@@ -78,7 +78,7 @@ def test_the_page_shows_the_list() -> None:
 
 
 def test_hours_are_computed() -> None:
-    """Those of the smallest cards; the next test has all."""
+    """Of the smallest card, on one GPU and on eight."""
     stored = json.loads(HOURS.read_text())
     assert list(stored) == list(TABLE)
     assert stored["moco-resnet18"] == [round(hours(CARDS["moco-resnet18"], GPUS["H100"], n), 1) for n in (1, 8)]
@@ -86,5 +86,6 @@ def test_hours_are_computed() -> None:
 
 @pytest.mark.slow
 def test_all_hours_are_computed() -> None:
-    """`bingo bench predict --recipes > bingo/recipes/hours.json` writes them anew."""
-    assert json.loads(HOURS.read_text()) == all_hours(GPUS["H100"])
+    """On eight GPUs, which is half the work; `bingo bench predict --recipes` prints what hours.json holds."""
+    stored, found = json.loads(HOURS.read_text()), all_hours(GPUS["H100"], (8,))
+    assert {name: each[1] for name, each in stored.items()} == {name: each[0] for name, each in found.items()}
