@@ -15,6 +15,8 @@ NEAR, FAR = 0.98, 1.5
 """Share of the loss of guessing above which nothing is learned, and times of it above which the loss has run away."""
 WINDOW = 16
 """Steps whose mean loss is judged."""
+NOISES = 10
+"""Standard deviations of the first losses that a loss without a guess must rise besides: one near 0 has no times."""
 GROWN = 10
 """Times that weights may grow. Those of healthy runs stay within twice; a rate a thousand times too high makes 100 of
 it within an epoch, and batch norm hides it: the network divides by the length of its weights, and hardly learns."""
@@ -26,14 +28,17 @@ class Health:
 
     guess: the loss of a student that only guesses; a collapsed one is on average no better, whatever the keys are. None
     where an objective has no such number: then a loss is judged by its own first steps, and a collapse by the queries
-    alone. per_epoch: steps of an epoch; length: of the weights before the first step, see `weight_norm`.
+    alone. per_epoch: steps of an epoch; length: of the weights before the first step, see `weight_norm`; filled: steps
+    after which the queue holds no random direction any more, which are easy to tell from a key.
     """
 
-    def __init__(self, guess: float | None, per_epoch: int, length: float) -> None:
+    def __init__(self, guess: float | None, per_epoch: int, length: float, filled: int = 0) -> None:
         self.guess, self.length = guess, length
+        self.first = filled + WINDOW - 1 if guess is None else 0
         self.patience = min(EPOCHS * per_epoch, STEPS)
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._start: float | None = None
+        self._noise = 0.0
         self._equal: tuple[int, int] | None = None
         """The first of the measured steps in a row at which queries were equal, and their number."""
         self._said: set[str] = set()
@@ -47,10 +52,12 @@ class Health:
 
     def _look(self, step: int, loss: float, spread: float | None, length: float | None) -> None:
         """loss: the mean of the last steps."""
-        if len(self._losses) == WINDOW:
-            self._start = loss if self._start is None else self._start
+        if len(self._losses) == WINDOW and step >= self.first:
+            if self._start is None:
+                self._start, self._noise = loss, statistics.pstdev(self._losses)
             most = max(self._start, self.guess or 0)
-            if 0 < FAR * most < loss:
+            rises = self.guess is not None or loss > self._start + NOISES * self._noise
+            if 0 < FAR * most < loss and rises:
                 judged = f"{self._start:.3g} at the start" if most == self._start else f"{most:.3g} by guessing"
                 self._say("diverges", step, f"its loss is {loss:.3g} over {WINDOW} steps, and was {judged}")
         if length is not None and length > GROWN * self.length:

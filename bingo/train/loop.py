@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import time
 import warnings
 from functools import partial
@@ -188,7 +189,8 @@ def train(
             "or choose another --out"
         )
     profile = StepProfile(config.runtime.profile, config.out, range(start, total), world)
-    health = Health(method.guess, per_epoch, float(weight_norm(method.encoder)))  # before it is what a state says
+    length = float(weight_norm(method.encoder))  # before it is what a state says
+    health = Health(method.guess, per_epoch, length, math.ceil(config.contrast.queue / config.optim.batch))
     if state:
         _restore(state, method, optimiser)
         world.watch.event("resumed", step=start, ranks=world.ranks, size=world.size)

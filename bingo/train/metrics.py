@@ -153,15 +153,15 @@ class Metrics:
             losses, measures = torch.stack(self._losses), list(self._measures.values())
             waiting = [line for line in self._lines if "loader_wait" in line]
             waits = of_every_rank([line["loader_wait"] for line in waiting], self.world, losses.device)
-            sums = torch.stack(self._sums) if self._sums else losses.new_zeros(len(losses), 0)
-            self.world.average([losses, sums, *measures, waits])
+            sums = [torch.stack(self._sums)] if self._sums else []
+            self.world.average([losses, *sums, *measures, waits])
             for line, each in zip(waiting, waits.tolist(), strict=True):
                 line["loader_wait"] = round(max(each), 4)  # the slowest rank's: it is waited for
             for place, values in zip(self._measures, (values.tolist() for values in measures), strict=True):
                 self._lines[place] |= dict(zip(MEASURES, values, strict=True))
             for place, (loss, line) in enumerate(zip(losses.tolist(), self._lines, strict=True)):
                 if not math.isfinite(loss):
-                    raise UserError(self._not_finite(loss, line["step"], sums[place].tolist()))
+                    raise UserError(self._not_finite(loss, line["step"], [part[place].tolist() for part in sums]))
                 if not math.isfinite(line.get("weight_norm", 0)):
                     raise UserError(
                         f"the student's weights are not finite after step {line['step']}, whose loss is {loss:.4g}; "
@@ -172,9 +172,9 @@ class Metrics:
             self.write(*self._lines)
             self._losses, self._sums, self._lines, self._measures = [], [], [], {}
 
-    def _not_finite(self, loss: float, step: int, sums: Sequence[float]) -> str:
-        """sums: of `sides`, after the step."""
-        blamed, cause = self.sides.blamed(sums) if self.sides is not None else [], self.cure
+    def _not_finite(self, loss: float, step: int, sums: Sequence[Sequence[float]]) -> str:
+        """sums: those of `sides` after the step, if there are any."""
+        blamed, cause = self.sides.blamed(sums[0]) if self.sides is not None else [], self.cure
         if not blamed and step == 0 and cause == CONTRAST_CURE:
             cause = (
                 "nothing was learned yet, so the teacher, its keys or the images may hold such numbers: look at them, "
