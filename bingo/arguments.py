@@ -182,9 +182,11 @@ def size(text: str) -> int:
 
 
 def listed(read: Callable[[str], Any], count: int | None = None) -> Callable[[str], tuple[Any, ...]]:
-    """Values with commas between them; count: so many."""
+    """Values with commas between them, or the word none; count: so many."""
 
     def values(text: str) -> tuple[Any, ...]:
+        if text == "none" and count is None:
+            return ()
         parts = [part.strip() for part in text.split(",")]
         if count not in (None, len(parts)):
             raise argparse.ArgumentTypeError(f"{brief(text)} is not {count} values with commas between them")

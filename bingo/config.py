@@ -201,15 +201,14 @@ class DistillConfig(TrainingConfig):
         within(self, ("warm_epochs", "cutmix_block"), 0, MOST)
         require(0 <= self.student_ema < 1, "student-ema", self.student_ema, "in [0, 1)")
         within(self, ["local_crops"], 0, 6)
-        if self.local_crops:
-            within(self, ["local_size"], *SIDES)
-            low, high = self.local_scale
-            require(0 < low <= high <= 1, "local-scale", self.local_scale, "0 < low <= high <= 1")
-            if self.method.bags or self.method.views > 1 or self.view_norm == "joint":
-                raise UserError(
-                    f"local-crops={self.local_crops} is for objectives with one view of an image (such as seed) "
-                    "and --view-norm per-view: leave it out, or choose these"
-                )
+        within(self, ["local_size"], *SIDES)
+        low, high = self.local_scale
+        require(0 < low <= high <= 1, "local-scale", self.local_scale, "0 < low <= high <= 1")
+        if self.local_crops and (self.method.bags or self.method.views > 1 or self.view_norm == "joint"):
+            raise UserError(
+                f"local-crops={self.local_crops} is for objectives with one view of an image (such as seed) "
+                "and --view-norm per-view: leave it out, or choose these"
+            )
         if self.teacher_temperature:
             within(self, ["teacher_temperature"], 1e-6, 1000)
         if self.bags is None and self.method.bags:

@@ -108,7 +108,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     return "none" if value is None else as_text(value) if isinstance(value, Path) else str(value)
 
 

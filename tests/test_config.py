@@ -22,8 +22,8 @@ def test_knn_bags_need_features() -> None:
         ({}, "keys come from a teacher or from a cache, neither is given: set --teacher or --keys"),
         ({"teacher": Path("t"), "keys": Path("k")}, "both are given: set --teacher or --keys"),
         (
-            {"keys": Path("k"), "key_view": "same"},
-            "key-view=same needs the teacher .*: set --teacher instead of --keys",
+            {"keys": Path("k"), "objective": "coss"},
+            "objective=coss needs the lengths .*: set --teacher instead of --keys",
         ),
         ({"teacher": Path("t"), "cached_negatives": "cache"}, "cached-negatives=cache needs cached keys: set --keys"),
     ],

@@ -28,6 +28,7 @@ def test_every_setting_is_read_back_as_it_is_shown(kind: str) -> None:
     config = KINDS[kind].config
     usual = {name: Path("x") if value is MISSING else value for name, value in defaults(config).items()}
     usual |= {"teacher": Path("t")} if "teacher" in usual else {}
+    usual |= {"bags": Path("b")} if kind == "distill" else {}
     chosen = [setting for setting in settings(config) if setting.name not in DOORS[kind].unused]
     chosen = [each for each in chosen if each.type != bool | None]  # on, off, or left out: that has no word
     words = [word for setting in chosen for word in as_words(setting, usual[setting.name])]

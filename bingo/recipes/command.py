@@ -90,7 +90,7 @@ def rows() -> Iterator[tuple[str, ...]]:
         if len(set(numbers)) == 1:
             numbers = numbers[:1]
         spent = " and ".join(f"{each:.1f}" for each in hours[name])
-        yield (name, " / ".join(teachers), " / ".join(numbers), card.protocol, f"{card.passes:g}", spent, card.status)
+        yield (name, " / ".join(teachers), " / ".join(numbers), card.protocol, f"{card.passes:.0f}", spent, card.status)
 
 
 def listing() -> Iterator[str]:
@@ -126,7 +126,7 @@ def whole(name: str) -> Iterator[str]:
             yield from _teacher_lines(teacher)
     yield f"  source       {card.source}"
     yield f"  judged by    {card.protocol}"
-    yield f"  passes       {card.passes:g} of the student over the images, in {card.epochs} epochs"
+    yield f"  passes       {card.passes:.0f} of the student over the images, in {card.epochs} epochs"
     one, eight = json.loads(HOURS.read_text())[name]
     yield f"  H100 hours   {one:.1f} on one GPU, {eight:.1f} on eight; predicted, of the training alone"
     yield f"  settings     {' '.join(_settings(card))}"
