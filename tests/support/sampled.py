@@ -2,7 +2,7 @@
 
 `@pytest.mark.sampled(4)` keeps four cases of a parametrised test. `sampled(3, by="kind")` draws three values of that
 parameter for all tests of the file, which may share a fixture of it; `sampled(1, group="chain")` keeps one case of the
-tests of that name. With `--turns 2` the slow tests of one file in two are run, besides those marked so.
+tests of that name. With `--turns 3` the slow tests of one file in three are run, besides those marked so.
 Which ones follows from the commit, or from $BINGO_CASES: so a run can be repeated, and over commits everything comes
 up. Whoever names tests (`FILE::TEST`, `-k`) gets every case of theirs.
 """
