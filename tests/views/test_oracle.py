@@ -19,7 +19,7 @@ from bingo.views.plan import Plan
 from tests.support.bad_images import encode, picture
 from tests.support.views import torchvision_blur, torchvision_jitter
 
-IMAGES = 240
+IMAGES = 96
 CONFIG = Augmentation(size=96)  # large enough for a blur in bands
 SHAPES = ((8, 8), (20, 2000), (2000, 20), (300, 400), (97, 131), (33, 500))
 CPU = torch.device("cpu")
@@ -56,6 +56,7 @@ def to_levels(views: Tensor) -> Tensor:
     return ((views * std + mean) * 255).round()
 
 
+@pytest.mark.slow
 def test_views_of_real_files_are_torchvisions(batch: Batch) -> None:
     crops, shares = batch.crops[0], []
     assert [len(crop) for crop in crops] == [IMAGES, IMAGES]
