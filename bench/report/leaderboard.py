@@ -85,8 +85,9 @@ def table(run: Run, metric: str = BY) -> str:
     ]
     for row in rows_of(run, metric):
         scores = " | ".join(_with_interval(*score) for score in row.scores.values())
-        cells = (row.name, row.n, scores, _difference(row.behind), row.verdict, f"{row.passes:,}", f"{row.forwards:,}")
-        lines.append(f"| {' | '.join(str(cell).replace(',', ' ') for cell in cells)} | {row.seconds:.0f} |")
+        counts = (f"{count:,}".replace(",", " ") for count in (row.passes, row.forwards))
+        cells = (row.name, str(row.n), scores, _difference(row.behind), row.verdict, *counts, f"{row.seconds:.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
