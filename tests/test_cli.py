@@ -67,7 +67,7 @@ def test_recipes_are_defaults_that_flags_override(
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["runtime"]["precision"], config["contrast"]["queue_dtype"]) == ("bf16", "bf16"), "from the recipe"
     assert (config["student"], config["optim"]["epochs"]) == ("tiny", 1), "from the flags"
-    assert "did you mean 'resnet18-r152' or 'resnet18-r50'" in refused([*distill(), "--recipe", "resnet18"], capsys)
+    assert "did you mean 'resnet18-r50'" in refused([*distill(), "--recipe", "resnet18-r5"], capsys)
 
 
 def test_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
