@@ -162,8 +162,6 @@ class Distillation:
                 own = self._own(own_keys[number] if own_keys else None, first, own_pending, last=last)
                 new = pending() if last else None
                 unit = F.normalize(keys[number][0], dim=1) if self.row.lengths else keys[number][0]
-                if self.row.lengths and new is not None:
-                    new = F.normalize(new, dim=1)
                 step = Step(
                     self.config, queries, of_step, self.queue, new, share.ids, share.exclude, share.weights,
                     share.mix, own,
@@ -223,7 +221,9 @@ class Distillation:
         project = self.teacher.project if self.row.lengths else self.teacher
         with autocast(self.config.runtime, self.world.device):
             keys = [list(project(torch.cat(share)).chunk(count)) for share in seen]
-        return keys, self.gather(torch.cat([anchor for anchor, *_ in keys]))
+        anchors = torch.cat([anchor for anchor, *_ in keys])
+        # The queue holds unit rows: made before they travel, since a captured step gathers what is sent here.
+        return keys, self.gather(F.normalize(anchors, dim=1) if self.row.lengths else anchors)
 
     def _key_views(self, views: list[list[torch.Tensor]]) -> list[torch.Tensor]:
         """The views that the teacher sees of a share: of its groups, or of the anchors' two views."""
