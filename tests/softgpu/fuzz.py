@@ -21,8 +21,8 @@ from tests.softgpu.cases import DTYPES, Case, run
 POLICIES = ("random", "lazy", "eager")
 ROWS = (1, 2, 17, 63, 64, 65, 127, 128, 129, 130)
 KEYS = (1, 5, 64, 127, 128, 129, 300, 512)
-# Tiles of 128 keys: one, two, each way round a ring of up to four stages, and a ragged end.
-HOPPER_KEYS = (128, 200, 256, 384, 640, 700)
+# Tiles of 128 keys: one, two, each way round a ring of up to four stages, a third time round, and ragged ends.
+HOPPER_KEYS = (128, 200, 256, 384, 640, 700, 1160)
 
 
 def softmax_settings(rng: random.Random, impl: str, arch: int) -> Case:
@@ -124,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     """0 if every case was right."""
     parser = argparse.ArgumentParser(prog="python -m tests.softgpu.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600, help="how long (%(default)s)")
+    parser.add_argument("--cases", type=int, default=10**9, help="end after so many, too (no limit)")
     parser.add_argument("--seed", type=int, default=0, help="of the first case (%(default)s)")
     parser.add_argument("--only", choices=DRAWS, nargs="+", default=list(DRAWS), help="kinds of cases (all)")
     parser.add_argument("--case", type=json.loads, help="run this one case, as a failure printed it")
@@ -147,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     said = time.monotonic()
-    while time.monotonic() < end:
+    while time.monotonic() < end and counts.total() < given.cases:
         (name,) = rng.choices(given.only, [DRAWS[kind][0] for kind in given.only])
         first = draw(rng, name)
         for case in (first, *(sibling(rng, name, first) for _ in range(SIBLINGS))):
