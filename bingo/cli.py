@@ -234,16 +234,16 @@ def chains(name: str) -> Callable[[list[str]], int]:
     """`bingo run`, `bingo submit`, `bingo sweep`: what ends with a report."""
 
     def run(argv: list[str]) -> int:
-        from bingo.launch import command
+        from bingo.launch import command, here
 
-        return getattr(command, name)(argv, report)
+        return getattr(here if name == "run" else command, name)(argv, report)
 
     return run
 
 
 def leaderboard(argv: list[str]) -> int:
     """`bingo leaderboard WHAT`."""
-    from bingo.launch.command import leaderboard as run
+    from bingo.launch.here import leaderboard as run
 
     return run(argv, report, tables)
 
@@ -334,7 +334,7 @@ def parsers() -> dict[str, Parser]:
     from bingo.bench.command import MEASUREMENTS
     from bingo.explain import explain_flags
     from bingo.flags import DOORS, flags_of
-    from bingo.launch import command
+    from bingo.launch import command, here
     from bingo.launch.status import command as looks
     from bingo.launch.status.prune import prune_flags
     from bingo.recipes.command import recipes_flags
@@ -343,8 +343,8 @@ def parsers() -> dict[str, Parser]:
     found |= {kind: flags_of(kind) for kind in DOORS} | {"pack": pack_flags(), "completion": completion_flags()}
     found |= {
         "recipes": recipes_flags(),
-        "run": command.run_flags(),
-        "leaderboard": command.leaderboard_flags(),
+        "run": here.run_flags(),
+        "leaderboard": here.leaderboard_flags(),
         "submit": command.submit_flags(),
         "sweep": command.sweep_flags(),
     }

@@ -13,7 +13,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,9 +127,9 @@ def write_json(path: Path, value: Any) -> None:
         file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
-def refuse_others_file(path: Path, value: Mapping[str, Any]) -> None:
+def refuse_others_file(path: Path, keys: Iterable[str]) -> None:
     """`UserError` if a JSON file of others is where an object with these keys is to be written."""
-    if path.exists() and not read_object(path).keys() >= value.keys():
+    if path.exists() and not read_object(path).keys() >= set(keys):
         raise UserError(f"{path} is not what bingo writes under that name; move it, or choose another --out")
 
 

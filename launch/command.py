@@ -1,96 +1,44 @@
-"""`bingo run`, `submit`, `sweep`, `repair` and `cancel`: flags in, words out."""
+"""`bingo submit`, `sweep`, `repair` and `cancel`: flags in, words out."""
 
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bingo.arguments import MOST, Parser, between, whole
-from bingo.errors import UserError, brief
-from bingo.files import hash_json, refuse_others_file, write_json
+from bingo.arguments import MOST, Parser, between
+from bingo.errors import UserError
 from bingo.identity import inputs_read_once
 from bingo.launch.cluster.site import FLAGS, OF_RANKS, Cluster, read_site, with_flags
+from bingo.launch.here import Report, run_here
 from bingo.launch.job.spec import JobSpec
-from bingo.launch.local import Chain, Job, run_chain, run_inline
 from bingo.launch.submit.flags import (
     CLUSTER,
     HERE,
     add_cluster_flags,
     add_recipe_flags,
     add_recipe_settings,
-    add_replace_flag,
     cluster_name,
     combined,
+    divided,
     overrides,
     recipe_of,
     refuse_elsewhere,
     refuse_settings,
     tell_of_teacher,
 )
-from bingo.launch.submit.folders import find_other_work, replaced
 from bingo.launch.submit.graph import jobs_of, report_job
 from bingo.launch.submit.submission import Submission
 from bingo.paths import quoted
-from bingo.recipes import CHAINS, PAGE, RECIPE, Group, Recipe, reported, summary
+from bingo.recipes import CHAINS, RECIPE, Group, Recipe, summary
 from bingo.stages import KINDS
-from bingo.variables import named_gpus
 
 if TYPE_CHECKING:
     from bingo.launch.submit.sweep import Sweep
-
-Report = Callable[[list[str]], int]
-
-
-def run_flags() -> Parser:
-    about = "Run a whole recipe on this machine; what is done is skipped."
-    parser = Parser("bingo run", about, "bingo run digits --seeds 2")
-    parser.add_argument("recipe", choices=list(CHAINS), metavar="RECIPE", help=f"one of: {', '.join(CHAINS)}")
-    add_recipe_flags(parser)
-    ranks = "processes per job (default: 2, or one per GPU if fewer)"
-    parser.add_argument("--ranks", type=whole, metavar="N", help=ranks)
-    add_replace_flag(parser)
-    return parser
-
-
-def run(argv: list[str], report: Report) -> int:
-    """`bingo run RECIPE`: the chain through submitit's local executor, then the report."""
-    options = run_flags().parse_args(argv)
-    root = options.out or Path("runs") / options.recipe
-    device = options.device or "auto"
-    recipe = recipe_of(options, root)
-    tell_of_teacher(options)
-    return run_here(options.recipe, device, root, recipe, options.ranks, report, replace=options.replace)
-
-
-LEADERBOARDS = tuple(name.removeprefix("leaderboard-") for name in CHAINS if name.startswith("leaderboard-"))
-
-
-def leaderboard_flags() -> Parser:
-    about = "Train every objective at equal cost, and rank them; what is done is skipped."
-    parser = Parser("bingo leaderboard", about, "bingo leaderboard digits --seeds 5")
-    parser.add_argument("what", choices=list(LEADERBOARDS), metavar="WHAT", help=f"one of: {', '.join(LEADERBOARDS)}")
-    add_recipe_flags(parser)
-    ranks = "processes per job (default: 1)"
-    parser.add_argument("--ranks", type=whole, default=1, metavar="N", help=ranks)
-    add_replace_flag(parser)
-    return parser
-
-
-def leaderboard(argv: list[str], report: Report, tables: Callable[[Path], list[str]]) -> int:
-    """`bingo leaderboard WHAT`: the recipe leaderboard-WHAT as `bingo run` runs it, then its table and its picture."""
-    options = leaderboard_flags().parse_args(argv)
-    options.recipe = f"leaderboard-{options.what}"
-    root = options.out or Path("runs") / options.recipe
-    recipe = recipe_of(options, root)
-    run_here(options.recipe, options.device or "auto", root, recipe, options.ranks, report, replace=options.replace)
-    for line in tables(root):
-        print(line)
-    return 0
 
 
 def submit_flags() -> Parser:
@@ -109,12 +57,13 @@ def submit_flags() -> Parser:
 
 def submit(argv: list[str], report: Report) -> int:
     """`bingo submit RECIPE|VERB`: on a cluster as jobs that depend on each other, or here (`local`, `debug`)."""
-    words, flags = _divide(argv)
+    words, flags = divided(argv)
     options = submit_flags().parse_args(words)
     refuse_elsewhere(options)
-    if (flags is not None) != (options.recipe in KINDS):
-        wanted = "needs its flags after `--`" if options.recipe in KINDS else "takes no flags after `--`"
-        raise UserError(f"{options.recipe} {wanted}: bingo submit distill --cluster FILE -- --data DIR ...")
+    if flags is None and options.recipe in KINDS:
+        raise UserError(
+            f"{options.recipe} needs its flags after `--`: bingo submit distill --cluster FILE -- --data DIR ..."
+        )
     root, recipe = _what(options, flags)
     if options.cluster in HERE:
         device, inline = options.device or "auto", options.cluster == "debug"
@@ -125,23 +74,17 @@ def submit(argv: list[str], report: Report) -> int:
     return 0
 
 
-def _divide(argv: list[str]) -> tuple[list[str], list[str] | None]:
-    """The words before `--`, and those after it (None: there is no `--`)."""
-    at = argv.index("--") if "--" in argv else None
-    return argv[:at], None if at is None else argv[at + 1 :]
-
-
 def _what(options: Any, flags: list[str] | None) -> tuple[Path, Recipe]:
     """The root and the chain: of a recipe, or of a single verb."""
-    if flags is None:
+    if options.recipe in CHAINS:
         root = _absolute(options.out or Path("runs") / options.recipe)
-        recipe = recipe_of(options, root)
+        recipe = recipe_of(options, root, flags)
         tell_of_teacher(options)
         return root, recipe
     from bingo.flags import stage_of
 
     refuse_settings(options, options.recipe)
-    stage = stage_of(options.recipe, flags)
+    stage = stage_of(options.recipe, flags or [])
     # Not the stage's own folder: that holds what its content hash covers, and nothing else.
     root = _absolute(options.out or stage.out.with_name(f"{stage.out.name}.jobs"))
     return root, Recipe((Group(stage.name, (stage,), KINDS[stage.kind].distributed),), {})
@@ -208,9 +151,6 @@ def _sent(submission: Submission) -> Iterator[str]:
     yield f"submission {submission.folder}; see `bingo status {quoted(submission.root)}`"
 
 
-MOST_RANKS = 1024  # on one machine
-
-
 def sweep_flags() -> Parser:
     parser = Parser(
         "bingo sweep",
@@ -233,7 +173,7 @@ def sweep_flags() -> Parser:
 
 def sweep(argv: list[str], report: Report) -> int:
     """`bingo sweep VERB --set NAME=VALUE,VALUE --out ROOT -- FLAGS`: a grid as one array of jobs; or of chains."""
-    words, flags = _divide(argv)
+    words, flags = divided(argv)
     options = sweep_flags().parse_args(words)
     refuse_elsewhere(options)
     if options.verb in CHAINS:
@@ -330,52 +270,3 @@ def cancel(argv: list[str]) -> int:
         print(text)
     print(f"go on with `bingo repair {quoted(options.root)}`" if lines else "nothing to cancel: no job waits or runs")
     return 0
-
-
-def run_here(
-    name: str,
-    device: str,
-    root: Path,
-    recipe: Recipe,
-    ranks: int | None,
-    report: Report,
-    *,
-    inline: bool = False,
-    replace: bool = False,
-) -> int:
-    """Run a chain on this machine (inline: in this process, as one rank), then write the report beside it.
-
-    replace: work of other settings or inputs is moved aside; otherwise nothing runs.
-    """
-    gpus = visible_gpus(device)
-    if ranks is None:
-        ranks = min(2, gpus) if gpus else 2
-    if not 1 <= ranks <= MOST_RANKS:
-        raise UserError(f"--ranks {brief(ranks)} is not allowed: it must be between 1 and {MOST_RANKS}")
-    if recipe.arms:
-        refuse_others_file(root / RECIPE, summary(name, recipe))
-    stale = find_other_work([stage for group in recipe.jobs for stage in group.stages], replace=replace)
-    with replaced(stale, print):  # all of it, or nothing
-        pass
-    chain = Chain(root, tuple(Job(group.stages, ranks if group.parallel else 1) for group in recipe.jobs))
-    records = run_inline(chain) if inline else run_chain(chain, gpus=gpus)
-    if recipe.arms:
-        _report(name, recipe, root, any(not record["skipped"] for record in records), report)
-    return 0
-
-
-def _report(name: str, recipe: Recipe, root: Path, changed: bool, report: Report) -> None:
-    told = summary(name, recipe)
-    if changed or not reported(root, hash_json(told)):
-        write_json(root / RECIPE, told)
-        report([str(root)])
-    else:
-        print(f"{'report':28s} {'done before':>11s}   {root / PAGE}")
-
-
-def visible_gpus(device: str) -> int:
-    """GPUs that a local job may have, counted without importing torch."""
-    if device == "cpu":
-        return 0
-    named = named_gpus()
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if named is None else named

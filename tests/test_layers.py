@@ -43,6 +43,7 @@ LAYERS = (
     ("bingo.launch.job",),
     ("bingo.launch.submit", "bingo.launch.live"),
     ("bingo.launch.status", "bingo.launch.local"),
+    ("bingo.launch.here",),
     ("bingo.launch", "bingo.launch.command"),
     (
         "bingo.bench",

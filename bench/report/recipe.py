@@ -5,6 +5,7 @@ Every number is computed here from the files of the run; accuracies are 0..1 ins
 
 import re
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -271,22 +272,19 @@ def repeat_section(run: Run) -> RepeatSection:
     git = next((s.environment.get("git") for s in run.stages if s.environment.get("git")), None)
     if git and "+" not in git:
         commands.append(f"git checkout {git}")
-    if run.name in CHAINS:
-        words = ["bingo", "run", run.name, *repeated(run), "--out", f"runs/{run.name}-again"]
+    if run.name in CHAINS and run.settings is not None:
+        words = ["bingo", "run", run.name, "--out", f"runs/{run.name}-again", *repeated(run.settings)]
         commands.append(shlex.join(words))
     export = next((s for s in run.stages if s.kind == "export"), None)
     return {"commands": commands, "uses": [] if export is None else uses(export.out)}
 
 
-def repeated(run: Run) -> list[str]:
-    """The flags of `bingo run` for a demo, as far as its stages tell them."""
-    data = next((s for s in run.stages if s.kind == "demo-data"), None)
-    if data is None:
-        return []
-    images = ["--images", data.config["from_idx"]] if data.config["from_idx"] else []
-    one = next((g[0] for g in run.arms.values() if g[0].record.kind == "distill"), None)
-    epochs = ["--epochs", str(one.record.config["optim"]["epochs"])] if one else []
-    return [*images, "--seeds", str(max(len(group) for group in run.arms.values())), *epochs]
+def repeated(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The flags of `bingo run` for the settings of a recipe; those of the trainings come last, after `--`."""
+    for name, value in settings.items():
+        if name != "flags":
+            yield from (f"--{name}", str(value))
+    yield from ("--", *settings["flags"]) if settings.get("flags") else ()
 
 
 def uses(folder: Path) -> list[tuple[str, str]]:

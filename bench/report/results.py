@@ -71,6 +71,8 @@ class Run:
     """What it was read from, see `bingo.recipes.results_hash`."""
     teacher: Student | None = None
     """The teacher that the students were distilled from, where a stage evaluated it."""
+    settings: Mapping[str, Any] | None = None
+    """What the recipe was built with; None: an earlier release did not say so, or it is a sweep."""
 
     def stage_at(self, path: str | None) -> Record | None:
         """The stage that wrote this folder, or the folder of this file."""
@@ -102,6 +104,7 @@ def load(root: Path) -> Run:
         locate = locator(root, outs, recipe.get("root"))
         folders = {stage["name"]: locate(out) for stage, out in zip(recipe["stages"], outs, strict=True)}
         name, arms = str(recipe["recipe"]), {arm: list(names) for arm, names in recipe["arms"].items()}
+        settings = dict(recipe["settings"]) if "settings" in recipe else None
         missing = sorted({n for names in arms.values() for n in names} - set(folders))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
@@ -110,7 +113,7 @@ def load(root: Path) -> Run:
     if missing or not all(arms.values()) or not arms:
         raise UserError(f"{path} names no stage for {', '.join(missing) or 'an arm'}; type `bingo run digits` again")
     records = read_stages(folders, f"bingo {'' if 'root' in recipe else 'run '}{name} --out {quoted(root)}")
-    run = Run(name, tuple(records.values()), {}, locate, results_hash(recipe, folders.values()))
+    run = Run(name, tuple(records.values()), {}, locate, results_hash(recipe, folders.values()), settings=settings)
     students = {arm: tuple(student(run, records[eval_name]) for eval_name in names) for arm, names in arms.items()}
     judged = {name for names in arms.values() for name in names}
     teacher = evaluated_teacher(
@@ -147,13 +150,17 @@ def _check_same_images(run: Run, students: dict[str, tuple[Student, ...]]) -> No
 def locator(root: Path, outs: list[str], written_in: str | None = None) -> Callable[[str], Path]:
     """Paths as the run wrote them -> paths under `root`, so that a moved or copied run is read as a whole.
 
-    written_in: the root then; None: the folder that all `outs` share.
+    written_in: the root then; None: the folder that all `outs` share. A stage that was done before may name the same
+    root in the other way: `bingo submit` writes whole paths, `bingo run` what was typed.
     """
     written = Path(written_in or os.path.commonpath([Path(out).parent for out in outs]))
+    here = Path(os.path.abspath(root))
 
     def locate(path: str) -> Path:
-        inside = Path(path).is_relative_to(written)
-        return root / Path(path).relative_to(written) if inside else Path(path)
+        for found, base in ((Path(path), written), (Path(os.path.abspath(path)), here)):
+            if found.is_relative_to(base):
+                return root / found.relative_to(base)
+        return Path(path)
 
     return locate
 

@@ -21,7 +21,7 @@ from bingo.bench.scaling.samples import read_samples
 from bingo.bench.scaling.table import Band, lines, predicted
 from bingo.errors import UserError
 from bingo.files import LOCK, folder_lock, make_folder, read_object, write_json
-from bingo.launch.command import visible_gpus
+from bingo.launch.here import visible_gpus
 from bingo.launch.local import Chain, Job, run_chain
 from bingo.launch.submit.graph import done_stage
 from bingo.paths import quoted

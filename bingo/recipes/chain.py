@@ -33,13 +33,20 @@ class Recipe:
     """Arm of the comparison -> names of its evaluation stages, one per seed."""
     root: Path | None = None
     """The folder that all stages lie below, where that is not the chain's own: of a sweep."""
+    settings: Mapping[str, Any] | None = None
+    """What it was built with, as JSON; None: it was not built by name."""
+
+
+SUMMARY = ("recipe", "arms", "stages")
+"""Keys of every recipe.json; earlier releases wrote no others."""
 
 
 def summary(name: str, recipe: Recipe) -> dict[str, Any]:
-    """What recipe.json says: the stages, and which evaluations belong to which arm."""
+    """What recipe.json says: the stages, which evaluations belong to which arm, and the settings it was built with."""
     stages = [stage.to_json() for group in recipe.jobs for stage in group.stages]
     place = {} if recipe.root is None else {"root": as_text(recipe.root)}
-    return {"recipe": name, **place, "arms": recipe.arms, "stages": stages}
+    given = {} if recipe.settings is None else {"settings": recipe.settings}
+    return {"recipe": name, **given, **place, "arms": recipe.arms, "stages": stages}
 
 
 def results_hash(recipe: Mapping[str, Any], folders: Iterable[Path]) -> str:

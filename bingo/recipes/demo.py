@@ -82,6 +82,11 @@ class Demo:
     def val(self) -> Path:
         return self.root / "val"
 
+    @property
+    def giver(self) -> Path:
+        """The teacher's folder."""
+        return self.root / "teacher"
+
     def prepare(self) -> tuple[Stage, ...]:
         images = self.images.out
         return (
@@ -92,7 +97,7 @@ class Demo:
 
     def teaching(self) -> tuple[Stage, ...]:
         """The teacher, and what it is asked once."""
-        teacher = self.contrastive(self.root / "teacher", self.teacher, self.teacher_epochs, seed=100)
+        teacher = self.contrastive(self.giver, self.teacher, self.teacher_epochs, seed=100)
         views: dict[str, Any] = {"data": self.train, "augment": self.augment, "runtime": self.runtime}
         stages = [
             Stage("teacher", "pretrain", teacher),
@@ -141,7 +146,7 @@ class Demo:
         return DistillConfig(
             data=self.train,
             out=out,
-            teacher=None if self.key_views else self.root / "teacher",
+            teacher=None if self.key_views else self.giver,
             keys=self.root / "keys" if self.key_views else None,
             bags=self.root / "bags" / bags,
             student=self.student,

@@ -1,17 +1,19 @@
 """The recipes of `bingo leaderboard`: every objective under one trainer, teacher, head and probe, at equal cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from bingo.config import DistillConfig
+from bingo.config import BagKind, DistillConfig, PretrainConfig
+from bingo.config_evaluation import EvalConfig
 from bingo.config_parts import Device
 from bingo.errors import UserError, did_you_mean
 from bingo.objectives import OBJECTIVES
 from bingo.recipes.chain import Group, Recipe
-from bingo.recipes.demo import Demo, digits_demo
+from bingo.recipes.demo import digits_demo
 from bingo.recipes.fashion import fashion_demo
+from bingo.recipes.image_folders import ImageFolders
 from bingo.stages import Stage
 
 Match = Literal["passes", "compute"]
@@ -72,6 +74,25 @@ CACHES = {name + how: Arm(name, live=bool(how)) for name in ("seed", "simreg") f
 COMPARED = {"objectives": ARMS, "ingredients": INGREDIENTS, "caches": CACHES}
 
 
+class Pieces(Protocol):
+    """What a leaderboard is made of: a demo's stages, or those of folders of images."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def student(self) -> str: ...
+    @property
+    def giver(self) -> Path: ...
+    def prepare(self) -> tuple[Stage, ...]: ...
+    def teaching(self) -> tuple[Stage, ...]: ...
+    def bags(self, kinds: tuple[BagKind, ...]) -> tuple[Stage, ...]: ...
+    def contrastive(self, out: Path, model: str, epochs: int, seed: int) -> PretrainConfig: ...
+    def distillation(self, out: Path, bags: str, seed: int) -> DistillConfig: ...
+    def evaluation(self, run: Path) -> EvalConfig: ...
+
+
 def leaderboard_digits(
     root: Path,
     *,
@@ -89,7 +110,7 @@ def leaderboard_digits(
     alone), caches (cached keys and a live teacher) or names of arms with commas between. match: passes, or compute (a
     forward and a backward pass are three forward passes; a momentum student one more).
     """
-    return leaderboard(digits_demo(root, epochs, device), seeds, compare, match)
+    return leaderboard(replace(digits_demo(root, epochs, device), key_views=KEY_VIEWS), seeds, compare, match)
 
 
 def leaderboard_fashion(
@@ -106,21 +127,48 @@ def leaderboard_fashion(
 
     bingo leaderboard fashion --images DIR
     """
-    return leaderboard(fashion_demo(root, images, epochs, device), seeds, compare, match)
+    demo = replace(fashion_demo(root, images, epochs, device), key_views=KEY_VIEWS)
+    return leaderboard(demo, seeds, compare, match)
 
 
-def leaderboard(demo: Demo, seeds: int, compare: str, match: str) -> Recipe:
-    """The arms of a leaderboard on a demo's images and teacher. `UserError` for unknown arms and another match."""
+def leaderboard_imagenet(
+    root: Path,
+    *,
+    images: Path,
+    teacher: Path,
+    flags: Sequence[str] = (),
+    seeds: int = 5,
+    epochs: int = 200,
+    compare: str = "objectives",
+    match: str = "passes",
+    device: Device = "auto",
+) -> Recipe:
+    """Every objective on ImageNet, or on your own images, with a teacher that is there already.
+
+    bingo leaderboard DIR --teacher PATH
+
+    images: folder with `train` and `val`, each a folder of class folders or of tar files, or packed; or `train.tar` and
+    `val.tar`. teacher: a run folder, a checkpoint or a library's network. flags: of `bingo distill`, for all students.
+    epochs, compare, match: as for `leaderboard-digits`. Linear accuracy is that of a classifier on features.
+    """
+    pieces = ImageFolders(
+        root=root, images=images, teacher=teacher, epochs=epochs, key_views=KEY_VIEWS, device=device, flags=flags
+    )
+    return leaderboard(pieces, seeds, compare, match)
+
+
+def leaderboard(pieces: Pieces, seeds: int, compare: str, match: str) -> Recipe:
+    """The arms of a leaderboard on some images and a teacher. `UserError` for unknown arms and another match."""
     arms = chosen(compare)
     if match not in ("passes", "compute"):
         raise UserError(f"--match {match} is not allowed: it must be passes or compute")
-    demo = replace(demo, key_views=KEY_VIEWS)
-    jobs = [Group("prepare", demo.prepare()), Group("teacher", demo.teaching(), parallel=True)]
+    jobs = [Group("prepare", stages)] if (stages := pieces.prepare()) else []
+    jobs.append(Group("teacher", pieces.teaching(), parallel=True))
     if any(arm.objective and OBJECTIVES[arm.objective].bags for arm in arms.values()):
-        jobs.append(Group("bags", demo.bags(("knn",))))
+        jobs.append(Group("bags", pieces.bags(("knn",))))
     for seed in range(seeds):
-        stages = [stage for name, arm in arms.items() for stage in trained(demo, name, arm, seed, match)]  # type: ignore[arg-type]
-        jobs.append(Group(f"seed {seed}", tuple(stages), parallel=True))
+        students = [stage for name, arm in arms.items() for stage in trained(pieces, name, arm, seed, match)]  # type: ignore[arg-type]
+        jobs.append(Group(f"seed {seed}", tuple(students), parallel=True))
     return Recipe(tuple(jobs), {name: tuple(f"eval {name} {seed}" for seed in range(seeds)) for name in arms})
 
 
@@ -138,31 +186,31 @@ def chosen(compare: str) -> dict[str, Arm]:
     return {name: known[name] for name in names}
 
 
-def trained(demo: Demo, name: str, arm: Arm, seed: int, match: Match) -> tuple[Stage, Stage]:
+def trained(pieces: Pieces, name: str, arm: Arm, seed: int, match: Match) -> tuple[Stage, Stage]:
     """Training and evaluation of one student."""
-    out = demo.root / "students" / f"{name.replace('+ ', 'with ').replace(',', '').replace(' ', '-')}-{seed}"
-    epochs = arm.epochs(demo.epochs, match)
+    out = pieces.root / "students" / f"{name.replace('+ ', 'with ').replace(',', '').replace(' ', '-')}-{seed}"
+    epochs = arm.epochs(pieces.epochs, match)
     if not arm.objective:
-        config = replace(demo.contrastive(out, demo.student, epochs, seed), key_bn="shuffle")
+        config = replace(pieces.contrastive(out, pieces.student, epochs, seed), key_bn="shuffle")
         training = Stage(f"pretrain {name} {seed}", "pretrain", config)
     else:
-        training = Stage(f"distill {name} {seed}", "distill", distillation(demo, out, arm, epochs, seed))
-    return training, Stage(f"eval {name} {seed}", "eval", demo.evaluation(out))
+        training = Stage(f"distill {name} {seed}", "distill", distillation(pieces, out, arm, epochs, seed))
+    return training, Stage(f"eval {name} {seed}", "eval", pieces.evaluation(out))
 
 
-def distillation(demo: Demo, out: Path, arm: Arm, epochs: int, seed: int) -> DistillConfig:
+def distillation(pieces: Pieces, out: Path, arm: Arm, epochs: int, seed: int) -> DistillConfig:
     """A student by the arm's objective; keys are cached but for what needs the teacher itself."""
     row = OBJECTIVES[arm.objective]
     live = arm.live or row.lengths
-    usual = demo.distillation(out, "knn", seed)
+    usual = pieces.distillation(out, "knn", seed)
     warm: dict[str, Any] = (
         {"warm_epochs": max(1, epochs // 18)} if arm.objective == "release" else {}
     )  # published: 11 of 200
     return replace(
         usual,
         objective=arm.objective,
-        teacher=demo.root / "teacher" if live else None,
-        keys=None if live else demo.root / "keys",
+        teacher=pieces.giver if live else None,
+        keys=None if live else pieces.root / "keys",
         bags=usual.bags if row.bags else None,
         contrast=replace(usual.contrast, **arm.contrast),
         optim=replace(usual.optim, epochs=epochs, **arm.optim),

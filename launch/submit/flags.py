@@ -8,7 +8,7 @@ from bingo.arguments import Parser, number, path, whole
 from bingo.errors import UserError, brief
 from bingo.launch.cluster.site import FLAGS, minutes_of
 from bingo.paths import library_name
-from bingo.recipes import CARDS, Recipe, build
+from bingo.recipes import CARDS, REST, Recipe, build
 from bingo.recipes.given import sentence
 
 MOST_WORD = 1000
@@ -49,6 +49,12 @@ def time_limit(text: str) -> int:
         return minutes_of(text)
     except ValueError:
         raise ArgumentTypeError(f"{brief(text)} is no time: write minutes, H:MM:SS or D-HH:MM:SS") from None
+
+
+def divided(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    """The words before `--`, and those after it (None: there is no `--`)."""
+    at = argv.index("--") if "--" in argv else None
+    return argv[:at], None if at is None else argv[at + 1 :]
 
 
 def add_replace_flag(parser: Parser) -> None:
@@ -101,10 +107,10 @@ def add_recipe_flags(parser: Parser) -> None:
 
 def add_recipe_settings(parser: Parser) -> None:
     """The settings of recipes, as in `RECIPE_SETTINGS`."""
-    images = "ImageNet: folder with train and val; fashion: of IDX files (default: Debian's)"
+    images = "ImageNet, your own: folder with train and val; fashion: of IDX files (default: Debian's)"
     parser.add_argument("--images", type=Path, metavar="DIR", help=images)
-    parser.add_argument("--teacher", type=Path, metavar="PATH", help="ImageNet: run folder or checkpoint")
-    parser.add_argument("--seeds", type=whole, metavar="N", help="digits, fashion: seeds per arm (default: 5 and 4)")
+    parser.add_argument("--teacher", type=Path, metavar="PATH", help="ImageNet, your own: run folder or checkpoint")
+    parser.add_argument("--seeds", type=whole, metavar="N", help="seeds per arm (default: 5; fashion 4)")
     epochs = "epochs of distilled students (default: digits 30, fashion 4, ImageNet 200; in the first two"
     rest = "the undistilled one makes twice as many, the teacher five or ten times)"
     parser.add_argument("--epochs", type=whole, metavar="N", help=f"{epochs} {rest}")
@@ -115,9 +121,9 @@ def add_recipe_settings(parser: Parser) -> None:
     parser.add_argument("--match", choices=["passes", "compute"], help=match)
 
 
-def recipe_of(options: Any, root: Path) -> Recipe:
-    """The chain that the flags describe."""
-    return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS})
+def recipe_of(options: Any, root: Path, flags: list[str] | None) -> Recipe:
+    """The chain that the flags describe. flags: those after `--`; None: there is none."""
+    return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS} | {REST: flags})
 
 
 def tell_of_teacher(options: Any) -> None:

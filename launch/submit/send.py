@@ -27,6 +27,7 @@ from bingo.launch.submit.sbatch import LostAnswer, check_partitions, sbatch, sba
 from bingo.launch.submit.script import check_folder, render
 from bingo.launch.submit.submission import Sent, Submission, cluster_of, new_id, newest, stage
 from bingo.paths import quoted
+from bingo.recipes import SUMMARY
 from bingo.streams import tell
 
 CODE = "code"
@@ -141,8 +142,8 @@ def script_of(job: JobSpec, cluster: Cluster, folder: Path, code: Path) -> str:
 def _written(root: Path, files: Mapping[str, Any]) -> Iterator[None]:
     """Write JSON files below `root`; those that were there are put back if what is inside raises a `UserError`."""
     before: dict[Path, Any] = {}
-    for name, value in files.items():
-        refuse_others_file(root / name, value)
+    for name in files:
+        refuse_others_file(root / name, SUMMARY)
         before[root / name] = read_json(root / name) if (root / name).exists() else None
     for name, value in files.items():
         write_json(root / name, value)

@@ -94,3 +94,27 @@ def test_flags_in_place_of_the_site_file(
     pack = ["--", "--source", str(source), "--out", str(tmp_path / "p")]
     assert main(["submit", "pack", "--cluster", str(site), "--nodelist", "c1", *pack]) == 2
     assert "--nodelist is for jobs on all ranks, and there is none here" in capsys.readouterr().err
+
+
+def test_what_a_leaderboard_is_about(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher, photos = ["--teacher", "timm:vit_tiny"], tmp_path / "photos"
+    for split in ("train", "val"):
+        (photos / split).mkdir(parents=True)
+    for words, text in (
+        (
+            ["digit"],
+            "'digit' is no leaderboard and no folder; name a folder with train and val, or one of: digits, fash",
+        ),
+        ([str(source), *teacher], f"--images {source} has neither a folder train nor a file train.tar"),
+        ([str(source), "--images", str(source), *teacher], "are both given: leave one of them out"),
+        ([str(source)], "the recipe leaderboard-imagenet needs --teacher"),
+        (["imagenet", *teacher], "the recipe leaderboard-imagenet needs --images"),
+        (["digits", *teacher], "--teacher is no setting of the recipe leaderboard-digits"),
+        (["digits", "--", "--student", "tiny"], "leaderboard-digits takes no flags after `--`"),
+        ([str(photos), *teacher, "--", "--frobnicate"], "unknown flag '--frobnicate' (see `bingo distill --help`)"),
+        (["digits", "--ranks", "0"], "--ranks 0 is not allowed: it must be between 1 and 1024"),
+    ):
+        capsys.readouterr()
+        assert main(["leaderboard", *words, "--out", str(tmp_path / "out")]) == 2
+        assert text in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

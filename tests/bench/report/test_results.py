@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from bingo.bench.report.page import write_report
+from bingo.bench.report.recipe import repeat_section
 from bingo.bench.report.results import Record, Student, compare, load
 from bingo.bench.report.statistics import t_quantile
 from bingo.errors import UserError
@@ -152,3 +153,36 @@ def test_refused_with_the_old_report_intact(case: str, tmp_path: Path, digits: P
     with pytest.raises(UserError, match=message):
         write_report(root, root / "report.html")
     assert (root / "report.html").read_text() == "old"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_two_spellings_of_one_root(whole: bool, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bingo submit` writes whole paths, `bingo run` what was typed: what one made, the other shows."""
+    root = write_recipe(tmp_path / "run", digits, {"no teacher": [(0.5, 0.9, 0.9)], "knn": [(0.6, 0.9, 0.9)]})
+    monkeypatch.chdir(tmp_path)
+    typed, other = str(Path("run")), str(root)
+    for path in [root / "recipe.json", *root.glob("*/*/config.json"), *root.glob("*/config.json")]:
+        absolute = whole == (path.name == "recipe.json")
+        path.write_text(path.read_text().replace(f'"{WRITTEN}', f'"{other if absolute else typed}'))
+    run = load(Path("run"))
+    assert {arm: students[0].record.out for arm, students in run.arms.items()} == {
+        "no teacher": Path("run/students/0-0"),
+        "knn": Path("run/students/1-0"),
+    }
+    assert len(write_report(root, tmp_path / "report.html")) > 2
+
+
+def test_settings_of_a_recipe_are_its_command(tmp_path: Path, digits: Path) -> None:
+    root = write_recipe(tmp_path, digits, {"no teacher": [(0.5, 0.9, 0.9)], "knn": [(0.6, 0.9, 0.9)]})
+    assert load(root).settings is None, "an earlier release did not write them"
+    assert "bingo run" not in repeat_section(load(root))["commands"][-1:]
+    settings = {"epochs": 3, "compare": "seed, no teacher", "flags": ["--student", "tiny"]}
+    rewrite(root / "recipe.json", lambda recipe: recipe.update(settings=settings, recipe="leaderboard-imagenet"))
+    (command,) = [c for c in repeat_section(load(root))["commands"] if c.startswith("bingo")]
+    assert command == (
+        "bingo run leaderboard-imagenet --out runs/leaderboard-imagenet-again --epochs 3 --compare 'seed, no teacher' "
+        "-- --student tiny"
+    )
+    rewrite(root / "recipe.json", lambda recipe: recipe.update(settings=["epochs"]))
+    with pytest.raises(UserError, match="is not a recipe written by `bingo run`"):
+        load(root)
