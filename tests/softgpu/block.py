@@ -14,6 +14,7 @@ from tests.softgpu.block_races import Races
 from tests.softgpu.block_tensor_memory import TensorMemory
 from tests.softgpu.clocks import LANES
 from tests.softgpu.memory import GlobalMemory
+from tests.softgpu.numbers import UNWRITTEN
 from tests.softgpu.parse import Kernel
 from tests.softgpu.program import Program, translate
 from tests.softgpu.state import Fault, Fragment
@@ -84,13 +85,13 @@ class Block(Races, GlobalOrder, Mbarriers, Flights, TensorMemory, Barriers):
         return self.random.choice(ready) if apart else ready[0]
 
     def _explain(self, error: Exception, team: Team) -> None:
-        """Raise Fault when generated code has met a register without a value (None)."""
+        """Raise Fault when generated code has met a register that is `UNWRITTEN`."""
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<ptx_")]
-        if not frames or "None" not in str(error):
+        if not frames or "Unwritten" not in str(error):
             return
         at = self.program.sources[frames[-1].filename][frames[-1].lineno - 2]
         names = [n.strip() for o in self.program.kernel.code[at].operands for n in o.strip("{}[] ").split(",")]
-        empty = [n for n in names if n in self.program.number and team.R[self.program.number[n]] is None]
+        empty = [n for n in names if n in self.program.number and team.R[self.program.number[n]] is UNWRITTEN]
         lines = sorted({self.program.kernel.code[i].line for i in team.pending_registers.values()})
         flying = f" or while an asynchronous instruction of PTX lines {lines} is in flight" if lines else ""
         try:

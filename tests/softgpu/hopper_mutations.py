@@ -64,9 +64,15 @@ HOPPER = (
     of("excluded ids of the other consumer", ("groups = (row + gl", "groups = (gl"), case="hopper, ids", quick=True),
     of("a row without any key", ("if E > 0:  # of", "if E < 0:  # of"), case="hopper, dead rows"),
     of(
-        "queries in shared memory without a fence",
+        "both consumers' queries in one room",
+        ("consume, (q_ptr, q_room.index(1), row", "consume, (q_ptr, q_room.index(0), row"),
+        case="hopper, ids",
+    ),
+    of(
+        "the compiler puts in the fence between queries and product",  # `mutate_ptx` deletes it from its code
         ("        fence_async_shared()\n        q = q_room", "        q = q_room"),
         case="hopper, ids",
+        right=True,
     ),
     of("no barrier before the loop", ("        tl.debug_barrier()\n", "        pass\n"), right=True),
     of("three stages", ("STAGES = gl.constexpr(4)", "STAGES = gl.constexpr(3)"), right=True, quick=True),

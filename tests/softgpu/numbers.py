@@ -11,9 +11,19 @@ UNSIGNED = {1: u1, 2: u2, 4: u4, 8: u8}
 POISON = 0xEE  # each byte of what was never written
 
 
-def merge(mask: np.ndarray, new: Any, old: np.ndarray | None) -> np.ndarray:
+class Unwritten:
+    """What a register holds before it is written. None would not do: NumPy compares, chooses and stacks that."""
+
+    def __array__(self, *how: Any, **more: Any) -> np.ndarray:
+        raise TypeError("Unwritten")
+
+
+UNWRITTEN = Unwritten()
+
+
+def merge(mask: np.ndarray, new: Any, old: Any) -> np.ndarray:
     """`new` in the threads of the mask. A register that was not written before holds garbage in the others."""
-    return np.where(mask, new, garbage(new.dtype) if old is None else old)
+    return np.where(mask, new, garbage(new.dtype) if old is UNWRITTEN else old)
 
 
 def garbage(dtype: np.dtype) -> np.ndarray:

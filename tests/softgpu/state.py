@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.softgpu.clocks import GRANULE, LANES, Clocks
 from tests.softgpu.memory import GlobalMemory, TensorMap
-from tests.softgpu.numbers import UNSIGNED, u1, u4
+from tests.softgpu.numbers import UNSIGNED, UNWRITTEN, u1, u4
 from tests.softgpu.parse import Instruction
 from tests.softgpu.program import Program
 
@@ -42,7 +42,7 @@ class TeamState:
     def __init__(self, block: "BlockState", first: int, count: int) -> None:
         self.block, self.first, self.count = block, first, count
         self.lanes = LANES * count
-        self.R: list[Any] = [None] * len(block.program.number)
+        self.R: list[Any] = [UNWRITTEN] * len(block.program.number)
         for name in block.program.undefined:
             kind = block.program.canon[name]
             if kind != "p":

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.numbers import f4, u4
+from tests.softgpu.numbers import UNWRITTEN, f4, u4
 from tests.softgpu.state import TeamState
 from tests.softgpu.tensor_clocks import STRIP
 
@@ -39,8 +39,12 @@ class Tcgen05(TeamState):
         if lane is None:
             return
         offset, warp = self._shared(at, address[lane : lane + 1], 4), self.warp[lane : lane + 1]
-        # It keeps the order of its address by itself, for either proxy: a write of an event that all have seen.
-        self.block.write(at, warp, offset, 4, actor=self.block.clocks.products(warp), time=np.zeros(1, int))
+        # Other warps need a barrier before they read the address. A copy may take its place without a proxy fence: the
+        # manual asks for none, and Triton puts none there.
+        lanes = self.thread[lane : lane + 32]
+        self.block.write(at, warp, offset, 4, lane=np.zeros(1, int))
+        self.block.clocks.join(lanes)
+        self.block.clocks.fence(lanes)
         self.block.views[4][offset // 4] = self.block.tmem_alloc(at, columns)
 
     def tmem_dealloc(self, at: int, address: np.ndarray, columns: int, mask: np.ndarray | None) -> None:
@@ -104,11 +108,11 @@ class Tcgen05(TeamState):
             self.pending_registers[number] = at
 
     def _poison(self, R: list, number: int, lanes: np.ndarray) -> None:
-        """None for all threads, so that any use is noticed; NaN where only some warps load."""
+        """Nothing for all threads, so that any use is noticed; NaN where only some warps load."""
         if lanes.all():
-            R[number] = None
+            R[number] = UNWRITTEN
         else:
-            R[number] = np.where(lanes, NAN, NAN if R[number] is None else R[number])
+            R[number] = np.where(lanes, NAN, NAN if R[number] is UNWRITTEN else R[number])
 
     def tmem_store(self, at: int, address: np.ndarray, values: tuple, half: int | None, mask: Any) -> None:
         """The opposite of tmem_load. Registers are read at once."""
@@ -151,10 +155,10 @@ class Tcgen05(TeamState):
         if not ready.any():
             return
         for number, value in zip(load.registers, load.values.view(f4), strict=True):
-            if load.lanes.all() and R[number] is not None:
+            if load.lanes.all() and R[number] is not UNWRITTEN:
                 self.block.fault(load.at, "a register of a tcgen05.ld is written while it is in flight")
             self.pending_registers.pop(number, None)
-            R[number] = value if ready.all() else np.where(ready, value, NAN if R[number] is None else R[number])
+            R[number] = value if ready.all() else np.where(ready, value, NAN if R[number] is UNWRITTEN else R[number])
         load.lanes = load.lanes & ~waiting
 
     def copied_early(self, at: int, R: list, targets: list[int]) -> None:
@@ -163,7 +167,7 @@ class Tcgen05(TeamState):
             self.block.fault(at, "a register of a tcgen05.ld in flight is copied")
         self.block.warnings.add(f"a register of a tcgen05.ld in flight is copied at {self.block.place(at)}")
         for number in targets:
-            R[number] = None
+            R[number] = UNWRITTEN
 
     def tmem_wait_store(self, at: int, mask: Any) -> None:
         self._whole_warps(at, mask)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.softgpu.numbers import WIDEN, u2, u4
+from tests.softgpu.numbers import UNWRITTEN, WIDEN, u2, u4
 from tests.softgpu.state import TeamState
 
 
@@ -31,7 +31,7 @@ class Product:
 
 
 class Wgmma(TeamState):
-    """Mixed into `team.Team`. Registers of products in flight hold None, so that any other use is noticed."""
+    """Mixed into `team.Team`. Registers of products in flight are UNWRITTEN, so that any other use is noticed."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -63,7 +63,7 @@ class Wgmma(TeamState):
             product.early = tuple(self.block.views[2][halves] for halves in shared)
         self.product_open.append(product)
         for i in d:
-            R[i] = None
+            R[i] = UNWRITTEN
             self.pending_registers[i] = at
 
     def wgmma_commit(self, at: int, mask: Any) -> None:
@@ -103,7 +103,7 @@ class Wgmma(TeamState):
             return None
         if not keep:
             return None
-        if any(R[i] is None for i in d):
+        if any(R[i] is UNWRITTEN for i in d):
             self.block.fault(at, "accumulator read before it was written")
         return np.stack([R[i] for i in d])
 
@@ -131,7 +131,7 @@ class Wgmma(TeamState):
 
     def _give_back(self, R: list, product: Product, i: int, row: np.ndarray) -> None:
         if i in self.pending_registers:
-            if R[i] is not None:
+            if R[i] is not UNWRITTEN:
                 self.block.fault(product.at, "an accumulator of a wgmma is written while it is in flight")
             del self.pending_registers[i]
         R[i] = row

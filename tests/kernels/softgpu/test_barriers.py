@@ -180,13 +180,23 @@ def test_a_register_pool_needs_maxnreg() -> None:
         run("setmaxnreg.dec.sync.aligned.u32 40;", {"a": u4(0)}, {}, threads=256)
 
 
-def test_a_register_that_nothing_has_written() -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        "add.u32 %v, %r3, 1;",
+        "not.b32 %v, %r3;",
+        "setp.eq.u32 %p1, %r3, 1; selp.b32 %v, 1, 0, %p1;",
+        "setp.ne.f32 %p1, %r3, 0f3F800000; selp.b32 %v, 1, 0, %p1;",
+        "setp.eq.u32 %p1, %a, 1; selp.b32 %v, %r3, %a, %p1;",
+        "mov.b64 %d9, {%a, %r3}; cvt.u32.u64 %v, %d9;",
+        "max.u32 %v, %a, %r3;",
+        "shfl.sync.idx.b32 %v, %r3, 0, 31, -1;",
+    ],
+)
+def test_a_register_that_nothing_has_written(use: str) -> None:
+    """NumPy would compare, choose and stack a None."""
     with pytest.raises(Fault, match=r"register .*'%r3'\] read before it is written"):
-        run(
-            "setp.gt.u32 %p0, %a, 0; @%p0 bra $skip; mov.b32 %r3, 1;\n$skip: add.u32 %v, %r3, 1;",
-            {"a": u4(1)},
-            {"v": u4},
-        )
+        run(f"setp.gt.u32 %p0, %a, 0; @%p0 bra $skip; mov.b32 %r3, 1;\n$skip: {use}", {"a": u4(1)}, {"v": u4})
 
 
 def test_a_branch_beyond_its_table() -> None:

@@ -1,5 +1,6 @@
 """tcgen05: columns of tensor memory, loads and stores, products in every layout, and refusals."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,16 @@ def test_columns_may_be_taken_and_given_back_in_any_order():
 def test_faults_of_allocations(body, message):
     with pytest.raises(Fault, match=message):
         allocate(body)
+
+
+@pytest.mark.parametrize("barrier", ["bar.sync 0;\n", ""])
+def test_other_warps_read_the_address_behind_a_barrier(barrier):
+    """The allocating warp may read it at once, another one must not."""
+    expected = nullcontext() if barrier else pytest.raises(Fault, match=r"read by warp 1 .* unordered")
+    body = "mov.u32 %r0, %warpid; setp.eq.u32 %p0, %r0, 0;\n@%p0 " + ALLOC.format(32)
+    body += "@%p0 ld.shared.b32 %r1, [%r63];\n" + barrier + "ld.shared.b32 %r1, [%r63];\n"
+    with expected:
+        allocate(body + "@%p0 " + FREE.format("%r1", 32), threads=64)
 
 
 def test_two_warps_may_not_allocate_at_once():
