@@ -43,6 +43,11 @@ class Objective:
         return self.views + self.bags + (self.mixes and mixes)
 
 
+def local_share(crops: int, local_size: int, size: int) -> float:
+    """Local crops of an image in passes of whole views, by their pixels."""
+    return crops * (local_size / size) ** 2
+
+
 OBJECTIVES = {
     "release": Objective(
         "release",

@@ -20,8 +20,6 @@ from bingo.recipes.teachers import TEACHERS
 GPUS = (1, 8)
 AT_ONCE = 256
 """Views that pass the teacher at once while keys are cached."""
-LOCAL_SIZE = 96
-"""Pixels of a local crop."""
 
 
 def all_hours(machine: Machine, gpus: Sequence[int] = GPUS) -> dict[str, list[float]]:
@@ -42,7 +40,7 @@ def hours(card: Card, machine: Machine, gpus: int) -> float:
     if gpus == 1 and step.host_s > step.gpu_s:
         step = predict(job, replace(variant, graph=True), machine)
     if crops := int(values.get("local_crops", 0)):
-        step = _with_local_crops(step, job, crops, machine)
+        step = _with_local_crops(step, job, crops, values["local_size"], machine)
     return step.hours(IMAGES, card.epochs) + _caching_hours(card, machine) / gpus
 
 
@@ -55,8 +53,8 @@ def job_of(card: Card, values: dict[str, Any], gpus: int) -> Job:
     )  # fmt: skip
 
 
-def _with_local_crops(step: Step, job: Job, crops: int, machine: Machine) -> Step:
-    kernels = passes.student_pass(job.student, job.rows, LOCAL_SIZE, torch.bfloat16, job.dim, job.hidden, crops)
+def _with_local_crops(step: Step, job: Job, crops: int, size: int, machine: Machine) -> Step:
+    kernels = passes.student_pass(job.student, job.rows, size, torch.bfloat16, job.dim, job.hidden, crops)
     joined = fused(kernels)
     parts = {**step.parts, "student": step.parts["student"] + seconds(joined, machine)}
     host = step.host_s and step.host_s + len(joined) * machine.host_s

@@ -67,8 +67,8 @@ class Group:
     curves: Sequence[Curve]
 
 
-def read_curve(path: Path, per_step: int, batch: int) -> Curve:
-    """A metrics.jsonl. per_step: images through the student per step; batch: images of a step."""
+def read_curve(path: Path, per_step: float, batch: int) -> Curve:
+    """A metrics.jsonl. per_step: whole views through the student per step; batch: images of a step."""
     found = read_lines(path)
     train = [line for line in found if line["kind"] == "train"]
     series = {name: _series([line for line in train if is_number(line.get(name))], name, per_step, 1) for name in KEYS}
@@ -85,13 +85,13 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and np.isfinite(value)
 
 
-def _series(found: Sequence[Mapping[str, Any]], name: str, per_step: int, done: int) -> Series:
+def _series(found: Sequence[Mapping[str, Any]], name: str, per_step: float, done: int) -> Series:
     """done: steps done beyond the number that the line has."""
     x = per_step * np.array([line["step"] + done for line in found], dtype=float)
     return x, np.array([line[name] for line in found], dtype=float)
 
 
-def _speed(train: Sequence[Mapping[str, Any]], per_step: int, batch: int) -> Series:
+def _speed(train: Sequence[Mapping[str, Any]], per_step: float, batch: int) -> Series:
     """Images per second between the ends of pieces of the run, from the times of its lines."""
     timed = [line for line in train if is_number(line.get("time"))]
     ends = timed[:: max(1, len(timed) // WINDOWS)]

@@ -99,7 +99,7 @@ def made_of(one: Student) -> str:
     """The factors of a student's passes."""
     optim = one.record.config["optim"]
     steps, views = one.steps // optim["epochs"], student_views(one.record.kind, one.record.config)
-    return f"{optim['epochs']} epochs × {steps} steps × {optim['batch']} images × {views}"
+    return f"{optim['epochs']} epochs × {steps} steps × {optim['batch']} images × {views:.3g}"
 
 
 def difference_rows(run: Run) -> list[DifferenceRow]:

@@ -16,7 +16,7 @@ from bingo.errors import UserError, brief, did_you_mean
 from bingo.files import RECORD, read_object, read_sealed
 from bingo.images.open import open_dataset
 from bingo.inputs import read_config
-from bingo.objectives import OBJECTIVES
+from bingo.objectives import OBJECTIVES, local_share
 from bingo.paths import quoted
 from bingo.recipes import results_hash
 from bingo.stages import KINDS
@@ -42,12 +42,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Student:
-    """One trained student: its seed, its scores (metric -> 0..1), images through it per step, and steps."""
+    """One trained student: its seed, its scores (metric -> 0..1), whole views through it per step, and steps."""
 
     seed: int
     scores: dict[str, float]
     record: Record
-    per_step: int
+    per_step: float
     steps: int
     judged: tuple[str, str] | None = None
     """Content hashes of the training and validation images of its evaluation, where they are recorded."""
@@ -56,7 +56,7 @@ class Student:
 
     @property
     def passes(self) -> int:
-        return self.per_step * self.steps
+        return round(self.per_step * self.steps)
 
 
 @dataclass(frozen=True)
@@ -223,9 +223,13 @@ def is_share(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
 
-def student_views(kind: str, config: Mapping[str, Any]) -> int:
-    """Images through the student per image of a batch: MoCo 1, distillation as its objective says."""
-    return OBJECTIVES[config["objective"]].passes(mixes=config["cutmix"]) if kind == "distill" else 1
+def student_views(kind: str, config: Mapping[str, Any]) -> float:
+    """Whole views through the student per image of a batch: MoCo 1, distillation as its objective says; a local crop
+    is the part of one that its pixels are."""
+    if kind != "distill":
+        return 1
+    local = local_share(config["local_crops"], config["local_size"], config["augment"]["size"])
+    return OBJECTIVES[config["objective"]].passes(mixes=config["cutmix"]) + local
 
 
 def compare(before: tuple[Student, ...], after: tuple[Student, ...], metric: str) -> Difference | None:

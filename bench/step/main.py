@@ -137,7 +137,7 @@ def make_cache(config: DistillConfig, teacher: Encoder, batches: list[Batch], im
         keys = torch.cat([teacher(views(batch.crops[0][-1], batch.params(0, -1))) for batch in batches])
     owner = np.arange(images) % len(keys)
     owner[np.concatenate([batch.plan.groups[0] for batch in batches])] = np.arange(len(keys))
-    return CachedKeys(as_stored(keys, "bf16")[owner][:, None], "bf16", "synthetic", device)
+    return CachedKeys(as_stored(keys, "bf16")[owner][:, None], "bf16", "synthetic", device, 0)
 
 
 def build(name: str, changes: Changes, shape: StepShape, batches: list[Batch], plan: Plan) -> Runner:

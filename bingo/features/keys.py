@@ -10,6 +10,7 @@ Legend: N images, M views per image, C channels of a key, R rows that are read.
 
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from bingo.files import hash_file, hash_json, read_object, write_json
 from bingo.images.dataset import Dataset
 from bingo.kernels.transfer import to_device
 from bingo.models import Encoder, autocast
-from bingo.progress import progress_bar
+from bingo.progress import duration, progress_bar
 from bingo.views.decode_failures import Failures
 from bingo.views.loader import ONE_ROW_EACH, CropStream, Group, augmenter, view_dtype
 from bingo.views.plan import Plan, View
@@ -51,6 +52,7 @@ FIELDS = {
 CHECKED_NUMBERS = 1 << 24  # looked at together
 # Uint8 crops of one decoded batch at most; DALI and the copy out of it hold four such batches.
 CROP_BYTES = 1 << 29
+MEASURED = 4  # blocks, behind the first, after which the log says how long the others will take
 
 
 def run(config: KeysConfig, key: str, world: World) -> dict[str, Any]:
@@ -144,10 +146,17 @@ class KeyMaker:
             settings=self.config.loader,
             whole_pixels=True,
         )
+        began = 0.0
         for number, (crops, (first, _)) in enumerate(zip(stream, ranges, strict=True)):
             keys = as_stored(self._keys(crops, pending.pop(number)), self.config.dtype)
             check_keys(torch.from_numpy(keys).view(TORCH[self.config.dtype]), first, self.config.teacher, self.dataset)
             yield keys
+            if number == 0:  # which starts decoders and kernels
+                began = time.monotonic()
+            elif number == MEASURED and self.world.main:
+                rest = len(ranges) - number - 1
+                seconds = (time.monotonic() - began) / MEASURED * rest
+                log.info("keys: about %s for the other %d of %d blocks", duration(seconds), rest, len(ranges))
 
     @torch.no_grad()
     def _keys(self, crops: list[torch.Tensor], views: list[View]) -> torch.Tensor:
@@ -177,7 +186,7 @@ class CachedKeys:
     dtype: str
     teacher: str
     device: torch.device
-    seed: int = 0
+    seed: int
 
     @property
     def dim(self) -> int:

@@ -6,13 +6,11 @@ from typing import Any, Literal
 
 from bingo.config import DistillConfig
 from bingo.config_flags import defaults
-from bingo.objectives import OBJECTIVES
+from bingo.objectives import OBJECTIVES, local_share
 from bingo.recipes.teachers import TEACHERS
 
 IMAGES = 1_281_167
 """Training images of ImageNet."""
-LOCAL_SHARE = (96 / 224) ** 2
-"""Of the work of a pass, for a local crop."""
 BINGO = "arXiv 2107.01691 (linear evaluation)"
 FEW_LABELS = "arXiv 2107.01691 (few labels)"
 SEED, DISCO = "arXiv 2101.04731", "arXiv 2104.09124"
@@ -69,9 +67,11 @@ class Card:
     @property
     def passes(self) -> float:
         """Passes of the student over the images, in full views: two or three views a step are as many passes."""
-        local = float(self.settings.get("local_crops", 0)) * LOCAL_SHARE
-        views = OBJECTIVES[self.objective].passes() if self.distils else 1
-        return self.epochs * (views + local)
+        if not self.distils:
+            return self.epochs
+        values = {**defaults(DistillConfig), **self.settings}
+        local = local_share(values["local_crops"], values["local_size"], values["augment.size"])
+        return self.epochs * (OBJECTIVES[self.objective].passes() + local)
 
     @property
     def networks(self) -> set[str]:

@@ -26,6 +26,7 @@ from bingo.losses.queue import KeyQueue
 from bingo.losses.step import Own, Step
 from bingo.models import Encoder, autocast, check_name, seeded_encoder
 from bingo.models.arithmetic import precision_of, queue_dtype_of
+from bingo.objectives import local_share
 from bingo.train.arithmetic import settled
 from bingo.train.averages import average_of, follow
 from bingo.train.block_norm import keys_in_blocks, use_batch_statistics
@@ -100,7 +101,10 @@ class Distillation:
         return found
 
     def work(self) -> Work:
-        student = [(self.encoder, 3 * self.passes), *([] if self.momentum is None else [(self.momentum, 1)])]
+        config = self.config
+        local = local_share(config.local_crops, config.local_size, config.augment.size)
+        views = self.passes - config.local_crops + local
+        student = [(self.encoder, 3 * views), *([] if self.momentum is None else [(self.momentum, 1)])]
         return student if self._as_given is None else [*student, (self._as_given, self.row.keys)]
 
     def prepare(self, shares: Sequence[Batch], feed: Feed) -> list[Inputs]:

@@ -24,7 +24,7 @@ from bingo.train.spans import span
 log = logging.getLogger(__name__)
 MFU_AFTER_S = 60.0
 """Seconds of training below which there is no MFU: start-up would be most of it."""
-Work = Iterable[tuple[Encoder, int]]
+Work = Iterable[tuple[Encoder, float]]
 """Networks, and how many forward passes' worth of FLOPs an image costs in each: a backward pass is two."""
 T = TypeVar("T")
 

@@ -1,7 +1,9 @@
 """Cached keys: what the cache holds, that it does not depend on ranks or kills, and training from it."""
 
 import json
+import logging
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -65,6 +67,18 @@ def test_the_cache_holds_the_teachers_keys_of_the_planned_views(digits: Path, te
         assert (expected[0] - expected[1]).abs().max() > 2**-8, "the views differ by more than the tolerance"
 
 
+def test_size_and_time_are_said_before(
+    digits: Path, teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    config = replace(keys_config(digits, teacher, tmp_path / "keys"), batch=128)
+    run_stage(Stage("keys", "keys", config))
+    images = len(open_dataset(digits / "train"))
+    assert f"keys of {images} images x {VIEWS} views x 16 channels in bf16: " in caplog.text
+    blocks = -(-images // 128)
+    assert re.search(rf"keys: about \d+ s for the other {blocks - 5} of {blocks} blocks", caplog.text)
+
+
 def test_views_are_functions_of_image_and_view_alone(digits: Path) -> None:
     dataset = open_dataset(digits / "train")
     plan = Plan(dataset.sizes, 1, SMALL, 3)
@@ -99,7 +113,7 @@ def test_cached_negatives_are_distinct_images_anew_every_epoch(digits: Path) -> 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
 def test_keys_come_back_to_the_files_precision(dtype: str) -> None:
     keys = torch.nn.functional.normalize(torch.randn(5, 2, 16), dim=2)
-    opened = CachedKeys(cached_keys.as_stored(keys, dtype), dtype, "", CPU)
+    opened = CachedKeys(cached_keys.as_stored(keys, dtype), dtype, "", CPU, 0)
     rows = opened.read(np.array([4, 0, 4]), np.array([1, 0, 0]))
     expected = torch.nn.functional.normalize(keys[[4, 0, 4], [1, 0, 0]].to(TORCH[dtype]).float(), dim=1)
     assert torch.equal(rows, expected)

@@ -101,6 +101,19 @@ def test_every_objective_goes_on_to_the_same_bits(runs: Runs, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(3)
+@pytest.mark.parametrize(("ranks", "then"), [(1, 1), (2, 1), (4, 4)])
+@pytest.mark.parametrize("kind", [*OBJECTIVES, "disco@keys", "seed@keys"])
+def test_a_killed_objective_goes_on_to_the_same_bits(
+    kind: str, ranks: int, then: int, runs: Runs, tmp_path: Path
+) -> None:
+    assert [code for code, _ in runs(tmp_path / "whole", [kind], ranks)] == [0] * ranks
+    runs.interrupted(tmp_path / "cut", [kind], ranks, then)
+    assert record(tmp_path / "cut" / kind) == (ranks, SAVED)
+    assert_equal(tmp_path / "cut" / kind, tmp_path / "whole" / kind)
+
+
+@pytest.mark.slow
 @pytest.mark.sampled(2, group="other ranks")
 def test_keys_of_shuffled_blocks_are_those_of_any_number_of_ranks(runs: Runs, tmp_path: Path) -> None:
     """After a signal and a kill the bits of two ranks; and the teacher's keys, which no student changes, those of one.

@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+from bingo.bench.report.results import student_views
 from bingo.config import DistillConfig
+from bingo.config_json import to_json
 from bingo.distributed import World
 from bingo.models import Encoder, seeded_encoder
 from bingo.models.costs import forward_flops
+from bingo.recipes import CARDS
 from bingo.roof import MatmulRoof
 from bingo.train import telemetry
 from bingo.train.distill import Distillation
 from bingo.train.lines import newest_line, speed_words
 from bingo.train.metrics import Metrics
 from bingo.train.telemetry import MFU_AFTER_S, Speed, of_every_rank
-from bingo.views.plan import Plan
+from bingo.views.plan import Local, Plan
 
 CPU = torch.device("cpu")
 ALONE = World(0, 1, CPU, 1)
@@ -158,3 +161,13 @@ def test_a_distillation_knows_its_work(config: DistillConfig, objective: Any, pa
     assert [number for _, number in work] == passes
     assert [forward_flops(network, 16) for network, _ in work][1] == flops > 0
     assert forward_flops(work[0][0], 16) > 0
+
+
+def test_a_local_crop_is_the_part_of_a_view_that_its_pixels_are(config: DistillConfig) -> None:
+    """Four crops of half the sides: one view more, for the trainer, its report and its card."""
+    few = replace(config, objective="seed", bags=None, local_crops=4, local_size=config.augment.size // 2)
+    source = seeded_encoder("tiny-8", dim=16, hidden=16, seed=0)
+    plan = Plan(np.full((200, 2), 16), 64, few.augment, 0, views=(1,), local=Local(4, few.local))
+    assert [number for _, number in Distillation(few, source, plan, ALONE).work()] == [3 * 2, 1]
+    assert student_views("distill", to_json(few)) == 2
+    assert CARDS["resnet18-dinov2b-local"].passes == pytest.approx(200 * (1 + 4 * (96 / 224) ** 2))
