@@ -1,10 +1,12 @@
 """The table and the picture of `bingo leaderboard`: arms by accuracy, paired intervals, ties called ties, and costs.
 
-An arm ties with the best one where the 95 % interval of their difference, paired by seed, holds zero.
+An arm ties with the best one, or with the base of ingredients, where the 95 % interval of their difference, paired by
+seed, holds zero.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from bingo.bench.drawing import standalone
 from bingo.bench.report.charts import COLOURS, Chart, Dot, dots
@@ -12,51 +14,62 @@ from bingo.bench.report.results import METRICS, Run, Student, compare, load
 from bingo.bench.report.statistics import Difference, mean_half
 from bingo.files import atomic_write
 from bingo.objectives import OBJECTIVES
+from bingo.recipes.leaderboard import BASES
 
 TABLE, PICTURE = "leaderboard.md", "leaderboard.svg"
 BY = "linear"
 """What the rows are ordered by."""
-TIE = "#808080"
+OTHER = "#808080"
+"""Of what is told apart from the first."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm. scores: metric -> mean and half of its 95 % interval, in percent; behind: the best arm's score less its
-    own, paired by seed, None for the best; passes, forwards: images through the student and the teacher while training;
-    seconds: of training, median over seeds."""
+    """One arm. scores: metric -> mean and half of its 95 % interval, in percent; difference: the best arm's score less
+    its own, or its own less the base's (against: "best", "base"), paired by seed; None for that arm itself; passes,
+    forwards: images through the student and the teacher while training; seconds: of training, median over seeds."""
 
     name: str
     n: int
     scores: dict[str, tuple[float, float | None]]
-    behind: Difference | None
+    difference: Difference | None
+    against: Literal["best", "base"]
     passes: int
     forwards: int
     seconds: float
 
     @property
     def verdict(self) -> str:
-        """The first, a tie with it, behind it; or that there are too few seeds to say."""
-        if self.behind is None:
-            return "first"
-        told = {"better": "behind", "worse": "behind", "unclear": "tie"}
-        return told.get(self.behind.verdict, self.behind.verdict)
+        """The first, a tie with it, behind it; or better or worse than the base; or that there are too few seeds."""
+        if self.difference is None:
+            return "first" if self.against == "best" else "base"
+        told = {"unclear": "tie"} | ({"better": "behind", "worse": "behind"} if self.against == "best" else {})
+        return told.get(self.difference.verdict, self.difference.verdict)
 
 
 def rows_of(run: Run, metric: str = BY) -> list[Row]:
-    """The arms, the best mean of a metric first."""
+    """The arms, the best mean of a metric first; where there is a base, it stands before the others."""
     means = {name: _score(group, metric)[0] for name, group in run.arms.items()}
-    order = sorted(means, key=lambda name: -means[name])
-    best = run.arms[order[0]]
-    return [_row(name, run.arms[name], None if name == order[0] else best, metric) for name in order]
+    base = base_of(run)
+    order = sorted(means, key=lambda name: (name != base, -means[name]))
+    return [_row(name, run, order[0], "best" if base is None else "base", metric) for name in order]
 
 
-def _row(name: str, group: tuple[Student, ...], best: tuple[Student, ...] | None, metric: str) -> Row:
+def base_of(run: Run) -> str | None:
+    """The arm that all others are compared with; None: that is the best one."""
+    return BASES.get(str((run.settings or {}).get("compare")))
+
+
+def _row(name: str, run: Run, first: str, against: Literal["best", "base"], metric: str) -> Row:
+    group, other = run.arms[name], run.arms[first]
+    pair = (group, other) if against == "best" else (other, group)
     seconds = sorted(student.record.seconds for student in group)
     return Row(
         name,
         len(group),
         {each: _score(group, each) for each in METRICS},
-        None if best is None else compare(group, best, metric),
+        None if name == first else compare(*pair, metric),
+        against,
         group[0].passes,
         teacher_forwards(group[0]),
         seconds[len(seconds) // 2],
@@ -79,14 +92,16 @@ def teacher_forwards(student: Student) -> int:
 def table(run: Run, metric: str = BY) -> str:
     """The rows as a Markdown table."""
     names = " | ".join(f"{METRICS[each]}, %" for each in METRICS)
+    base = base_of(run)
+    difference = "best − arm" if base is None else f"arm − {base}"
     lines = [
-        f"| arm | n | {names} | best − arm, {METRICS[metric]} | | student passes | teacher forwards | seconds |",
+        f"| arm | n | {names} | {difference}, {METRICS[metric]} | | student passes | teacher forwards | seconds |",
         f"|---|---|{'---|' * len(METRICS)}---|---|---|---|---|",
     ]
     for row in rows_of(run, metric):
         scores = " | ".join(_with_interval(*score) for score in row.scores.values())
         counts = (f"{count:,}".replace(",", " ") for count in (row.passes, row.forwards))
-        cells = (row.name, str(row.n), scores, _difference(row.behind), row.verdict, *counts, f"{row.seconds:.0f}")
+        cells = (row.name, str(row.n), scores, _difference(row.difference), row.verdict, *counts, f"{row.seconds:.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -112,10 +127,10 @@ def picture(run: Run, metric: str = BY) -> Chart:
         mean, half = row.scores[metric]
         points = [100 * student.scores[metric] for student in run.arms[row.name]]
         interval = None if half is None else (mean - half, mean + half)
-        colour = COLOURS[0] if row.verdict in ("first", "tie") else TIE
+        colour = COLOURS[0] if row.verdict in ("first", "base", "tie") else OTHER
         found.append(Dot(row.name, mean, interval, points if len(points) > 1 else (), colour))
     alt = "; ".join(f"{row.name} {row.scores[metric][0]:.1f} %, {row.verdict}" for row in rows)
-    return dots(f"{METRICS[metric]} accuracy, %", found, alt, label="blue: first, and what ties with it")
+    return dots(f"{METRICS[metric]} accuracy, %", found, alt, label=f"blue: {rows[0].verdict}, and what ties with it")
 
 
 def write(root: Path) -> list[str]:

@@ -72,6 +72,8 @@ INGREDIENTS = {
 CACHES = {name + how: Arm(name, live=bool(how)) for name in ("seed", "simreg") for how in ("", ", live teacher")}
 """Cached keys of the student's own views, and the teacher itself on them."""
 COMPARED = {"objectives": ARMS, "ingredients": INGREDIENTS, "caches": CACHES}
+BASES = {"ingredients": "simreg"}
+"""What is compared -> the arm that each of the others adds something to."""
 
 
 class Pieces(Protocol):

@@ -1,5 +1,6 @@
 """The leaderboard of a finished recipe: order, ties, costs, files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def test_arms_are_ordered_and_ties_are_ties(root: Path) -> None:
         ("no teacher", "behind"),
     ]
     assert rows[0].scores["fewshot"][0] == pytest.approx(62)
-    assert rows[1].behind is not None
-    assert rows[1].behind.mean == pytest.approx((0.10 + 0.10 + 0.08) / 3)
+    assert rows[1].difference is not None
+    assert rows[1].difference.mean == pytest.approx((0.10 + 0.10 + 0.08) / 3)
     # Linear: 70, 80, 90 against three times 80: as good on average, and nobody can tell them apart.
     assert {row.verdict for row in rows_of(load(root), "linear")} == {"first", "tie"}
 
@@ -50,3 +51,20 @@ def test_both_files_are_written_beside_the_recipe(root: Path) -> None:
     assert all(name in svg for name in ("knn", "label", "no teacher"))
     assert str(root / "leaderboard.md") in where
     assert "knn 62.0 %, first" in picture(load(root), "fewshot").alt
+
+
+def test_ingredients_are_compared_with_their_base(root: Path) -> None:
+    """kNN bags for the base: the two others are worse by 10, 12 and 8 points, and by 10, 10 and 8, few-label."""
+    run = replace(load(root), settings={"compare": "ingredients"})
+    run = replace(
+        run, arms={"+ bags": run.arms["no teacher"], "+ labels": run.arms["label"], "simreg": run.arms["knn"]}
+    )
+    rows = rows_of(run, "fewshot")
+    assert [(row.name, row.verdict) for row in rows] == [
+        ("simreg", "base"),
+        ("+ labels", "worse"),
+        ("+ bags", "worse"),
+    ]
+    assert rows[1].difference is not None
+    assert rows[1].difference.mean == pytest.approx(-(0.10 + 0.10 + 0.08) / 3)
+    assert "arm − simreg, few-label" in table(run, "fewshot")
