@@ -234,6 +234,11 @@ class DistillConfig(TrainingConfig):
                 f"runtime.engine={self.runtime.engine} has the teacher's batch norm inside its convolutions, and "
                 "teacher-bn=batch needs it on each batch: leave out --runtime.engine, or set --teacher-bn eval"
             )
+        if self.teacher_bn == "batch" and self.method.lengths:
+            raise UserError(
+                f"objective={self.objective} needs the lengths of the teacher's outputs, and teacher-bn=batch makes "
+                "keys of length one: set --teacher-bn eval, or another --objective"
+            )
         if self.keys is not None and self.method.lengths:
             raise UserError(
                 f"objective={self.objective} needs the lengths of the teacher's outputs, which no cache holds: set "

@@ -7,25 +7,17 @@ L the log-sum-exp of a row over the queue D, and mean_T the mean of D by the tea
 from torch import Tensor
 
 from bingo.losses.bag import Reading
-from bingo.losses.step import Step, check_rows, dots, student_lse, teacher_softmax, unit
+from bingo.losses.step import Step, dots, softmaxes
 
 
 def compress_loss(
     q: Tensor, t: Tensor, queue: Tensor, temperature: float, target_temperature: float, options: Reading
 ) -> Tensor:
     """Mean over rows. q: (B, C) raw queries; t: (B, C) teacher's unit rows; queue: (K, C). Gradients reach q alone."""
-    check_rows(q, t)
-    s = unit(q, queue)
-    t = t.to(s.dtype)
-    lse_s = student_lse(s, queue, temperature, options)
-    lse_t, mean_t = teacher_softmax(t, queue, target_temperature, options)
+    s, t, lse_s, lse_t, mean_t = softmaxes(q, t, queue, temperature, target_temperature, options)
     negative_entropy = dots(t, mean_t) / target_temperature - lse_t
     return (lse_s - dots(s, mean_t) / temperature + negative_entropy).mean()
 
 
 def loss(step: Step) -> Tensor:
-    found = compress_loss(
-        step.queries[0], step.keys[0], step.queue.keys_KC, step.temperature, step.target_temperature, step.reading()
-    )
-    step.write()
-    return found
+    return step.by_softmaxes(compress_loss)

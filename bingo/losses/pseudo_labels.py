@@ -8,23 +8,16 @@ cache could hold the keys of mixtures.
 from torch import Tensor
 
 from bingo.losses.bag import Reading
-from bingo.losses.step import Step, check_rows, dots, student_lse, teacher_softmax, unit
+from bingo.losses.step import Step, dots, softmaxes
 
 
 def pseudo_label_loss(
     q: Tensor, t: Tensor, queue: Tensor, temperature: float, target_temperature: float, options: Reading
 ) -> Tensor:
     """Mean over rows. q: (B, C) raw queries; t: (B, C) teacher's unit rows; queue: (K, C). Gradients reach q alone."""
-    check_rows(q, t)
-    s = unit(q, queue)
-    lse_s = student_lse(s, queue, temperature, options)
-    _, mean_t = teacher_softmax(t, queue, target_temperature, options)
+    s, _, lse_s, _, mean_t = softmaxes(q, t, queue, temperature, target_temperature, options)
     return (lse_s - dots(s, mean_t) / temperature).mean()
 
 
 def loss(step: Step) -> Tensor:
-    found = pseudo_label_loss(
-        step.queries[0], step.keys[0], step.queue.keys_KC, step.temperature, step.target_temperature, step.reading()
-    )
-    step.write()
-    return found
+    return step.by_softmaxes(pseudo_label_loss)

@@ -13,26 +13,18 @@ import torch
 from torch import Tensor
 
 from bingo.losses.bag import Reading
-from bingo.losses.step import Step, check_rows, dots, student_lse, teacher_softmax, unit
+from bingo.losses.step import Step, dots, softmaxes
 
 
 def seed_loss(
     q: Tensor, t: Tensor, queue: Tensor, temperature: float, target_temperature: float, options: Reading
 ) -> Tensor:
     """Mean over rows. q: (B, C) raw queries; t: (B, C) teacher's unit rows; queue: (K, C). Gradients reach q alone."""
-    check_rows(q, t)
-    s = unit(q, queue)
-    t = t.to(s.dtype)
-    lse_s = student_lse(s, queue, temperature, options)
-    lse_t, mean_t = teacher_softmax(t, queue, target_temperature, options)
+    s, t, lse_s, lse_t, mean_t = softmaxes(q, t, queue, temperature, target_temperature, options)
     own = torch.sigmoid(dots(t, t) / target_temperature - lse_t)
     s0 = dots(s, t) / temperature
     return (torch.logaddexp(lse_s, s0) - own * s0 - (1 - own) * dots(s, mean_t) / temperature).mean()
 
 
 def loss(step: Step) -> Tensor:
-    found = seed_loss(
-        step.queries[0], step.keys[0], step.queue.keys_KC, step.temperature, step.target_temperature, step.reading()
-    )
-    step.write()
-    return found
+    return step.by_softmaxes(seed_loss)

@@ -6,6 +6,7 @@ published it.
 
 from torch import Tensor
 
+from bingo.losses.bag import Reading
 from bingo.losses.seed import seed_loss
 from bingo.losses.simreg import simreg_loss
 from bingo.losses.step import Step
@@ -14,9 +15,13 @@ WEIGHT = 0.5
 """Of SEED's term."""
 
 
+def simreg_seed_loss(
+    q: Tensor, t: Tensor, queue: Tensor, temperature: float, target_temperature: float, options: Reading
+) -> Tensor:
+    """Mean over rows. q: (B, C) raw queries; t: (B, C) teacher's unit rows; queue: (K, C). Gradients reach q alone."""
+    seed = seed_loss(q, t, queue, temperature, target_temperature, options)
+    return simreg_loss(q, t) + WEIGHT * seed
+
+
 def loss(step: Step) -> Tensor:
-    q, t = step.queries[0], step.keys[0]
-    seed = seed_loss(q, t, step.queue.keys_KC, step.temperature, step.target_temperature, step.reading())
-    found = simreg_loss(q, t) + WEIGHT * seed
-    step.write()
-    return found
+    return step.by_softmaxes(simreg_seed_loss)

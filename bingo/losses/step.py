@@ -1,13 +1,14 @@
 """What an objective is given: one share of a step, and how the queue is read and written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bingo.config import DistillConfig
+from bingo.config import DistillConfig, TrainingConfig
 from bingo.errors import UserError
 from bingo.kernels import NewKeys, queue_softmax
 from bingo.kernels.ring import write_keys
@@ -60,16 +61,19 @@ class Step:
 
     def options(self) -> Options:
         """What `bag_loss` is told: it writes the new keys itself."""
-        return {**self.reading(), "normalize": True, "new_keys": self.entry()}
+        return bag_options(self.config, self.queue, self.exclude, self.new_keys, self.ids)
 
     def reading(self) -> Reading:
         """What any pass over the queue is told."""
-        return {
-            "impl": self.config.runtime.impl,
-            "unit_rows": True,  # the queue's: it holds normalised keys
-            "exclude": self.exclude,
-            "queue_ids": self.queue.ids_K,
-        }
+        return reading(self.config, self.queue, self.exclude)
+
+    def by_softmaxes(self, function: Callable[..., Tensor]) -> Tensor:
+        """A loss of one view and its key by both softmaxes over the queue, which then gets the new keys."""
+        found = function(
+            self.queries[0], self.keys[0], self.queue.keys_KC, self.temperature, self.target_temperature, self.reading()
+        )
+        self.write()
+        return found
 
     def entry(self) -> NewKeys | None:
         return None if self.new_keys is None else self.queue.entry(self.new_keys, self.ids)
@@ -81,6 +85,50 @@ class Step:
         if self.own is not None and self.own.new is not None:
             queue = self.own.queue
             write_keys(queue.keys_KC, queue.ids_K, queue.entry(self.own.new, self.ids))
+
+
+def reading(config: TrainingConfig, queue: KeyQueue, exclude: Tensor | None) -> Reading:
+    """What any pass over a training's queue is told. exclude: (B, E) int64, images whose keys take no part."""
+    return {
+        "impl": config.runtime.impl,
+        "unit_rows": True,  # the queue's: it holds normalised keys
+        "exclude": exclude,
+        "queue_ids": queue.ids_K,
+    }
+
+
+def bag_options(
+    config: TrainingConfig, queue: KeyQueue, exclude: Tensor | None, new_NC: Tensor | None, ids: Tensor
+) -> Options:
+    """What `bag_loss` is told besides. new_NC: keys of all ranks in rank order, which the queue gets behind the last
+    reading, with the ids (N) of their images; None for a queue that stays as it is."""
+    new_keys = None if new_NC is None else queue.entry(new_NC, ids)
+    return {**reading(config, queue, exclude), "normalize": True, "new_keys": new_keys}
+
+
+class Softmaxes(NamedTuple):
+    """Of a student's and a teacher's rows over the queue.
+
+    s, t: (B, C) unit rows; lse_s, lse_t: (B) log-sum-exp; mean_t: (B, C) mean of the queue by the teacher's softmax.
+    Gradients reach s and lse_s alone.
+    """
+
+    s: Tensor
+    t: Tensor
+    lse_s: Tensor
+    lse_t: Tensor
+    mean_t: Tensor
+
+
+def softmaxes(
+    q: Tensor, t: Tensor, queue: Tensor, temperature: float, target_temperature: float, options: Reading
+) -> Softmaxes:
+    """q: (B, C) raw queries; t: (B, C) teacher's unit rows; queue: (K, C). `UserError` for other shapes."""
+    check_rows(q, t)
+    s = unit(q, queue)
+    t = t.to(s.dtype)
+    lse_s = student_lse(s, queue, temperature, options)
+    return Softmaxes(s, t, lse_s, *teacher_softmax(t, queue, target_temperature, options))
 
 
 def unit(rows: Tensor, queue: Tensor) -> Tensor:

@@ -33,9 +33,10 @@ class Encoder(nn.Module):
         self.hidden = self.form.widths[0] if len(self.form.widths) > 1 else 0
         self.engine: Engine = "plain"  # see `frozen_engine`
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """B x 3 x H x W -> B x dim float32 rows of unit length."""
-        return F.normalize(self.project(images), dim=1)
+    def forward(self, images: torch.Tensor, *, lengths: bool = False) -> torch.Tensor:
+        """B x 3 x H x W -> B x dim float32 rows of unit length; lengths: of those that the head gives them."""
+        rows = self.project(images)
+        return rows if lengths else F.normalize(rows, dim=1)
 
     def project(self, images: torch.Tensor) -> torch.Tensor:
         """B x 3 x H x W -> B x dim float32 rows as the head gives them: the loss normalises on its way."""

@@ -28,7 +28,7 @@ from bingo.models import Encoder, autocast, check_name, seeded_encoder
 from bingo.models.arithmetic import precision_of, queue_dtype_of
 from bingo.objectives import local_share
 from bingo.train.arithmetic import settled
-from bingo.train.averages import average_of, follow
+from bingo.train.averages import average_of, follow, share_statistics
 from bingo.train.block_norm import keys_in_blocks, use_batch_statistics
 from bingo.train.inputs import Feed, Inputs, Part, shared_inputs
 from bingo.train.loop import check_run, open_data, resume, train, wrap
@@ -222,9 +222,8 @@ class Distillation:
         count, seen = self.row.keys, [self._key_views(share) for share in views]
         if self.config.teacher_bn == "batch":
             return self._keys_in_blocks(self.teacher, [share.batch.plan for share in shares], seen)
-        project = self.teacher.project if self.row.lengths else self.teacher
         with autocast(self.config.runtime, self.world.device):
-            keys = [list(project(torch.cat(share)).chunk(count)) for share in seen]
+            keys = [list(self.teacher(torch.cat(share), lengths=self.row.lengths).chunk(count)) for share in seen]
         anchors = torch.cat([anchor for anchor, *_ in keys])
         # The queue holds unit rows: made before they travel, since a captured step gathers what is sent here.
         return keys, self.gather(F.normalize(anchors, dim=1) if self.row.lengths else anchors)
@@ -278,8 +277,7 @@ class Distillation:
     def after_step(self) -> None:
         """The averages follow; the loss has written the queue, and the teacher is frozen."""
         if self.momentum is not None:
-            statistics = [b for b in self.encoder.buffers() if b.is_floating_point()]
-            self.world.average(statistics)
+            share_statistics(self.encoder, self.world)
             follow(self.momentum, self.encoder, MOMENTUM)
         if self.saved is not self.encoder:
             follow(self.saved, self.encoder, self.config.student_ema)

@@ -16,14 +16,14 @@ from bingo.config import PretrainConfig
 from bingo.distributed import World
 from bingo.losses.bag import contrast_measures, contrastive_loss
 from bingo.losses.queue import KeyQueue
+from bingo.losses.step import bag_options
 from bingo.models import autocast, check_name, seeded_encoder
 from bingo.models.arithmetic import precision_of, queue_dtype_of
 from bingo.train.arithmetic import settled
-from bingo.train.averages import average_of, follow
+from bingo.train.averages import average_of, follow, share_statistics
 from bingo.train.block_norm import keys_in_blocks, use_batch_statistics
 from bingo.train.inputs import Feed, Inputs, shared_inputs
 from bingo.train.loop import check_run, open_data, resume, train, wrap
-from bingo.train.options import step_options
 from bingo.train.shares import Gather, PendingKeys, Result
 from bingo.train.spans import span
 from bingo.train.telemetry import Work
@@ -87,7 +87,7 @@ class MoCo:
                 (query,) = self.model(view_q)
             with span("loss"):
                 new = gathered() if share is shares[-1] else None
-                options = step_options(self.config, self.queue, share, new)
+                options = bag_options(self.config, self.queue, share.exclude, new, share.ids)
                 measures = contrast_measures(query, key, keys_KC, **options) if measure else None
                 loss = contrastive_loss(query, key, keys_KC, self.config.contrast.temperature, **options)
             yield loss, measures
@@ -107,7 +107,7 @@ class MoCo:
     @torch.no_grad()
     def after_step(self) -> None:
         if self.averages_statistics:
-            self.world.average([b for b in self.encoder.buffers() if b.is_floating_point()])
+            share_statistics(self.encoder, self.world)
         follow(self.key_encoder, self.encoder, self.config.key_momentum, buffers=self.averages_statistics)
 
 

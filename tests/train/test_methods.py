@@ -215,6 +215,7 @@ def test_two_cached_views_of_an_image_are_never_one(digits: Path) -> None:
     [
         ({"objective": "paper"}, "--objective paper needs bags: give --bags DIR"),
         ({"objective": "coss", "teacher": None, "keys": Path("k")}, "needs the lengths of the teacher's outputs"),
+        ({"objective": "coss", "teacher_bn": "batch"}, "and teacher-bn=batch makes keys of length one"),
         ({"objective": "seed", "teacher_temperature": -1.0}, "teacher-temperature=-1.0 is not allowed"),
         ({"objective": "seed", "student_ema": 1.0}, "student-ema=1.0 is not allowed"),
         ({"objective": "seed", "local_crops": 7}, "local-crops=7 is not allowed"),

@@ -10,8 +10,8 @@ import torch
 from bingo.config import PretrainConfig
 from bingo.config_parts import Contrast, Runtime
 from bingo.losses.queue import KeyQueue
+from bingo.losses.step import bag_options
 from bingo.train.inputs import Feed, shared_inputs
-from bingo.train.options import step_options
 
 ANCHORS = np.array([4, 2, 9])
 RELATIVES = np.array([[4, 1], [2, 0]])
@@ -29,7 +29,7 @@ def test_options_of_a_step(negatives: str) -> None:
     feed = Feed(config.augment, torch.float32, torch.device("cpu"))
     inputs = shared_inputs(config, plan, batch, feed)  # type: ignore[arg-type]
     keys = torch.rand(3, 4, requires_grad=True)
-    found = step_options(config, queue, inputs, keys)
+    found = bag_options(config, queue, inputs.exclude, keys, inputs.ids)
     assert (found["impl"], found["queue_ids"] is queue.ids_K) == ("chunked", True)
     new = found["new_keys"]
     assert new is not None
@@ -37,4 +37,4 @@ def test_options_of_a_step(negatives: str) -> None:
     assert new[2].tolist() == [214, 212, 219], "ids of the step's anchors, of all ranks"
     excluded = found["exclude"]
     assert (None if excluded is None else excluded.tolist()) == ([[7, 4], [5, 3]] if negatives == "strangers" else None)
-    assert step_options(config, queue, inputs, None)["new_keys"] is None
+    assert bag_options(config, queue, inputs.exclude, None, inputs.ids)["new_keys"] is None

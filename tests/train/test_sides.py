@@ -87,6 +87,14 @@ def test_the_side_is_named_with_the_step(config: DistillConfig, monkeypatch: pyt
     assert not (config.out / "model.pt").exists()
 
 
+@pytest.mark.parametrize("side", ["teacher", "one key", "student"])
+def test_a_teacher_whose_lengths_count(config: DistillConfig, monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    plant, said = SIDES[side]
+    planting(monkeypatch, plant)
+    with pytest.raises(UserError, match=rf"^{said}: the loss is (nan|inf) at step {AT}; "):
+        run_stage(Stage("run", "distill", replace(config, objective="coss", bags=None)))
+
+
 def test_at_the_first_step_nothing_was_learned_yet(config: DistillConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     planting(monkeypatch, lambda method: break_weights(method.encoder), at=0)
     said = "^the student's queries are not finite: the loss is nan at step 0; look at the network and the images"
