@@ -177,9 +177,7 @@ def sweep(argv: list[str], report: Report) -> int:
     options = sweep_flags().parse_args(words)
     refuse_elsewhere(options)
     if options.verb in CHAINS:
-        if flags is not None:
-            raise UserError(f"{options.verb} takes no flags after `--`: give its settings before, or by --set")
-        return _sweep_chains(options, _absolute(options.out), report)
+        return _sweep_chains(options, _absolute(options.out), flags, report)
     refuse_settings(options, options.verb)
     from bingo.flags import flags_of, stage_of
     from bingo.launch.submit.sweep import grid
@@ -192,11 +190,11 @@ def sweep(argv: list[str], report: Report) -> int:
         return _send_sweep(options, root, found)
 
 
-def _sweep_chains(options: Any, root: Path, report: Report) -> int:
+def _sweep_chains(options: Any, root: Path, flags: list[str] | None, report: Report) -> int:
     """A recipe with every combination: all chains as one, and a report that compares them."""
     from bingo.launch.submit.sweep import chains
 
-    found = chains(options.set, root, partial(combined, options))
+    found = chains(options.set, root, partial(combined, options, flags))
     for name in [name for name, recipe in found.items() if not recipe.jobs]:
         print(f"# {name} adds nothing: its stages are those of others")
     runs = {name: recipe for name, recipe in found.items() if recipe.jobs}

@@ -76,8 +76,23 @@ def test_some_arms(tmp_path: Path) -> None:
         ),
         ({"match": "time"}, "--match time is not allowed: it must be passes or compute"),
         ({"seeds": 0}, "--seeds 0 is not allowed"),
+        (
+            {"epochs": 4},
+            "--epochs 4 cannot be equal passes for all arms: release would make 3 passes of an image and no teacher 4; "
+            "take --epochs 6, or fewer arms",
+        ),
+        (
+            {"epochs": 6, "match": "compute"},
+            "--epochs 6 cannot be equal compute for all arms: no teacher would make 5.33",
+        ),
     ],
 )
 def test_wrong_words(settings: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         build("leaderboard-digits", tmp_path, settings)
+
+
+def test_what_is_nearly_equal_is(tmp_path: Path) -> None:
+    """67 epochs of three passes against 200."""
+    assert trainings(tmp_path, epochs=200)["release"].optim.epochs == 67
+    assert trainings(tmp_path, epochs=4, compare="seed,paper")["paper"].optim.epochs == 2

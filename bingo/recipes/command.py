@@ -113,8 +113,9 @@ def markdown() -> Iterator[str]:
 def whole(name: str) -> Iterator[str]:
     """One card, with the command."""
     if name not in CARDS:
-        yield f"{name}: {(inspect.getdoc(CHAINS[name]) or name).splitlines()[0]}"
-        yield f"bingo run {name}"
+        lines = (inspect.getdoc(CHAINS[name]) or "").splitlines()
+        yield f"{name}: {lines[0]}"
+        yield next(line for line in lines if line.startswith("bingo "))
         return
     card = CARDS[name]
     yield f"{name}: {card.method}, student {card.student}"

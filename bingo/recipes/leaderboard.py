@@ -1,6 +1,6 @@
 """The recipes of `bingo leaderboard`: every objective under one trainer, teacher, head and probe, at equal cost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +18,8 @@ from bingo.stages import Stage
 
 Match = Literal["passes", "compute"]
 UNDISTILLED = "no teacher"
+EQUAL = 0.02
+"""Costs of arms that differ by this share count as equal."""
 KEY_VIEWS = 8
 """Cached keys of each image."""
 
@@ -49,6 +51,10 @@ class Arm:
     def epochs(self, passes: int, match: Match) -> int:
         """Epochs that make the given passes per image, or that cost as much as such a training without any other."""
         return max(1, round(passes / self.passes if match == "passes" else 3 * passes / self.units()))
+
+    def cost(self, passes: int, match: Match) -> float:
+        """What these epochs cost per image, in passes."""
+        return self.epochs(passes, match) * (self.passes if match == "passes" else self.units() / 3)
 
 
 ARMS = {
@@ -164,6 +170,7 @@ def leaderboard(pieces: Pieces, seeds: int, compare: str, match: str) -> Recipe:
     arms = chosen(compare)
     if match not in ("passes", "compute"):
         raise UserError(f"--match {match} is not allowed: it must be passes or compute")
+    check_equal(arms, pieces.epochs, match)  # type: ignore[arg-type]
     jobs = [Group("prepare", stages)] if (stages := pieces.prepare()) else []
     jobs.append(Group("teacher", pieces.teaching(), parallel=True))
     if any(arm.objective and OBJECTIVES[arm.objective].bags for arm in arms.values()):
@@ -172,6 +179,25 @@ def leaderboard(pieces: Pieces, seeds: int, compare: str, match: str) -> Recipe:
         students = [stage for name, arm in arms.items() for stage in trained(pieces, name, arm, seed, match)]  # type: ignore[arg-type]
         jobs.append(Group(f"seed {seed}", tuple(students), parallel=True))
     return Recipe(tuple(jobs), {name: tuple(f"eval {name} {seed}" for seed in range(seeds)) for name in arms})
+
+
+def check_equal(arms: Mapping[str, Arm], passes: int, match: Match) -> None:
+    """`UserError` where whole epochs of the arms cannot cost about the same."""
+    costs = {name: arm.cost(passes, match) for name, arm in arms.items()}
+    if unequal(costs.values()):
+        few, many = min(costs, key=lambda name: costs[name]), max(costs, key=lambda name: costs[name])
+        tried = range(passes + 1, passes + 1000)
+        better = next(n for n in tried if not unequal([arm.cost(n, match) for arm in arms.values()]))
+        raise UserError(
+            f"--epochs {passes} cannot be equal {match} for all arms: {few} would make {costs[few]:.3g} passes of an "
+            f"image and {many} {costs[many]:.3g}; take --epochs {better}, or fewer arms"
+        )
+
+
+def unequal(costs: Iterable[float]) -> bool:
+    """Whether one is larger than another by more than `EQUAL`."""
+    costs = list(costs)
+    return max(costs) > (1 + EQUAL) * min(costs)
 
 
 def chosen(compare: str) -> dict[str, Arm]:
