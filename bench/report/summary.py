@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bingo.bench.report.leaderboard import BY, rows_of
 from bingo.bench.report.results import METRICS, Run, Student, compare
 from bingo.bench.report.statistics import Difference, mean_half
 
@@ -71,6 +72,8 @@ def table(arms: Mapping[str, Sequence[Student]]) -> list[str]:
 def headline(run: Run) -> str:
     """The result in words, with n and intervals."""
     if BASELINE not in run.arms or MAIN not in run.arms:
+        if len(run.arms) > 1:
+            return ranking(run)
         return f"This recipe has no pair of {BASELINE!r} and {MAIN!r} arms, so the gain over no teacher is not known."
     base, main = run.arms[BASELINE], run.arms[MAIN]
     few, knn = (compare(base, main, metric) for metric in ("fewshot", "knn"))
@@ -91,6 +94,20 @@ def headline(run: Run) -> str:
         f"{opening}, {relation(few)} {other} trained without a teacher at {passes} student passes ({evidence(few)}). "
         f"Its kNN accuracy is {relation(knn)} ({evidence(knn)})."
     )
+
+
+def ranking(run: Run) -> str:
+    """Which of many arms is first, and what ties with it; or what each does to a base."""
+    first, *others = rows_of(run)
+    score = f"{first.scores[BY][0]:.1f} % {METRICS[BY]} accuracy"
+    opening = f"{first.name} has {score}, " + (
+        f"the highest of {len(run.arms)} arms" if first.against == "best" else "the base of the other arms"
+    )
+    found: dict[str, list[str]] = {}
+    for row in others:
+        found.setdefault(row.verdict, []).append(row.name)
+    told = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in found.items())
+    return f"{opening}. By 95 % intervals paired by seed: {told}."
 
 
 def relation(difference: Difference) -> str:

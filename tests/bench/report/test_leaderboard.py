@@ -7,6 +7,7 @@ import pytest
 
 from bingo.bench.report.leaderboard import picture, rows_of, table, teacher_forwards, write
 from bingo.bench.report.results import load
+from bingo.bench.report.summary import headline
 from tests.support.recipe_folder import SCORES, write_recipe
 
 
@@ -68,3 +69,13 @@ def test_ingredients_are_compared_with_their_base(root: Path) -> None:
     assert rows[1].difference is not None
     assert rows[1].difference.mean == pytest.approx(-(0.10 + 0.10 + 0.08) / 3)
     assert "arm − simreg, few-label" in table(run, "fewshot")
+
+
+def test_a_page_without_the_demos_pair_begins_with_the_ranking(root: Path) -> None:
+    run = load(root)
+    arms = {"seed": run.arms["knn"], "paper": run.arms["label"], "simreg": run.arms["no teacher"]}
+    told = headline(replace(run, arms=arms))
+    assert "has 80.0 % linear accuracy, the highest of 3 arms. By 95 % intervals paired by seed: tie: " in told
+    based = replace(run, arms=arms, settings={"compare": "ingredients"})
+    assert headline(based).startswith("simreg has 80.0 % linear accuracy, the base of the other arms. By 95 %")
+    assert headline(replace(run, arms={"seed": run.arms["knn"]})).startswith("This recipe has no pair")
