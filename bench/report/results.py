@@ -5,7 +5,7 @@ Accuracies and their differences are 0..1 here; `bingo.bench.report.page` shows 
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,8 @@ def load(root: Path) -> Run:
     recipe = read_object(path, remedy=remedy)
     try:
         outs = [stage["config"]["out"] for stage in recipe["stages"]]
-        locate = locator(root, outs, recipe.get("root"))
+        written = Path(recipe.get("root") or os.path.commonpath([Path(out).parent for out in outs]))
+        locate = locator(root, [written])
         folders = {stage["name"]: locate(out) for stage, out in zip(recipe["stages"], outs, strict=True)}
         name, arms = str(recipe["recipe"]), {arm: list(names) for arm, names in recipe["arms"].items()}
         settings = dict(recipe["settings"]) if "settings" in recipe else None
@@ -113,6 +114,7 @@ def load(root: Path) -> Run:
     if missing or not all(arms.values()) or not arms:
         raise UserError(f"{path} names no stage for {', '.join(missing) or 'an arm'}; type `bingo run digits` again")
     records = read_stages(folders, f"bingo {'' if 'root' in recipe else 'run '}{name} --out {quoted(root)}")
+    locate = locator(root, [written, *written_roots(root, records.values())])
     run = Run(name, tuple(records.values()), {}, locate, results_hash(recipe, folders.values()), settings=settings)
     students = {arm: tuple(student(run, records[eval_name]) for eval_name in names) for arm, names in arms.items()}
     judged = {name for names in arms.values() for name in names}
@@ -147,22 +149,27 @@ def _check_same_images(run: Run, students: dict[str, tuple[Student, ...]]) -> No
         )
 
 
-def locator(root: Path, outs: list[str], written_in: str | None = None) -> Callable[[str], Path]:
+def locator(root: Path, written: Iterable[Path]) -> Callable[[str], Path]:
     """Paths as the run wrote them -> paths under `root`, so that a moved or copied run is read as a whole.
 
-    written_in: the root then; None: the folder that all `outs` share. A stage that was done before may name the same
-    root in the other way: `bingo submit` writes whole paths, `bingo run` what was typed.
+    written: names of the root then, several where some stages were made by `bingo submit`, which writes whole paths, and
+    some by `bingo run`, which writes what was typed.
     """
-    written = Path(written_in or os.path.commonpath([Path(out).parent for out in outs]))
-    here = Path(os.path.abspath(root))
+    bases = list(dict.fromkeys(written))
 
     def locate(path: str) -> Path:
-        for found, base in ((Path(path), written), (Path(os.path.abspath(path)), here)):
-            if found.is_relative_to(base):
-                return root / found.relative_to(base)
-        return Path(path)
+        base = next((base for base in bases if Path(path).is_relative_to(base)), None)
+        return Path(path) if base is None else root / Path(path).relative_to(base)
 
     return locate
+
+
+def written_roots(root: Path, records: Iterable[Record]) -> Iterator[Path]:
+    """What each stage's own config called the root."""
+    for record in records:
+        inside, out = record.out.relative_to(root).parts, Path(record.config["out"]).parts
+        if out[-len(inside) :] == inside:
+            yield Path(*out[: -len(inside)])
 
 
 def read_stages(folders: dict[str, Path], command: str) -> dict[str, Record]:

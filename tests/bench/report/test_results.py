@@ -164,11 +164,10 @@ def test_two_spellings_of_one_root(whole: bool, tmp_path: Path, digits: Path, mo
     for path in [root / "recipe.json", *root.glob("*/*/config.json"), *root.glob("*/config.json")]:
         absolute = whole == (path.name == "recipe.json")
         path.write_text(path.read_text().replace(f'"{WRITTEN}', f'"{other if absolute else typed}'))
-    run = load(Path("run"))
-    assert {arm: students[0].record.out for arm, students in run.arms.items()} == {
-        "no teacher": Path("run/students/0-0"),
-        "knn": Path("run/students/1-0"),
-    }
+    for place, name in ((tmp_path, Path("run")), (Path("/"), root)):
+        monkeypatch.chdir(place)
+        found = {arm: students[0].record.out for arm, students in load(name).arms.items()}
+        assert found == {"no teacher": name / "students/0-0", "knn": name / "students/1-0"}
     assert len(write_report(root, tmp_path / "report.html")) > 2
 
 
