@@ -152,8 +152,8 @@ def _check_same_images(run: Run, students: dict[str, tuple[Student, ...]]) -> No
 def locator(root: Path, written: Iterable[Path]) -> Callable[[str], Path]:
     """Paths as the run wrote them -> paths under `root`, so that a moved or copied run is read as a whole.
 
-    written: names of the root then, several where some stages were made by `bingo submit`, which writes whole paths, and
-    some by `bingo run`, which writes what was typed.
+    written: names of the root then; several where `bingo submit`, which writes whole paths, made some stages and
+    `bingo run`, which writes what was typed, the others.
     """
     bases = list(dict.fromkeys(written))
 
