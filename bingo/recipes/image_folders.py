@@ -27,7 +27,10 @@ from bingo.stages import Stage
 
 OF_ARMS = {
     *("data", "out", "teacher", "keys", "bags", "objective", "seed", "optim.epochs", "monitor.val", "monitor.every"),
-    *("runtime.device", "cached_negatives", "teacher_bn"),
+    *("runtime.device", "cached_negatives", "teacher_bn", "loader.fancy_upsampling"),
+    # What an objective has as published, or what makes passes that others do not.
+    *("contrast.temperature", "teacher_temperature", "key_view", "warm_epochs", "cutmix", "cutmix_block"),
+    *("local_crops", "local_size", "local_scale"),
 }
 """Settings of `bingo distill` that the leaderboard answers itself."""
 
@@ -47,9 +50,8 @@ class ImageFolders:
     """A leaderboard's pieces below `root`; `epochs` are passes of an image through each student.
 
     images: folder with `train` and `val`, packed or not, or `train.tar` and `val.tar`; teacher: a network; flags: of
-    `student_flags`.
-    A model of this project makes keys as it is. Another network gets a head: as many principal components of its
-    features as `--contrast.dim` says.
+    `student_flags`. A model of this project makes keys as it is. Another network gets a head: as many principal
+    components of its features as `--contrast.dim` says.
     """
 
     root: Path

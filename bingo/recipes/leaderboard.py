@@ -26,9 +26,9 @@ KEY_VIEWS = 8
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a leaderboard: an objective ("" for the undistilled student), and what is unlike the demo's settings.
+    """One row of a leaderboard: an objective ("" for the undistilled student), and what is unlike the usual settings.
 
-    changes: settings of `DistillConfig`; head: of its `contrast`; optim: of its `optim`.
+    changes: settings of `DistillConfig`; contrast, optim: of its groups of these names.
     """
 
     objective: str

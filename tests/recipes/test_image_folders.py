@@ -97,7 +97,9 @@ def test_flags_stand_above_what_the_teacher_says(images: Path, teacher: Path, tm
     [
         (["--objective", "seed"], "unknown flag '--objective'"),
         (["--optim.batch", "0"], "optim.batch=0 is not allowed"),
-        (["--local-crops", "2"], "local-crops=2 is for objectives with one view of an image"),
+        (["--local-crops", "2"], "unknown flag '--local-crops'"),
+        (["--no-cutmix"], "unknown flag '--no-cutmix'"),
+        (["--contrast.temperature", "0.1"], "unknown flag '--contrast.temperature'"),
     ],
 )
 def test_wrong_flags(flags: list[str], sentence: str, images: Path, teacher: Path, tmp_path: Path) -> None:
