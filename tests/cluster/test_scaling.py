@@ -24,8 +24,9 @@ def words(site_file: Path, out: Path, nodes: str = "1,2") -> list[str]:
 
 
 def start(cluster: Cluster, command: list[str]) -> subprocess.Popen[str]:
+    """A program that hears Ctrl-C: what a shell has started in its background ignores it, and so do its children."""
     return subprocess.Popen(
-        [sys.executable, "-m", "bingo", *command],
+        ["env", "--default-signal=INT", sys.executable, "-m", "bingo", *command],
         cwd=ROOT, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -70,5 +70,5 @@ def test_a_deletion_is_noticed_or_has_a_reason() -> None:
         "bar.sync": 1,
         "fence.proxy": 1,
     }
-    assert unexplained(few, "split", 80) == few
+    assert unexplained(few, "hopper", 100) == few
     assert opcode("\t@%p1 setmaxnreg.inc.sync.aligned.u32 240;") == "setmaxnreg.inc.sync.aligned.u32"
