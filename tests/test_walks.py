@@ -1,6 +1,8 @@
-"""The walks of the documents, docs/own-data.md and docs/own-teacher.md, from the first command to the last snippet."""
+"""The walks of the documents, the README's among them, from the first command to the last snippet."""
 
 import itertools
+import json
+import logging
 import re
 import shlex
 from pathlib import Path
@@ -88,3 +90,16 @@ def test_own_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     verbs = walk("own-teacher.md", student="tiny-8", said={})
     assert set(verbs) == {"eval", "features", "bags", "teacher", "distill"}
     assert "knn=" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The first example as it stands: it teaches something, and nothing is warned of."""
+    monkeypatch.chdir(tmp_path)
+    found = re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (block,) = [block for block in found if "bingo demo-data" in block]
+    for command in block.replace("\\\n", " ").splitlines():
+        if command.startswith("bingo "):
+            assert main(shlex.split(command)[1:]) == 0, command
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING], caplog.text
+    assert json.loads((tmp_path / "runs/own/student/eval/knn/results.json").read_text())["knn"] > 0.93

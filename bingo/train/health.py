@@ -20,7 +20,11 @@ NOISES = 10
 GROWN = 10
 """Times that weights may grow. Those of healthy runs stay within twice; a rate a thousand times too high makes 100 of
 it within an epoch, and batch norm hides it: the network divides by the length of its weights, and hardly learns."""
-REMEDY = "lower --optim.lr or raise --contrast.temperature, and look at what is trained on"
+REMEDIES = {
+    "diverges": "lower --optim.lr or raise --contrast.temperature, and look at what is trained on",
+    "has collapsed": "give a narrow network a narrower head (--contrast.hidden), lower --optim.lr or raise "
+    "--contrast.temperature, and look at what is trained on",
+}
 
 
 class Health:
@@ -76,4 +80,4 @@ class Health:
     def _say(self, what: str, step: int, seen: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            log.warning("the student %s, seen at step %d: %s; %s", what, step, seen, REMEDY)
+            log.warning("the student %s, seen at step %d: %s; %s", what, step, seen, REMEDIES[what])
