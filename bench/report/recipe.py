@@ -40,7 +40,7 @@ from bingo.config_json import from_json
 from bingo.config_parts import Augmentation
 from bingo.errors import UserError
 from bingo.images.open import open_dataset
-from bingo.recipes import CHAINS
+from bingo.recipes import CHAINS, REST
 from bingo.views.loader import import_dali
 
 PAIRS = ((BASELINE, "random"), (BASELINE, MAIN), ("random", MAIN), (MAIN, "label"))
@@ -282,9 +282,9 @@ def repeat_section(run: Run) -> RepeatSection:
 def repeated(settings: Mapping[str, Any]) -> Iterator[str]:
     """The flags of `bingo run` for the settings of a recipe; those of the trainings come last, after `--`."""
     for name, value in settings.items():
-        if name != "flags":
+        if name != REST:
             yield from (f"--{name}", str(value))
-    yield from ("--", *settings["flags"]) if settings.get("flags") else ()
+    yield from ("--", *settings[REST]) if settings.get(REST) else ()
 
 
 def uses(folder: Path) -> list[tuple[str, str]]:

@@ -112,6 +112,7 @@ def test_what_a_leaderboard_is_about(source: Path, tmp_path: Path, capsys: pytes
         (["digits", *teacher], "--teacher is no setting of the recipe leaderboard-digits"),
         (["digits", "--", "--student", "tiny"], "leaderboard-digits takes no flags after `--`"),
         ([str(photos), *teacher, "--", "--frobnicate"], "unknown flag '--frobnicate' (see `bingo distill --help`)"),
+        ([str(photos), "--teacher", str(photos / "x.pth")], f"--teacher: {photos}/x.pth does not exist"),
         (["digits", "--ranks", "0"], "--ranks 0 is not allowed: it must be between 1 and 1024"),
     ):
         capsys.readouterr()
