@@ -79,7 +79,7 @@ def _what(options: Any, flags: list[str] | None) -> tuple[Path, Recipe]:
     if options.recipe in CHAINS:
         root = _absolute(options.out or Path("runs") / options.recipe)
         recipe = recipe_of(options, root, flags)
-        tell_of_teacher(options)
+        tell_of_teacher(options, here=options.cluster in HERE)
         return root, recipe
     from bingo.flags import stage_of
 

@@ -7,7 +7,6 @@ from typing import Any
 from bingo.arguments import Parser, whole
 from bingo.errors import UserError, brief
 from bingo.files import hash_json, refuse_others_file, write_json
-from bingo.inputs import check_input
 from bingo.launch.local import Chain, Job, run_chain, run_inline
 from bingo.launch.submit.flags import add_recipe_flags, add_replace_flag, divided, recipe_of, tell_of_teacher
 from bingo.launch.submit.folders import find_other_work, replaced
@@ -42,9 +41,7 @@ def run(argv: list[str], report: Report) -> int:
 
 def _run(options: Any, root: Path, flags: list[str] | None, report: Report) -> None:
     recipe = recipe_of(options, root, flags)
-    if options.teacher is not None:  # what comes before it may take hours
-        check_input("teacher", options.teacher)
-    tell_of_teacher(options)
+    tell_of_teacher(options, here=True)
     run_here(options.recipe, options.device or "auto", root, recipe, options.ranks, report, replace=options.replace)
 
 

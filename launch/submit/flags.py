@@ -6,6 +6,7 @@ from typing import Any
 
 from bingo.arguments import Parser, number, path, whole
 from bingo.errors import UserError, brief
+from bingo.inputs import check_input
 from bingo.launch.cluster.site import FLAGS, minutes_of
 from bingo.paths import library_name
 from bingo.recipes import CARDS, REST, Recipe, build
@@ -127,9 +128,14 @@ def recipe_of(options: Any, root: Path, flags: list[str] | None) -> Recipe:
     return build(options.recipe, root, {name: getattr(options, name) for name in RECIPE_SETTINGS} | {REST: flags})
 
 
-def tell_of_teacher(options: Any) -> None:
-    """Print which published number a card is to give with this teacher; `UserError` for one that it is not for."""
+def tell_of_teacher(options: Any, *, here: bool) -> None:
+    """Print which published number a card is to give with this teacher; `UserError` for one that it is not for.
+
+    here: the jobs run on this machine, so one that is not there is told before what may take hours.
+    """
     path = options.teacher
+    if here and path is not None:
+        check_input("teacher", path)
     if options.recipe in CARDS and path is not None and (library_name(path) or path.exists()):
         print(sentence(options.recipe, path))
 
